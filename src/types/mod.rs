@@ -1,0 +1,12 @@
+//! The words every layer speaks: ids, hashes, versions, records, cursors and limits.
+//!
+//! Nothing here does I/O or knows about storage, HTTP or time.
+
+pub mod binary;
+pub mod cursor;
+pub mod hash;
+pub mod id;
+pub mod leaf;
+pub mod limits;
+pub mod record;
+pub mod version;

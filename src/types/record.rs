@@ -1,0 +1,319 @@
+//! A state's record and the merge rule, the one place where versions meet.
+//!
+//! The merge rule is a pure function on sets of versions: keep those that no other version has
+//! seen. It is commutative, associative and idempotent, so replicas agree whatever order versions
+//! arrive in; nothing that somebody wrote is lost without another write having seen it.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use crate::types::hash::{LeafDigest, StateKey, hex};
+use crate::types::id::GameId;
+use crate::types::leaf::Leaf;
+use crate::types::version::{BadVersion, Causality, Version};
+
+/// Most versions of one state that may be current at once: one for each replica that may write it.
+pub const CURRENT_VERSIONS_MAX: usize = 256;
+
+/// Opens the preimage of a leaf digest, so that it can never be mistaken for another hash's.
+const LEAF_DOMAIN: &[u8] = b"samestate record v1\0";
+
+/// A record from outside that no honest replica makes.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+pub enum BadRecord {
+    /// A state with no version at all.
+    #[error("a record needs at least one version")]
+    NoVersion,
+    /// More than [`CURRENT_VERSIONS_MAX`].
+    #[error("a record may have at most {CURRENT_VERSIONS_MAX} current versions, this one has {0}")]
+    TooManyVersions(usize),
+    /// Not in the order or not reduced as [`StateRecord::from_versions`] leaves them.
+    #[error("the versions of a record must be sorted and none may have seen another")]
+    NotCanonical,
+    /// One of its versions is malformed.
+    #[error(transparent)]
+    Version(#[from] BadVersion),
+}
+
+/// A state's id and its current versions: one, or several that did not see each other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateRecord {
+    /// The state's name.
+    pub id: GameId,
+    /// Greatest precedence first; the first one is shown to readers. Never empty.
+    versions: Vec<Version>,
+}
+
+impl StateRecord {
+    /// A record of one version.
+    pub fn new(id: GameId, version: Version) -> Self {
+        Self {
+            id,
+            versions: vec![version],
+        }
+    }
+
+    /// A record of the versions that no other one of `versions` has seen, with those that were
+    /// seen returned beside it. `None` when `versions` is empty.
+    pub fn from_versions(id: GameId, mut versions: Vec<Version>) -> Option<(Self, Vec<Version>)> {
+        versions.sort_by(|a, b| b.precedence(a));
+        versions.dedup();
+        let seen_by_another = |version: &Version| {
+            versions
+                .iter()
+                .any(|other| other.vector.compare(&version.vector) == Causality::After)
+        };
+        let flags: Vec<bool> = versions.iter().map(seen_by_another).collect();
+        let mut flags = flags.into_iter();
+        let (superseded, current): (Vec<_>, Vec<_>) = versions
+            .into_iter()
+            .partition(|_| flags.next() == Some(true));
+        if current.is_empty() {
+            return None;
+        }
+        let record = Self {
+            id,
+            versions: current,
+        };
+        Some((record, superseded))
+    }
+
+    /// Merges two records of one state. Returns the merged record and the versions of `self` that
+    /// it no longer shows, which belong into history.
+    pub fn merge(&self, other: &Self) -> (Self, Vec<Version>) {
+        let both = self
+            .versions
+            .iter()
+            .chain(&other.versions)
+            .cloned()
+            .collect();
+        let Some((merged, mut superseded)) = Self::from_versions(self.id.clone(), both) else {
+            return (self.clone(), Vec::new());
+        };
+        superseded.retain(|version| self.versions.contains(version));
+        (merged, superseded)
+    }
+
+    /// The version readers see.
+    pub fn shown(&self) -> &Version {
+        &self.versions[0]
+    }
+
+    /// All current versions, the shown one first.
+    pub fn versions(&self) -> &[Version] {
+        &self.versions
+    }
+
+    /// True when the shown version is a deletion.
+    pub fn is_deleted(&self) -> bool {
+        self.shown().tombstone
+    }
+
+    /// How many other current versions say something else than the shown one.
+    pub fn conflicts(&self) -> usize {
+        let differs = |version: &&Version| !version.same_content(self.shown());
+        self.versions[1..].iter().filter(differs).count()
+    }
+
+    /// Where the state stands in the tree.
+    pub fn key(&self) -> StateKey {
+        StateKey::of(&self.id)
+    }
+
+    /// Digest over the canonical encoding in docs/reference/merkle-tree.md.
+    pub fn digest(&self) -> LeafDigest {
+        let mut hash = Sha256::new();
+        hash.update(LEAF_DOMAIN);
+        update_text(&mut hash, self.id.as_str());
+        hash.update((self.versions.len() as u32).to_le_bytes());
+        for version in &self.versions {
+            update_version(&mut hash, version);
+        }
+        LeafDigest(hash.finalize().into())
+    }
+
+    /// What the tree keeps of the state.
+    pub fn leaf(&self) -> Leaf {
+        let newest = self.versions.iter().map(|v| v.stamp.millis).max();
+        Leaf {
+            key: self.key(),
+            digest: self.digest(),
+            size: self.shown().size,
+            updated_at: newest.unwrap_or(0),
+        }
+    }
+
+    /// Checks a record from outside.
+    ///
+    /// # Errors
+    /// [`BadRecord`] naming the rule it breaks.
+    pub fn check(&self) -> Result<(), BadRecord> {
+        if self.versions.is_empty() {
+            return Err(BadRecord::NoVersion);
+        }
+        if self.versions.len() > CURRENT_VERSIONS_MAX {
+            return Err(BadRecord::TooManyVersions(self.versions.len()));
+        }
+        for version in &self.versions {
+            version.check()?;
+        }
+        match Self::from_versions(self.id.clone(), self.versions.clone()) {
+            Some((canonical, _)) if canonical == *self => Ok(()),
+            _ => Err(BadRecord::NotCanonical),
+        }
+    }
+}
+
+/// The entity tag of a record with this digest (RFC 9110, strong), quotes included: it changes
+/// with every write and every new conflict, and is the same on all replicas.
+pub fn etag(digest: &LeafDigest) -> String {
+    format!("\"{}\"", hex(&digest.0[..16]))
+}
+
+fn update_text(hash: &mut Sha256, text: &str) {
+    hash.update((text.len() as u32).to_le_bytes());
+    hash.update(text.as_bytes());
+}
+
+fn update_version(hash: &mut Sha256, version: &Version) {
+    hash.update((version.vector.entries().len() as u32).to_le_bytes());
+    for (replica, counter) in version.vector.entries() {
+        hash.update(replica.0.to_le_bytes());
+        hash.update(counter.to_le_bytes());
+    }
+    hash.update(version.stamp.millis.to_le_bytes());
+    hash.update(version.stamp.logical.to_le_bytes());
+    hash.update(version.stamp.replica.0.to_le_bytes());
+    hash.update(version.content.0);
+    hash.update(version.size.to_le_bytes());
+    update_text(hash, version.content_type.as_deref().unwrap_or(""));
+    hash.update(version.expires_at.unwrap_or(0).to_le_bytes());
+    hash.update([u8::from(version.tombstone)]);
+    hash.update(version.lease_epoch.to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::types::hash::ContentHash;
+    use crate::types::id::ReplicaId;
+    use crate::types::version::{Stamp, VersionVector};
+
+    fn version(entries: &[(u64, u64)], byte: u8) -> Version {
+        let mut vector = VersionVector::default();
+        for (replica, counter) in entries {
+            vector.set(ReplicaId(*replica), *counter);
+        }
+        Version {
+            vector,
+            stamp: Stamp {
+                millis: u64::from(byte),
+                logical: 0,
+                replica: ReplicaId(entries[0].0),
+            },
+            content: ContentHash::of(&[byte]),
+            size: 1,
+            content_type: None,
+            expires_at: None,
+            tombstone: false,
+            lease_epoch: 0,
+        }
+    }
+
+    fn any_record() -> impl Strategy<Value = StateRecord> {
+        let entry = (0u64..4, 1u64..4);
+        let version = (proptest::collection::vec(entry, 1..4), 0u8..4)
+            .prop_map(|(entries, byte)| version(&entries, byte));
+        proptest::collection::vec(version, 1..5).prop_map(|versions| {
+            let id = GameId::new("match/1").unwrap();
+            StateRecord::from_versions(id, versions).unwrap().0
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn merging_is_commutative_associative_and_idempotent(
+            a in any_record(), b in any_record(), c in any_record()
+        ) {
+            let merge = |x: &StateRecord, y: &StateRecord| x.merge(y).0;
+            prop_assert_eq!(merge(&a, &b), merge(&b, &a));
+            prop_assert_eq!(merge(&merge(&a, &b), &c), merge(&a, &merge(&b, &c)));
+            prop_assert_eq!(merge(&a, &a), a.clone());
+            prop_assert!(merge(&a, &b).check().is_ok());
+        }
+
+        #[test]
+        fn every_version_is_shown_or_seen_by_a_shown_one(a in any_record(), b in any_record()) {
+            let (merged, superseded) = a.merge(&b);
+            for version in a.versions().iter().chain(b.versions()) {
+                let kept = merged.versions().contains(version);
+                let seen = merged.versions().iter()
+                    .any(|m| m.vector.compare(&version.vector) == Causality::After);
+                prop_assert!(kept || seen);
+            }
+            for version in &superseded {
+                prop_assert!(a.versions().contains(version));
+                prop_assert!(!merged.versions().contains(version));
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_bytes_written_twice_are_no_conflict() {
+        let id = GameId::new("match/1").unwrap();
+        let versions = vec![version(&[(1, 1)], 7), version(&[(2, 1)], 7)];
+        let (same, _) = StateRecord::from_versions(id.clone(), versions).unwrap();
+        assert_eq!((same.versions().len(), same.conflicts()), (2, 0));
+        let versions = vec![version(&[(1, 1)], 7), version(&[(2, 1)], 8)];
+        let (other, _) = StateRecord::from_versions(id, versions).unwrap();
+        assert_eq!(other.conflicts(), 1);
+    }
+
+    #[test]
+    fn the_digest_covers_every_field() {
+        let id = GameId::new("match/1").unwrap();
+        let base = version(&[(1, 1)], 1);
+        let changed: Vec<Version> = vec![
+            Version {
+                size: 2,
+                ..base.clone()
+            },
+            Version {
+                content_type: Some("a".into()),
+                ..base.clone()
+            },
+            Version {
+                expires_at: Some(5),
+                ..base.clone()
+            },
+            Version {
+                tombstone: true,
+                ..base.clone()
+            },
+            Version {
+                lease_epoch: 1,
+                ..base.clone()
+            },
+            Version {
+                content: ContentHash::of(b"z"),
+                ..base.clone()
+            },
+            Version {
+                stamp: Stamp {
+                    logical: 1,
+                    ..base.stamp
+                },
+                ..base.clone()
+            },
+            version(&[(1, 2)], 1),
+        ];
+        let first = StateRecord::new(id.clone(), base).digest();
+        for version in changed {
+            let digest = StateRecord::new(id.clone(), version.clone()).digest();
+            assert_ne!(digest, first, "{version:?}");
+        }
+    }
+}
