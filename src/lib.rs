@@ -2,5 +2,13 @@
 //!
 //! Layers import downwards only; see docs/architecture.md.
 
+pub mod bloom;
+pub mod clock;
+pub mod delta;
 pub mod merkle;
+pub mod reconcile;
+pub mod replica;
+pub mod runtime;
+pub mod store;
 pub mod types;
+pub mod wire;

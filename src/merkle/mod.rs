@@ -4,4 +4,15 @@
 //! The definition of every hash is prose in docs/reference/merkle-tree.md.
 
 pub mod node;
+pub mod overlay;
 pub mod prefix;
+pub mod proof;
+pub mod row;
+pub mod storage;
+pub mod top;
+pub mod trie;
+pub mod update;
+pub mod view;
+
+#[cfg(test)]
+mod memory;

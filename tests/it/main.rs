@@ -1,1 +1,4 @@
-//! placeholder
+//! One binary for all integration tests: a second one would link the whole crate again.
+
+#[cfg(test)]
+mod tidy;

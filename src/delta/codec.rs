@@ -1,0 +1,81 @@
+//! What a codec is: one way in which a state travels, and its number on the wire.
+
+use crate::delta::error::DeltaError;
+
+/// Number of a codec on the wire. Never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CodecId(pub u8);
+
+impl CodecId {
+    /// The bytes as they are.
+    pub const RAW: Self = Self(0);
+    /// One zstd frame.
+    pub const WHOLE: Self = Self(1);
+    /// Copies from a base, and what is left as literals.
+    pub const COPY: Self = Self(2);
+}
+
+/// How much time a smaller result is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effort {
+    /// For live replication: about as fast as zstd level 3.
+    Fast,
+    /// For slow links and for results that are kept: several times slower.
+    Small,
+}
+
+impl Effort {
+    /// The zstd level.
+    pub fn level(self) -> i32 {
+        match self {
+            Self::Fast => 3,
+            Self::Small => 9,
+        }
+    }
+}
+
+/// One way to turn a state into a payload and back.
+pub trait Codec: Sync {
+    /// Its number on the wire.
+    fn id(&self) -> CodecId;
+
+    /// Its name in reports.
+    fn name(&self) -> &'static str;
+
+    /// True when both sides need an earlier version of the state.
+    fn needs_base(&self) -> bool;
+
+    /// Makes a payload, or `None` when it would not be smaller than `new`.
+    ///
+    /// # Errors
+    /// [`DeltaError`] when the base is missing or zstd cannot get its memory.
+    fn encode(
+        &self,
+        base: Option<&[u8]>,
+        new: &[u8],
+        effort: Effort,
+    ) -> Result<Option<Vec<u8>>, DeltaError>;
+
+    /// Gets the state back from a payload that may come from anybody. Takes memory in proportion
+    /// to `expected_len` and the base only.
+    ///
+    /// # Errors
+    /// [`DeltaError`] when the payload does not give exactly `expected_len` bytes.
+    fn decode(
+        &self,
+        base: Option<&[u8]>,
+        payload: &[u8],
+        expected_len: usize,
+    ) -> Result<Vec<u8>, DeltaError>;
+}
+
+/// A state ready to travel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// How it was encoded.
+    pub codec: CodecId,
+    /// Which of the candidates is the base, if the codec needs one.
+    pub base: Option<usize>,
+    /// What travels.
+    pub payload: Vec<u8>,
+}

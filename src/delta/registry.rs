@@ -1,0 +1,209 @@
+//! Every codec, and the choice among them.
+
+use crate::delta::codec::{Codec, CodecId, Effort, Encoded};
+use crate::delta::copy::CopyDelta;
+use crate::delta::error::DeltaError;
+use crate::delta::raw::Raw;
+use crate::delta::whole::Whole;
+
+/// Candidate bases that are tried at most, for states where trying is cheap.
+const CANDIDATES_MAX: usize = 4;
+/// Longest state in bytes for which more than the first candidate is tried.
+const CHEAP_STATE: usize = 64 << 10;
+/// A delta this many times smaller than the state ends the search.
+const GOOD_RATIO: usize = 8;
+
+/// Every codec of this build, in order of wire id.
+pub fn all() -> &'static [&'static dyn Codec] {
+    &[&Raw, &Whole, &CopyDelta]
+}
+
+/// The codec of a wire id.
+pub fn codec(id: CodecId) -> Option<&'static dyn Codec> {
+    all().iter().copied().find(|codec| codec.id() == id)
+}
+
+/// Encodes `new` as small as the effort allows; never larger than `new` itself.
+///
+/// `candidates` are versions that the receiver holds, the one most like `new` first. The others
+/// are tried only for short states, and only while no good delta was found.
+pub fn encode_smallest(candidates: &[&[u8]], new: &[u8], effort: Effort) -> Encoded {
+    let tries = if new.len() <= CHEAP_STATE {
+        CANDIDATES_MAX
+    } else {
+        1
+    };
+    let mut best: Option<Encoded> = None;
+    for (index, base) in candidates.iter().enumerate().take(tries) {
+        keep_smaller(&mut best, &CopyDelta, Some((index, base)), new, effort);
+        if is_good(best.as_ref(), new) {
+            break;
+        }
+    }
+    if !is_good(best.as_ref(), new) {
+        keep_smaller(&mut best, &Whole, None, new, effort);
+    }
+    best.filter(|encoded| encoded.payload.len() < new.len())
+        .unwrap_or_else(|| Encoded {
+            codec: CodecId::RAW,
+            base: None,
+            payload: new.to_vec(),
+        })
+}
+
+/// Gets back what [`encode_smallest`] or one of the codecs made, given the base it was made from.
+///
+/// # Errors
+/// [`DeltaError`] when the codec is not known, or the payload does not give exactly
+/// `expected_len` bytes.
+pub fn decode(
+    id: CodecId,
+    base: Option<&[u8]>,
+    payload: &[u8],
+    expected_len: usize,
+) -> Result<Vec<u8>, DeltaError> {
+    codec(id)
+        .ok_or(DeltaError::UnknownCodec(id.0))?
+        .decode(base, payload, expected_len)
+}
+
+fn is_good(best: Option<&Encoded>, new: &[u8]) -> bool {
+    best.is_some_and(|encoded| encoded.payload.len() * GOOD_RATIO <= new.len())
+}
+
+/// Replaces `best` by what `codec` makes of `new`, if that is smaller. A codec that fails for want
+/// of memory is one that cannot help.
+fn keep_smaller(
+    best: &mut Option<Encoded>,
+    codec: &dyn Codec,
+    base: Option<(usize, &[u8])>,
+    new: &[u8],
+    effort: Effort,
+) {
+    let (index, base) = base.unzip();
+    let Ok(Some(payload)) = codec.encode(base, new, effort) else {
+        return;
+    };
+    if best
+        .as_ref()
+        .is_none_or(|b| payload.len() < b.payload.len())
+    {
+        *best = Some(Encoded {
+            codec: codec.id(),
+            base: index,
+            payload,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delta::archive;
+    use crate::delta::compress::compress;
+    use crate::delta::sample::noise;
+
+    fn text(seed: u32, lines: u32) -> Vec<u8> {
+        let line = |n: u32| format!("unit {} at {}\n", n, (n + seed) * 7919 % 1000);
+        (0..lines).flat_map(|n| line(n).into_bytes()).collect()
+    }
+
+    #[test]
+    fn wire_ids_are_stable_and_unique() {
+        let ids: Vec<(u8, &str, bool)> = all()
+            .iter()
+            .map(|codec| (codec.id().0, codec.name(), codec.needs_base()))
+            .collect();
+        let expected = [(0, "raw", false), (1, "zstd", false), (2, "copy", true)];
+        assert_eq!(ids, expected);
+        assert!(all().iter().all(|c| codec(c.id()).unwrap().id() == c.id()));
+        let unknown = decode(CodecId(3), None, b"", 0);
+        assert_eq!(unknown, Err(DeltaError::UnknownCodec(3)));
+        let missing = decode(CodecId::COPY, None, b"\0", 0);
+        assert_eq!(missing, Err(DeltaError::MissingBase("copy")));
+    }
+
+    #[test]
+    fn the_smallest_way_is_taken() {
+        let state = text(1, 300);
+        let near = [&state[..2000], b"edit", &state[2000..]].concat();
+        let far = noise(3000, 9);
+        let empty = Vec::new();
+        let cases = [
+            (vec![], &state, CodecId::WHOLE, None),
+            (vec![&near[..]], &state, CodecId::COPY, Some(0)),
+            (vec![&far, &near], &state, CodecId::COPY, Some(1)),
+            (vec![&far], &state, CodecId::WHOLE, None),
+            (vec![&state, &near], &far, CodecId::RAW, None),
+            (vec![&state], &empty, CodecId::RAW, None),
+        ];
+        for (number, (candidates, new, codec, base)) in cases.into_iter().enumerate() {
+            for effort in [Effort::Fast, Effort::Small] {
+                let encoded = encode_smallest(&candidates, new, effort);
+                assert_eq!(
+                    (encoded.codec, encoded.base),
+                    (codec, base),
+                    "case {number}"
+                );
+                assert!(encoded.payload.len() <= new.len());
+                let base = encoded.base.map(|index| candidates[index]);
+                let decoded = decode(encoded.codec, base, &encoded.payload, new.len());
+                assert_eq!(decoded.as_ref(), Ok(new));
+                assert!(decode(encoded.codec, base, &encoded.payload, new.len() + 1).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn unrelated_noise_goes_raw_whatever_its_length() {
+        let noise = noise(200_000, 9);
+        for len in [1, 100, 1000, 70_000] {
+            let new = &noise[..len];
+            let encoded = encode_smallest(&[&noise[100_000..]], new, Effort::Fast);
+            assert_eq!(
+                (encoded.codec, encoded.payload.as_slice()),
+                (CodecId::RAW, new)
+            );
+        }
+    }
+
+    /// Bytes of deltas between consecutive versions, and of the same versions sent whole.
+    fn bytes_sent(series: &[Vec<u8>], effort: Effort) -> (usize, usize) {
+        let (mut deltas, mut whole) = (0, 0);
+        for pair in series.windows(2) {
+            let encoded = encode_smallest(&[&pair[0]], &pair[1], effort);
+            assert_eq!(encoded.codec, CodecId::COPY);
+            let decoded = decode(
+                CodecId::COPY,
+                Some(&pair[0]),
+                &encoded.payload,
+                pair[1].len(),
+            );
+            assert!(decoded.as_ref() == Ok(&pair[1]));
+            deltas += encoded.payload.len();
+            whole += compress(&pair[1], 3).unwrap().len();
+        }
+        (deltas, whole)
+    }
+
+    #[test]
+    fn consecutive_saves_of_real_games_cost_a_fraction() {
+        let index = include_str!("../../tests/fixtures/game-states.tsv");
+        let pack = include_bytes!("../../tests/fixtures/game-states.pack");
+        let entries = archive::read(index, pack).unwrap();
+        for (name, effort, percent) in [
+            ("freeciv", Effort::Fast, 15),
+            ("freeciv", Effort::Small, 14),
+            ("openttd", Effort::Fast, 46),
+            ("openttd", Effort::Small, 41),
+        ] {
+            let of_series = entries.iter().filter(|entry| entry.series == name);
+            let series: Vec<Vec<u8>> = of_series.map(|e| e.bytes.clone()).take(4).collect();
+            let (deltas, whole) = bytes_sent(&series, effort);
+            assert!(
+                deltas * 100 <= whole * percent,
+                "{name} {effort:?}: {deltas} bytes of {whole}"
+            );
+        }
+    }
+}

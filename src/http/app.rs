@@ -1,0 +1,101 @@
+//! What all handlers share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task;
+use tokio_util::sync::CancellationToken;
+
+use crate::http::budget::{Budget, Reservation};
+use crate::http::problem::Problem;
+use crate::replica::command::Command;
+use crate::runtime::namespace::OpenNamespace;
+use crate::runtime::peering::Peering;
+use crate::runtime::replica::Replica;
+use crate::runtime::writer::Committed;
+
+/// How the HTTP face protects itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HttpOptions {
+    /// Bytes of request bodies, and separately of response bodies, held in memory at once.
+    pub in_flight_bytes: u64,
+    /// How long a request waits for its share of those bytes before it is turned away.
+    pub admission: Duration,
+    /// How long a client may pause while it sends a body.
+    pub idle: Duration,
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self {
+            in_flight_bytes: 256 << 20,
+            admission: Duration::from_secs(10),
+            idle: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The state of the router.
+#[derive(Clone)]
+pub struct App {
+    /// The open replica.
+    pub replica: Arc<Replica>,
+    /// Its links to peers.
+    pub peering: Arc<dyn Peering>,
+    /// Ends requests that wait for something when the server stops.
+    pub shutdown: CancellationToken,
+    /// Bytes of request bodies.
+    pub uploads: Budget,
+    /// Bytes of response bodies.
+    pub downloads: Budget,
+    /// How long a client may pause while it sends a body.
+    pub idle: Duration,
+}
+
+impl App {
+    /// The state for an open replica.
+    pub fn new(
+        replica: Arc<Replica>,
+        peering: Arc<dyn Peering>,
+        options: HttpOptions,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let budget = || Budget::new(options.in_flight_bytes, options.admission);
+        Self {
+            replica,
+            peering,
+            shutdown,
+            uploads: budget(),
+            downloads: budget(),
+            idle: options.idle,
+        }
+    }
+}
+
+/// Runs a command. Its bytes stay accounted for until it is done, even when the client hangs up.
+///
+/// # Errors
+/// [`Problem`] when the command was not carried out.
+pub async fn commit(
+    namespace: Arc<OpenNamespace>,
+    command: Command,
+    reservation: Reservation,
+) -> Result<Committed, Problem> {
+    let done = task::spawn(async move {
+        let outcome = namespace.submit(command).await;
+        drop(reservation);
+        outcome
+    });
+    Ok(done.await.map_err(|_| Problem::unexpected())??)
+}
+
+/// Runs work that takes the processor for long, or blocks, where it holds up no other request.
+///
+/// # Errors
+/// What `work` returns; [`Problem::unexpected`] when it panicked.
+pub async fn blocking<R: Send + 'static>(
+    work: impl FnOnce() -> Result<R, Problem> + Send + 'static,
+) -> Result<R, Problem> {
+    let done = task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_| Err(Problem::unexpected()))
+}

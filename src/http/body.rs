@@ -1,0 +1,106 @@
+//! Reading request bodies: bounded in size, in memory over all requests, and in time.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_LENGTH;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, timeout_at};
+
+use crate::http::app::App;
+use crate::http::budget::Reservation;
+use crate::http::problem::Problem;
+
+/// Bytes a second that a client has to manage over a whole upload, so that nobody can hold memory
+/// for ever by sending a byte now and then.
+const PACE: u64 = 16 << 10;
+/// Most bytes of a JSON body that gives an order.
+const ORDER_BYTES_MAX: u64 = 64 << 10;
+
+/// A body and the memory set aside for it.
+#[derive(Debug)]
+pub struct Received {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// Their share of the upload budget.
+    pub reservation: Reservation,
+}
+
+/// Largest body that is taken, and how a larger one is refused.
+#[derive(Debug, Clone, Copy)]
+pub struct Bound {
+    /// Bytes.
+    pub bytes: u64,
+    /// The problem told to the client, given the bound.
+    pub exceeded: fn(u64) -> Problem,
+}
+
+/// Reads a whole body. A declared length over the bound is refused before anything is read.
+///
+/// # Errors
+/// [`Problem`] when it is too long, too slow, ends early, or there is no memory for it.
+pub async fn receive(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+    bound: Bound,
+) -> Result<Received, Problem> {
+    let declared = content_length(headers);
+    if declared.is_some_and(|declared| declared > bound.bytes) {
+        return Err((bound.exceeded)(bound.bytes));
+    }
+    let mut reservation = app.uploads.reserve(declared.unwrap_or(0)).await?;
+    let mut bytes = Vec::with_capacity(declared.unwrap_or(0) as usize);
+    let mut pieces = body.into_data_stream();
+    let (start, pace) = (Instant::now(), Duration::from_secs(bound.bytes / PACE));
+    loop {
+        let deadline = (start + app.idle + pace).min(Instant::now() + app.idle);
+        let piece = match timeout_at(deadline, pieces.next()).await {
+            Ok(Some(Ok(piece))) => piece,
+            Ok(Some(Err(_))) => return Err(Problem::incomplete_body()),
+            Ok(None) => break,
+            Err(_) => return Err(Problem::slow_body()),
+        };
+        let length = bytes.len() as u64 + piece.len() as u64;
+        if length > bound.bytes {
+            return Err((bound.exceeded)(bound.bytes));
+        }
+        reservation.cover(length).await?;
+        bytes.extend_from_slice(&piece);
+    }
+    if declared.is_some_and(|declared| declared != bytes.len() as u64) {
+        return Err(Problem::incomplete_body());
+    }
+    Ok(Received {
+        bytes: bytes.into(),
+        reservation,
+    })
+}
+
+/// Reads a small JSON body, whatever its content type; nothing at all counts as `{}`.
+///
+/// # Errors
+/// [`Problem`] as [`receive`], or when it is not JSON of the expected form.
+pub async fn receive_json<T: DeserializeOwned>(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<T, Problem> {
+    let bound = Bound {
+        bytes: ORDER_BYTES_MAX,
+        exceeded: Problem::body_too_large,
+    };
+    let received = receive(app, headers, body, bound).await?;
+    let json: &[u8] = match &received.bytes[..] {
+        [] => b"{}",
+        json => json,
+    };
+    serde_json::from_slice(json).map_err(|error| Problem::bad_json(&error))
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}

@@ -1,0 +1,104 @@
+//! What handlers take from a request's path and query, with problems instead of axum's rejections.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Query, RawPathParams};
+use axum::http::request::Parts;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::http::app::App;
+use crate::http::problem::Problem;
+use crate::runtime::namespace::OpenNamespace;
+use crate::types::id::{GameId, Namespace};
+
+/// The namespace named by `{ns}`, which must exist.
+pub struct InNamespace(pub Arc<OpenNamespace>);
+
+/// The name in `{ns}`, whether there is such a namespace or not.
+pub struct NamespaceName(pub Namespace);
+
+/// The state named by `{*id}` in an existing namespace.
+pub struct Target {
+    /// Where.
+    pub namespace: Arc<OpenNamespace>,
+    /// Which.
+    pub id: GameId,
+}
+
+/// The text in `{name}`.
+pub struct Name(pub String);
+
+/// The query as `T`, which should deny unknown fields.
+pub struct Params<T>(pub T);
+
+/// The query of a page of anything.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PageQuery {
+    /// Where the page before ended.
+    pub after: Option<String>,
+    /// Most items wanted.
+    pub limit: Option<usize>,
+}
+
+/// How many items a page gets: more than the most is no mistake, since pages go on.
+pub fn page_limit(wanted: Option<usize>) -> usize {
+    wanted.unwrap_or(1000).clamp(1, 10_000)
+}
+
+/// A part of the path, percent-decoded.
+async fn part(parts: &mut Parts, app: &App, name: &str) -> Result<String, Problem> {
+    let params = RawPathParams::from_request_parts(parts, app).await;
+    let params = params.map_err(|_| {
+        Problem::bad_request("bad_id", "the path is not UTF-8 once percent-decoded")
+    })?;
+    let found = params.iter().find(|(key, _)| *key == name);
+    found.map_or_else(|| Err(Problem::unexpected()), |(_, value)| Ok(value.to_owned()))
+}
+
+impl FromRequestParts<App> for NamespaceName {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        Ok(Self(Namespace::new(&part(parts, app, "ns").await?)?))
+    }
+}
+
+impl FromRequestParts<App> for InNamespace {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let NamespaceName(name) = NamespaceName::from_request_parts(parts, app).await?;
+        let open = app.replica.namespace(&name);
+        open.map(Self).ok_or_else(|| Problem::no_namespace(&name))
+    }
+}
+
+impl FromRequestParts<App> for Target {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let InNamespace(namespace) = InNamespace::from_request_parts(parts, app).await?;
+        let id = GameId::new(&part(parts, app, "id").await?)?;
+        Ok(Self { namespace, id })
+    }
+}
+
+impl FromRequestParts<App> for Name {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        Ok(Self(part(parts, app, "name").await?))
+    }
+}
+
+impl<T: DeserializeOwned> FromRequestParts<App> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
+        let query = Query::try_from_uri(&parts.uri);
+        let query = query.map_err(|rejection| Problem::bad_query(rejection.body_text()))?;
+        Ok(Self(query.0))
+    }
+}

@@ -1,0 +1,26 @@
+//! The HTTP face: one file a resource, errors as problem documents (RFC 9457).
+//!
+//! Handlers translate between HTTP and the runtime and decide nothing themselves. An endpoint is a
+//! handler in its resource's file and one line in [`routes`].
+
+pub mod app;
+pub mod batch;
+pub mod body;
+pub mod budget;
+pub mod changes;
+pub mod conditions;
+pub mod conflicts;
+pub mod extract;
+pub mod health;
+pub mod history;
+pub mod listing;
+pub mod namespaces;
+pub mod peers;
+pub mod problem;
+pub mod proofs;
+pub mod range;
+pub mod root;
+pub mod routes;
+pub mod sessions;
+pub mod states;
+pub mod sync;

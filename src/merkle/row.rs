@@ -1,0 +1,172 @@
+//! A persisted row: the sixteen subtrees four levels below a place.
+//!
+//! Which rows exist follows from the set of leaves alone (see [`is_stored`]), so two replicas with
+//! the same root also hold the same rows.
+
+use crate::merkle::node::{SUMMARY_BYTES, Summary};
+use crate::merkle::prefix::Prefix;
+use crate::merkle::trie::join;
+
+/// Depth of the last level kept in memory. The first rows stand there.
+pub const TOP_DEPTH: u8 = 12;
+/// Levels from a row's place down to its children. Rows stand at depths 12, 16, ... 60.
+pub const ROW_LEVELS: u8 = 4;
+/// Children of a row.
+pub const ROW_CHILDREN: usize = 1 << ROW_LEVELS;
+/// A subtree of at most so many leaves has no row below depth 12: a scan of the records is cheaper.
+pub const BUCKET_LEAVES: u64 = 16;
+/// Longest encoded row.
+pub const ROW_BYTES_MAX: usize = BITMAP_BYTES + ROW_CHILDREN * SUMMARY_BYTES;
+
+const BITMAP_BYTES: usize = 2;
+
+/// A row and the nodes between it and its children, in heap order: the node at the row's place is
+/// 1, the children of node `i` are `2 * i` and `2 * i + 1`, the row itself is the upper half.
+pub type RowNodes = [Summary; 2 * ROW_CHILDREN];
+
+/// True when a subtree of so many leaves, at a depth where rows stand, keeps a row. At the depth
+/// where the part in memory ends it always does, so that opening a tree reads no records.
+pub fn is_stored(at: Prefix, leaves: u64) -> bool {
+    match at.depth() {
+        TOP_DEPTH => leaves > 0,
+        depth => leaves > BUCKET_LEAVES && depth < Prefix::DEPTH_MAX,
+    }
+}
+
+/// Where `at` stands in a heap of nodes whose root is `levels` bits above it.
+pub fn heap_index(at: Prefix, levels: u8) -> usize {
+    (1 << levels) + at.slot(levels) as usize
+}
+
+/// The sixteen children of a row, left to right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row(pub [Summary; ROW_CHILDREN]);
+
+impl Row {
+    /// A row without leaves, which is never stored.
+    pub const EMPTY: Self = Self([Summary::EMPTY; ROW_CHILDREN]);
+
+    /// A bitmap of the children that have leaves (`u16`, little endian, bit 0 leftmost), then
+    /// those children in order, 56 bytes each.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![0; BITMAP_BYTES];
+        let mut bitmap = 0u16;
+        for (slot, child) in self.0.iter().enumerate() {
+            if child.leaves > 0 {
+                bitmap |= 1 << slot;
+                let mut summary = [0; SUMMARY_BYTES];
+                child.write(&mut summary);
+                bytes.extend_from_slice(&summary);
+            }
+        }
+        bytes[..BITMAP_BYTES].copy_from_slice(&bitmap.to_le_bytes());
+        bytes
+    }
+
+    /// Reads what [`Row::encode`] wrote; `None` for anything it does not write.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (bitmap, children) = bytes.split_first_chunk::<BITMAP_BYTES>()?;
+        let bitmap = u16::from_le_bytes(*bitmap);
+        if bitmap == 0 || children.len() != bitmap.count_ones() as usize * SUMMARY_BYTES {
+            return None;
+        }
+        let mut row = Self::EMPTY;
+        let mut children = children.chunks_exact(SUMMARY_BYTES);
+        for (slot, child) in row.0.iter_mut().enumerate() {
+            if bitmap >> slot & 1 == 1 {
+                *child = Summary::read(children.next()?).filter(|child| child.leaves > 0)?;
+            }
+        }
+        Some(row)
+    }
+
+    /// Leaves below.
+    pub fn leaves(&self) -> u64 {
+        let sum = |sum: u64, child: &Summary| sum.saturating_add(child.leaves);
+        self.0.iter().fold(0, sum)
+    }
+
+    /// Hashes the nodes above the children, `depth` being the row's; adds to `hashes` how many.
+    pub fn nodes(&self, depth: u8, hashes: &mut u64) -> RowNodes {
+        let mut nodes = [Summary::EMPTY; 2 * ROW_CHILDREN];
+        nodes[ROW_CHILDREN..].copy_from_slice(&self.0);
+        for at in (1..ROW_CHILDREN).rev() {
+            let depth = depth.saturating_add(at.ilog2() as u8);
+            nodes[at] = join(depth, &nodes[2 * at], &nodes[2 * at + 1], hashes);
+        }
+        nodes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::merkle::memory::{leaf, spread_key};
+    use crate::merkle::trie::summary_at;
+
+    fn row_of(slots: &[usize]) -> Row {
+        let mut row = Row::EMPTY;
+        for slot in slots {
+            row.0[*slot] = Summary::of_leaf(&leaf(spread_key(*slot as u64), 1));
+        }
+        row
+    }
+
+    #[test]
+    fn rows_round_trip_and_lengths_follow_the_bitmap() {
+        let full: Vec<usize> = (0..ROW_CHILDREN).collect();
+        for slots in [&[0][..], &[15], &[3, 7, 8], &full] {
+            let row = row_of(slots);
+            let bytes = row.encode();
+            assert_eq!(bytes.len(), 2 + slots.len() * SUMMARY_BYTES);
+            assert_eq!(Row::decode(&bytes), Some(row));
+        }
+        assert_eq!(row_of(&full).encode().len(), ROW_BYTES_MAX);
+    }
+
+    #[test]
+    fn what_encode_does_not_write_is_refused() {
+        let bytes = row_of(&[1, 4]).encode();
+        for length in 0..bytes.len() {
+            assert_eq!(Row::decode(&bytes[..length]), None, "{length} bytes");
+        }
+        let mut longer = bytes.clone();
+        longer.push(0);
+        assert_eq!(Row::decode(&longer), None);
+        assert_eq!(Row::decode(&[0, 0]), None);
+        let mut third_child_claimed = bytes.clone();
+        third_child_claimed[0] |= 1;
+        assert_eq!(Row::decode(&third_child_claimed), None);
+        let mut without_leaves = bytes;
+        without_leaves[2 + 32..2 + 40].fill(0);
+        assert_eq!(Row::decode(&without_leaves), None);
+    }
+
+    #[test]
+    fn rows_are_stored_where_the_reference_says() {
+        let at = |depth| Prefix::of(&spread_key(1), depth);
+        for (depth, leaves, stored) in [
+            (12, 0, false),
+            (12, 1, true),
+            (16, 16, false),
+            (16, 17, true),
+            (60, 17, true),
+            (64, 17, false),
+        ] {
+            assert_eq!(is_stored(at(depth), leaves), stored, "{leaves} at {depth}");
+        }
+    }
+
+    #[test]
+    fn nodes_are_those_of_the_trie() {
+        let mut leaves: Vec<_> = (0..60).map(|n| leaf(spread_key(n), n)).collect();
+        leaves.sort_by_key(|leaf| leaf.key);
+        let mut row = Row::EMPTY;
+        for group in leaves.chunk_by(|a, b| a.key.0[0] >> 4 == b.key.0[0] >> 4) {
+            row.0[usize::from(group[0].key.0[0] >> 4)] = summary_at(group, 4);
+        }
+        let mut hashes = 0;
+        assert_eq!(row.nodes(0, &mut hashes)[1], summary_at(&leaves, 0));
+        assert_eq!((row.leaves(), hashes), (60, 15));
+    }
+}

@@ -1,0 +1,412 @@
+//! Changes a tree, one batch at a time: every touched node is hashed once, and afterwards exactly
+//! those rows are stored that the set of leaves asks for.
+
+use crate::merkle::node::Summary;
+use crate::merkle::prefix::Prefix;
+use crate::merkle::row::{ROW_LEVELS, Row, TOP_DEPTH, is_stored};
+use crate::merkle::storage::{TreeError, TreeStorageMut};
+use crate::merkle::top::Top;
+use crate::merkle::trie::summarize;
+use crate::types::hash::StateKey;
+use crate::types::leaf::Leaf;
+
+/// What a batch does to one key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeafChange {
+    /// Whose leaf.
+    pub key: StateKey,
+    /// The new leaf; `None` when there is none any more.
+    pub leaf: Option<Leaf>,
+}
+
+/// What updates cost, added up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Work {
+    /// SHA-256 computations, two or three blocks each.
+    pub hashes: u64,
+    /// Rows read from storage.
+    pub rows_read: u64,
+    /// Rows stored or removed.
+    pub rows_written: u64,
+    /// Leaves that scans of the records returned.
+    pub leaves_scanned: u64,
+}
+
+impl Work {
+    /// Adds the work of another update.
+    pub fn add(&mut self, other: &Self) {
+        self.hashes += other.hashes;
+        self.rows_read += other.rows_read;
+        self.rows_written += other.rows_written;
+        self.leaves_scanned += other.leaves_scanned;
+    }
+}
+
+/// Brings the tree up to `changed`, sorted by key and unique, and returns the new root. The
+/// storage's leaves already have the changes. When this fails, `top` is as before and the caller
+/// drops what was written to the storage.
+///
+/// # Errors
+/// [`TreeError::NotSorted`], [`TreeError::Storage`], or [`TreeError::DamagedRow`] when a row on the
+/// way does not fit what is above it.
+pub fn update<S: TreeStorageMut>(
+    top: &mut Top,
+    storage: &mut S,
+    changed: &[LeafChange],
+    work: &mut Work,
+) -> Result<Summary, TreeError<S::Error>> {
+    check(changed)?;
+    let mut writer = Writer { storage, work };
+    let mut slots = Vec::new();
+    for (at, group) in groups(changed, TOP_DEPTH, |change| &change.key) {
+        slots.push((at, writer.subtree(at, &top.summary(at), group)?));
+    }
+    top.set(&slots, &mut work.hashes);
+    Ok(top.root())
+}
+
+/// Writes the rows of a whole tree into a storage that holds none. Holds no more than the leaves
+/// below one place at depth 12 in memory, a 4096th of all.
+///
+/// # Errors
+/// [`TreeError::Storage`] when the leaves or the storage fail, [`TreeError::NotSorted`] when the
+/// leaves are not sorted by key and unique.
+pub fn rebuild<S: TreeStorageMut>(
+    storage: &mut S,
+    leaves: impl IntoIterator<Item = Result<Leaf, S::Error>>,
+    work: &mut Work,
+) -> Result<Top, TreeError<S::Error>> {
+    let mut writer = Writer { storage, work };
+    let mut slots = Vec::new();
+    let mut slot: Vec<Leaf> = Vec::new();
+    for leaf in leaves {
+        let leaf = leaf.map_err(TreeError::Storage)?;
+        if let Some(last) = slot.last() {
+            if last.key >= leaf.key {
+                return Err(TreeError::NotSorted { key: leaf.key });
+            }
+            let at = Prefix::of(&last.key, TOP_DEPTH);
+            if !at.covers(&leaf.key) {
+                slots.push((at, writer.build(at, &slot)?));
+                slot.clear();
+            }
+        }
+        slot.push(leaf);
+    }
+    if let Some(last) = slot.last() {
+        let at = Prefix::of(&last.key, TOP_DEPTH);
+        slots.push((at, writer.build(at, &slot)?));
+    }
+    let mut top = Top::default();
+    top.set(&slots, &mut work.hashes);
+    Ok(top)
+}
+
+fn check<E>(changed: &[LeafChange]) -> Result<(), TreeError<E>> {
+    let unsorted = changed
+        .windows(2)
+        .find(|pair| pair[0].key >= pair[1].key)
+        .map(|pair| pair[1].key);
+    let mismatched = changed
+        .iter()
+        .find(|change| change.leaf.is_some_and(|leaf| leaf.key != change.key))
+        .map(|change| change.key);
+    match unsorted.or(mismatched) {
+        Some(key) => Err(TreeError::NotSorted { key }),
+        None => Ok(()),
+    }
+}
+
+/// The runs of sorted items whose keys share `depth` bits, each with those bits.
+fn groups<'a, T>(
+    items: &'a [T],
+    depth: u8,
+    key: impl Fn(&T) -> &StateKey + Copy + 'a,
+) -> impl Iterator<Item = (Prefix, &'a [T])> {
+    let place = move |item: &T| Prefix::of(key(item), depth);
+    items
+        .chunk_by(move |a, b| place(a) == place(b))
+        .filter_map(move |group| Some((place(group.first()?), group)))
+}
+
+struct Writer<'a, S> {
+    storage: &'a mut S,
+    work: &'a mut Work,
+}
+
+impl<S: TreeStorageMut> Writer<'_, S> {
+    /// Updates the subtree at `at`, which was `old`.
+    fn subtree(
+        &mut self,
+        at: Prefix,
+        old: &Summary,
+        changed: &[LeafChange],
+    ) -> Result<Summary, TreeError<S::Error>> {
+        if is_stored(at, old.leaves) {
+            return self.row(at, old, changed);
+        }
+        if old.leaves == 0 {
+            let leaves: Vec<Leaf> = changed.iter().filter_map(|change| change.leaf).collect();
+            return self.build(at, &leaves);
+        }
+        let leaves = self.storage.leaves(at).map_err(TreeError::Storage)?;
+        self.work.leaves_scanned += leaves.len() as u64;
+        self.build(at, &leaves)
+    }
+
+    /// Updates a subtree that has a row.
+    fn row(
+        &mut self,
+        at: Prefix,
+        old: &Summary,
+        changed: &[LeafChange],
+    ) -> Result<Summary, TreeError<S::Error>> {
+        let mut row = self.read(at, old)?;
+        for (child, group) in groups(changed, at.depth() + ROW_LEVELS, |change| &change.key) {
+            let summary = &mut row.0[child.slot(ROW_LEVELS) as usize];
+            *summary = self.subtree(child, summary, group)?;
+        }
+        let new = row.nodes(at.depth(), &mut self.work.hashes)[1];
+        if is_stored(at, new.leaves) {
+            self.write(at, &row)?;
+        } else {
+            self.work.rows_written += 1;
+            self.storage.remove_row(at).map_err(TreeError::Storage)?;
+        }
+        Ok(new)
+    }
+
+    /// Makes the subtree of exactly these leaves, where no rows are stored yet.
+    fn build(&mut self, at: Prefix, leaves: &[Leaf]) -> Result<Summary, TreeError<S::Error>> {
+        if !is_stored(at, leaves.len() as u64) {
+            return Ok(summarize(leaves, at.depth(), &mut self.work.hashes));
+        }
+        let mut row = Row::EMPTY;
+        for (child, group) in groups(leaves, at.depth() + ROW_LEVELS, |leaf| &leaf.key) {
+            row.0[child.slot(ROW_LEVELS) as usize] = self.build(child, group)?;
+        }
+        self.write(at, &row)?;
+        Ok(row.nodes(at.depth(), &mut self.work.hashes)[1])
+    }
+
+    fn read(&mut self, at: Prefix, old: &Summary) -> Result<Row, TreeError<S::Error>> {
+        self.work.rows_read += 1;
+        let bytes = self.storage.row(at).map_err(TreeError::Storage)?;
+        // Comparing counts is free and catches a row of another moment; comparing hashes would
+        // double the work of every write, and readers and `verify` do it.
+        bytes
+            .and_then(|bytes| Row::decode(&bytes))
+            .filter(|row| row.leaves() == old.leaves)
+            .ok_or(TreeError::DamagedRow { at })
+    }
+
+    fn write(&mut self, at: Prefix, row: &Row) -> Result<(), TreeError<S::Error>> {
+        self.work.rows_written += 1;
+        let row = row.encode();
+        self.storage.set_row(at, &row).map_err(TreeError::Storage)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::merkle::memory::{Broken, Memory, any_batch, any_leaves, batch_changes};
+    use crate::merkle::memory::{leaf, spread_key};
+    use crate::merkle::trie::{root_of, summarize, within};
+
+    fn put(leaf: Leaf) -> LeafChange {
+        LeafChange {
+            key: leaf.key,
+            leaf: Some(leaf),
+        }
+    }
+
+    fn puts(leaves: impl Iterator<Item = Leaf>) -> Vec<LeafChange> {
+        let mut changed: Vec<LeafChange> = leaves.map(put).collect();
+        changed.sort_by_key(|change| change.key);
+        changed.dedup_by_key(|change| change.key);
+        changed
+    }
+
+    fn filled(count: u64) -> (Memory, Top) {
+        let mut memory = Memory::default();
+        let top = memory.rebuild((0..count).map(|n| leaf(spread_key(n), n)));
+        (memory, top)
+    }
+
+    /// What a tree of these leaves has to look like, made in one go.
+    fn canonical(leaves: &[Leaf]) -> (Memory, Top) {
+        let mut memory = Memory::default();
+        let top = memory.rebuild(leaves.iter().copied());
+        (memory, top)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn any_history_gives_the_trie_and_its_rows(
+            batches in proptest::collection::vec(any_batch(), 1..8)
+        ) {
+            let (mut memory, mut top) = (Memory::default(), Top::default());
+            for batch in batches {
+                let root = memory.apply(&mut top, &batch_changes(&batch), &mut Work::default());
+                let leaves = memory.sorted();
+                prop_assert_eq!(root, root_of(&leaves));
+                prop_assert!((memory.clone(), top.clone()) == canonical(&leaves));
+                prop_assert!(Top::load(&memory) == Ok(top.clone()));
+            }
+        }
+
+        #[test]
+        fn order_and_batching_leave_no_trace(
+            leaves in any_leaves(200),
+            strangers in any_leaves(200),
+            seed in any::<u64>(),
+            size in 1usize..80,
+        ) {
+            let mut order: Vec<Leaf> = leaves.iter().chain(&strangers).copied().collect();
+            order.sort_by_key(|leaf| spread_key(seed ^ u64::from(leaf.key.0[0]) ^ leaf.size));
+            let (mut memory, mut top) = (Memory::default(), Top::default());
+            for batch in order.chunks(size) {
+                let changed = puts(batch.iter().copied());
+                memory.apply(&mut top, &changed, &mut Work::default());
+            }
+            let wanted: BTreeSet<StateKey> = leaves.iter().map(|leaf| leaf.key).collect();
+            let removed: Vec<LeafChange> = strangers
+                .iter()
+                .filter(|leaf| !wanted.contains(&leaf.key))
+                .map(|leaf| LeafChange { key: leaf.key, leaf: None })
+                .collect();
+            memory.apply(&mut top, &removed, &mut Work::default());
+            let last = puts(leaves.iter().copied());
+            memory.apply(&mut top, &last, &mut Work::default());
+            prop_assert!((memory, top) == canonical(&leaves));
+        }
+    }
+
+    #[test]
+    fn a_tree_that_is_emptied_leaves_nothing() {
+        let (mut memory, mut top) = filled(3_000);
+        let removed: Vec<LeafChange> = memory
+            .leaves
+            .keys()
+            .map(|key| LeafChange {
+                key: *key,
+                leaf: None,
+            })
+            .collect();
+        let root = memory.apply(&mut top, &removed, &mut Work::default());
+        assert_eq!(root, Summary::EMPTY);
+        assert!(memory.rows.is_empty() && top == Top::default());
+    }
+
+    #[test]
+    fn one_put_among_100_000_is_cheap() {
+        let (mut memory, mut top) = filled(100_000);
+        let mut most = Work::default();
+        // Half of them replace a leaf, half are new.
+        for n in (0..400).map(|n| n * 500) {
+            let mut work = Work::default();
+            memory.apply(&mut top, &[put(leaf(spread_key(n), n + 1))], &mut work);
+            most.hashes = most.hashes.max(work.hashes);
+            most.rows_written = most.rows_written.max(work.rows_written);
+            most.rows_read = most.rows_read.max(work.rows_read);
+            most.leaves_scanned = most.leaves_scanned.max(work.leaves_scanned);
+        }
+        assert!(most.hashes <= 50, "{most:?}");
+        assert!(most.rows_written <= 3 && most.rows_read <= 3, "{most:?}");
+        assert!(most.leaves_scanned <= 17, "{most:?}");
+    }
+
+    #[test]
+    fn a_batch_hashes_each_touched_node_once() {
+        let (mut memory, mut top) = filled(100_000);
+        let changed = puts((0..1_000).map(|n| leaf(spread_key(n * 150), 7)));
+        let mut work = Work::default();
+        memory.apply(&mut top, &changed, &mut work);
+        let leaves = memory.sorted();
+        let touched = |depth: u8| -> BTreeSet<Prefix> {
+            let place = |change: &LeafChange| Prefix::of(&change.key, depth);
+            changed.iter().map(place).collect()
+        };
+        let mut expected: u64 = (0..TOP_DEPTH)
+            .map(|depth| touched(depth).len() as u64)
+            .sum();
+        for slot in touched(TOP_DEPTH) {
+            for level in 0..ROW_LEVELS {
+                let nodes = (0..1 << level).map(|n| slot.child(n, level).unwrap());
+                expected += nodes.filter(|at| within(&leaves, *at).len() > 1).count() as u64;
+            }
+        }
+        for bucket in touched(TOP_DEPTH + ROW_LEVELS) {
+            summarize(within(&leaves, bucket), bucket.depth(), &mut expected);
+        }
+        assert_eq!(work.hashes, expected);
+        assert_eq!(work.rows_read, touched(TOP_DEPTH).len() as u64);
+        assert_eq!(work.rows_written, work.rows_read);
+    }
+
+    #[test]
+    fn what_is_not_sorted_is_refused() {
+        let (mut memory, mut top) = filled(10);
+        let leaves = memory.sorted();
+        let (first, second) = (put(leaves[0]), put(leaves[1]));
+        let stray = LeafChange {
+            key: first.key,
+            leaf: Some(leaves[1]),
+        };
+        for (changed, key) in [
+            (vec![second, first], first.key),
+            (vec![first, first], first.key),
+            (vec![stray], first.key),
+        ] {
+            let result = update(&mut top, &mut memory, &changed, &mut Work::default());
+            assert_eq!(result, Err(TreeError::NotSorted { key }));
+        }
+        let twice = [Ok(leaves[0]), Ok(leaves[0])];
+        let result = rebuild(&mut Memory::default(), twice, &mut Work::default());
+        assert_eq!(result, Err(TreeError::NotSorted { key: first.key }));
+    }
+
+    #[test]
+    fn failures_and_damage_leave_the_top_alone() {
+        let (memory, top) = filled(3_000);
+        let changed = puts((0..3).map(|n| leaf(spread_key(n), 9_999)));
+        let attempt = |mut memory: Memory| {
+            let leaves = changed.iter().filter_map(|change| change.leaf);
+            memory.leaves.extend(leaves.map(|leaf| (leaf.key, leaf)));
+            let mut after = top.clone();
+            let result = update(&mut after, &mut memory, &changed, &mut Work::default());
+            assert_eq!(result.is_err(), after == top);
+            result.err()
+        };
+        let mut failures = 0;
+        loop {
+            let failing = memory.clone();
+            failing.calls_left.set(failures);
+            match attempt(failing) {
+                Some(error) => assert_eq!(error, TreeError::Storage(Broken)),
+                None => break,
+            }
+            failures += 1;
+        }
+        assert!(
+            failures >= 6,
+            "every call was made to fail, {failures} only"
+        );
+        let at = Prefix::of(&changed[1].key, TOP_DEPTH);
+        let mut damaged = memory.clone();
+        damaged.rows.remove(&at);
+        assert_eq!(attempt(damaged), Some(TreeError::DamagedRow { at }));
+        let mut stale = memory.clone();
+        stale.rows.insert(
+            at,
+            Row([Summary::of_leaf(&leaf(spread_key(1), 1)); 16]).encode(),
+        );
+        assert_eq!(attempt(stale), Some(TreeError::DamagedRow { at }));
+    }
+}

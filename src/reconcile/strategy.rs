@@ -1,0 +1,236 @@
+//! The one trait of all strategies, and the words they share with the session that drives them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::merkle::node::Summary;
+use crate::merkle::prefix::leading_bits;
+use crate::reconcile::error::ReconcileError;
+use crate::reconcile::view::SetView;
+use crate::types::hash::StateKey;
+
+/// Why a strategy gives up when more states differ than a session may handle.
+pub const TOO_MANY_DIFFER: &str = "more states differ than one session may handle";
+/// Why a strategy gives up when it has no round trips left.
+pub const TOO_MANY_ROUNDS: &str = "it would take more round trips than allowed";
+
+/// A way to find differences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StrategyName {
+    /// What changed on either side since both were proven equal.
+    Cursor,
+    /// Two Bloom filters; may miss differences.
+    Bloom,
+    /// Descent through both trees.
+    Merkle,
+    /// Short ids of all leaves.
+    List,
+    /// No comparison: everything the peer holds is copied in key order. It has no
+    /// [`Strategy`]; the session does it by itself.
+    Full,
+}
+
+impl StrategyName {
+    /// Every strategy.
+    pub const ALL: [Self; 5] = [
+        Self::Cursor,
+        Self::Bloom,
+        Self::Merkle,
+        Self::List,
+        Self::Full,
+    ];
+
+    /// The name in settings, reports and URLs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cursor => "cursor",
+            Self::Bloom => "bloom",
+            Self::Merkle => "merkle",
+            Self::List => "list",
+            Self::Full => "full",
+        }
+    }
+}
+
+impl fmt::Display for StrategyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A text that names no strategy.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+#[error("no such strategy; choose one of cursor, bloom, merkle, list, full")]
+pub struct BadStrategy;
+
+impl FromStr for StrategyName {
+    type Err = BadStrategy;
+
+    fn from_str(text: &str) -> Result<Self, BadStrategy> {
+        let named = |name: &Self| name.as_str() == text;
+        Self::ALL.into_iter().find(named).ok_or(BadStrategy)
+    }
+}
+
+/// Finds differences as a state machine.
+pub trait Strategy {
+    /// Which one this is.
+    fn name(&self) -> StrategyName;
+
+    /// The next step: first without a reply, then with the peer's answer to the last
+    /// [`Step::Ask`]. `view` must show the same snapshot every time.
+    ///
+    /// # Errors
+    /// [`ReconcileError`] when our storage fails, or when the reply is malformed, over a limit or
+    /// contradicts an earlier one. The strategy is over then.
+    fn advance(&mut self, view: &dyn SetView, reply: Option<&[u8]>)
+    -> Result<Step, ReconcileError>;
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Send these bytes to the peer's responder and come back with its answer.
+    Ask(Vec<u8>),
+    /// Done.
+    Found(Difference),
+    /// This strategy is the wrong one here, for the reason given. Try another.
+    CannotDecide(&'static str),
+}
+
+/// Where two sets of leaves differ. Both lists are sorted and free of duplicates, and no key of
+/// `absent` begins with a value of `differing`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// First 64 bits (big endian) of keys below which the peer may hold other leaves than we do.
+    /// The peer is to be asked for all its records below each; ours that it does not name are
+    /// absent there. Equal leaves in between are possible.
+    pub differing: Vec<u64>,
+    /// Keys that we hold and the peer does not.
+    pub absent: Vec<StateKey>,
+}
+
+impl Difference {
+    /// Puts together what one side has that the other has not: `theirs` are 64-bit prefixes of
+    /// the peer's leaves that we lack in that form, `mine` the keys of our leaves that the peer
+    /// lacks in that form. A key on both sides is a state in two versions.
+    pub fn of_sides(mut theirs: Vec<u64>, mut mine: Vec<StateKey>) -> Self {
+        theirs.sort_unstable();
+        theirs.dedup();
+        mine.retain(|key| theirs.binary_search(&leading_bits(key)).is_err());
+        mine.sort_unstable();
+        mine.dedup();
+        Self {
+            differing: theirs,
+            absent: mine,
+        }
+    }
+
+    /// How many entries.
+    pub fn len(&self) -> usize {
+        self.differing.len() + self.absent.len()
+    }
+
+    /// True when nothing differs.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Feed positions at the moment when both roots were last proven equal. Only of use while both
+/// feeds still are in the epoch of that moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgreementMark {
+    /// The peer's position.
+    pub their_seq: u64,
+    /// Ours.
+    pub our_seq: u64,
+}
+
+/// What the initiator of a session allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// States that may differ.
+    pub differing: usize,
+    /// Questions of one strategy.
+    pub rounds: u32,
+    /// Bytes of one question or answer.
+    pub message_bytes: usize,
+}
+
+impl Default for SessionLimits {
+    fn default() -> Self {
+        Self {
+            differing: 100_000,
+            rounds: 64,
+            message_bytes: 16 << 20,
+        }
+    }
+}
+
+/// How Bloom filters are made.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BloomSettings {
+    /// Leaves to expect at a peer that has not said how many it holds. Filters themselves are
+    /// always sized for the counts that are known when they are built.
+    pub items: u64,
+    /// Share of the differences that a filter may hide.
+    pub fpr: f64,
+}
+
+impl Default for BloomSettings {
+    fn default() -> Self {
+        Self {
+            items: 10_000,
+            fpr: 0.001,
+        }
+    }
+}
+
+/// What a strategy knows of the session it works for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Context {
+    /// Random, new for every session: it keys all short hashes, so that nobody can prepare states
+    /// that look equal, and an unlucky collision does not return.
+    pub key: [u8; 16],
+    /// The root that the peer announced for its pinned snapshot, if it has.
+    pub theirs: Option<Summary>,
+    /// The peer's feed position in that snapshot.
+    pub their_seq: u64,
+    /// When both were last equal, if ever.
+    pub mark: Option<AgreementMark>,
+    /// What the session allows.
+    pub limits: SessionLimits,
+    /// How Bloom filters are made.
+    pub bloom: BloomSettings,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip() {
+        for name in StrategyName::ALL {
+            assert_eq!(name.to_string().parse(), Ok(name));
+        }
+        assert_eq!("Merkle".parse::<StrategyName>(), Err(BadStrategy));
+    }
+
+    #[test]
+    fn a_key_on_both_sides_is_differing_only() {
+        let key = |first: u8| StateKey([first; 32]);
+        let bits = |first: u8| leading_bits(&key(first));
+        let both = Difference::of_sides(
+            vec![bits(3), bits(1), bits(3)],
+            vec![key(3), key(2), key(2)],
+        );
+        assert_eq!(both.differing, [bits(1), bits(3)]);
+        assert_eq!(both.absent, [key(2)]);
+        assert_eq!(both.len(), 3);
+    }
+}

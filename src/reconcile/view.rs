@@ -1,0 +1,59 @@
+//! What a side must offer so that it can be compared with another.
+
+use thiserror::Error;
+
+use crate::merkle::node::Summary;
+use crate::merkle::prefix::Prefix;
+use crate::types::hash::StateKey;
+use crate::types::leaf::Leaf;
+
+/// The storage under a view failed.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+#[error("the states to compare could not be read: {0}")]
+pub struct ViewError(pub String);
+
+/// A set of leaves that stays as it is for as long as the view lives.
+pub trait SetView {
+    /// The whole tree.
+    ///
+    /// # Errors
+    /// [`ViewError`] when the storage fails; so for every other method.
+    fn root(&self) -> Result<Summary, ViewError>;
+
+    /// Everything below a prefix.
+    ///
+    /// # Errors
+    /// See [`SetView::root`].
+    fn subtree(&self, at: Prefix) -> Result<Summary, ViewError>;
+
+    /// The `2^levels` subtrees that are `levels` (at most 8) bits below a prefix, left to right.
+    ///
+    /// # Errors
+    /// See [`SetView::root`].
+    fn children(&self, at: Prefix, levels: u8) -> Result<Vec<Summary>, ViewError>;
+
+    /// The first leaves below a prefix, at most `limit`, sorted by key.
+    ///
+    /// # Errors
+    /// See [`SetView::root`].
+    fn leaves(&self, within: Prefix, limit: usize) -> Result<Vec<Leaf>, ViewError>;
+
+    /// The first leaves behind a key, or of all, at most `limit`, sorted by key.
+    ///
+    /// # Errors
+    /// See [`SetView::root`].
+    fn leaves_after(&self, after: Option<StateKey>, limit: usize) -> Result<Vec<Leaf>, ViewError>;
+
+    /// One leaf.
+    ///
+    /// # Errors
+    /// See [`SetView::root`].
+    fn leaf(&self, key: &StateKey) -> Result<Option<Leaf>, ViewError>;
+
+    /// The first changes behind a feed position, at most `limit`, in the feed's order: each state
+    /// once, with the position of its last change and its leaf as it is now.
+    ///
+    /// # Errors
+    /// See [`SetView::root`].
+    fn changes_after(&self, seq: u64, limit: usize) -> Result<Vec<(u64, Leaf)>, ViewError>;
+}

@@ -1,0 +1,138 @@
+//! Applying: decided mutations become rows, tree and head in one durable transaction.
+
+use std::collections::BTreeMap;
+
+use crate::merkle::top::Top;
+use crate::merkle::update::{LeafChange, Work, update};
+use crate::replica::command::Mutation;
+use crate::store::error::StoreError;
+use crate::store::open::Store;
+use crate::store::rows::{Agreement, Head, Placed, Placement, RecordRow};
+use crate::store::write::Tables;
+use crate::types::hash::StateKey;
+use crate::types::id::ReplicaId;
+use crate::types::leaf::Leaf;
+use crate::types::version::Version;
+
+/// One batch for the disk.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Decided changes, in order of their feed positions.
+    pub mutations: Vec<Mutation>,
+    /// Moments of agreement with peers to be remembered along the way.
+    pub agreements: BTreeMap<ReplicaId, Agreement>,
+    /// Newest millisecond of the clock.
+    pub clock: u64,
+}
+
+/// Makes a batch durable. `top` follows; when this fails, it is as it was.
+///
+/// # Errors
+/// [`StoreError`] when the engine fails: nothing is changed, or, when the commit itself failed,
+/// the outcome is unknown until the file is opened again.
+pub fn apply(store: &Store, top: &mut Top, batch: &Batch) -> Result<(Head, Work), StoreError> {
+    let mut next_top = top.clone();
+    let outcome = store.write(|tables| {
+        let mut head = tables.head()?;
+        let mut work = Work::default();
+        if !batch.mutations.is_empty() {
+            let leaves = put_records(tables, &batch.mutations, &mut head)?;
+            let changed: Vec<LeafChange> = leaves
+                .into_iter()
+                .map(|(key, leaf)| LeafChange {
+                    key,
+                    leaf: Some(leaf),
+                })
+                .collect();
+            head.root = update(&mut next_top, tables, &changed, &mut work)?;
+        }
+        for (peer, agreement) in &batch.agreements {
+            tables.set_agreement(*peer, agreement)?;
+        }
+        head.clock = head.clock.max(batch.clock);
+        tables.set_head(&head)?;
+        Ok((head, work))
+    })?;
+    *top = next_top;
+    Ok(outcome)
+}
+
+/// Writes the records in order of key, which the engine stores fastest, and returns each touched
+/// state's final leaf.
+fn put_records(
+    tables: &mut Tables<'_>,
+    mutations: &[Mutation],
+    head: &mut Head,
+) -> Result<BTreeMap<StateKey, Leaf>, StoreError> {
+    let mut sorted: Vec<&Mutation> = mutations.iter().collect();
+    sorted.sort_by_key(|mutation| (mutation.key, mutation.seq));
+    let mut leaves = BTreeMap::new();
+    for mutation in sorted {
+        let previous = tables.record(&mutation.key)?;
+        let row = put_record(tables, mutation, previous.as_ref())?;
+        let was_live = previous.is_some_and(|previous| !previous.record.is_deleted());
+        let is_live = !row.record.is_deleted();
+        head.live = head.live + u64::from(is_live) - u64::from(was_live);
+        head.seq = head.seq.max(mutation.seq);
+        leaves.insert(mutation.key, row.leaf);
+    }
+    Ok(leaves)
+}
+
+fn put_record(
+    tables: &mut Tables<'_>,
+    mutation: &Mutation,
+    previous: Option<&RecordRow>,
+) -> Result<RecordRow, StoreError> {
+    let mut placements = Vec::with_capacity(mutation.record.versions().len());
+    for version in mutation.record.versions() {
+        placements.push(place(tables, mutation, previous, version)?);
+    }
+    let row = RecordRow {
+        leaf: mutation.record.leaf(),
+        seq: mutation.seq,
+        record: mutation.record.clone(),
+        placements,
+    };
+    tables.put_record(&row, previous)?;
+    let superseded: Vec<Placed> = previous
+        .iter()
+        .flat_map(|previous| previous.placed())
+        .filter(|(version, _)| mutation.superseded.contains(version))
+        .map(|(version, placement)| Placed {
+            version: version.clone(),
+            placement: placement.clone(),
+        })
+        .collect();
+    if !superseded.is_empty() {
+        tables.remember(&mutation.key, mutation.seq, &superseded)?;
+    }
+    Ok(row)
+}
+
+/// A version that stays current keeps its place; a new one gets a place for its bytes.
+fn place(
+    tables: &mut Tables<'_>,
+    mutation: &Mutation,
+    previous: Option<&RecordRow>,
+    version: &Version,
+) -> Result<Placement, StoreError> {
+    if version.tombstone {
+        return Ok(Placement::Nothing);
+    }
+    let kept = previous
+        .iter()
+        .flat_map(|previous| previous.placed())
+        .find(|(held, _)| *held == version);
+    if let Some((_, placement)) = kept {
+        return Ok(placement.clone());
+    }
+    let mut bodies = mutation.bodies.iter();
+    match bodies.find(|(hash, _)| *hash == version.content) {
+        Some((hash, bytes)) => tables.place(hash, bytes),
+        None => Err(StoreError::damaged(format!(
+            "a change of {:?} was decided without its bytes",
+            mutation.record.id
+        ))),
+    }
+}

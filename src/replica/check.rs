@@ -1,0 +1,354 @@
+//! Reading everything and comparing it: bodies against hashes, counts against references, Merkle
+//! rows against a full rebuild, feed and ids against records. Finds faults, changes nothing.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::Serialize;
+
+use crate::merkle::node::Summary;
+use crate::merkle::prefix::Prefix;
+use crate::merkle::storage::{TreeStorage, TreeStorageMut};
+use crate::merkle::update::{Work, rebuild};
+use crate::store::error::StoreError;
+use crate::store::read::Snapshot;
+use crate::store::rows::{ContentBody, Head, Placement, RecordRow};
+use crate::types::hash::{ChunkHash, ContentHash, StateKey};
+use crate::types::leaf::Leaf;
+use crate::types::version::Version;
+
+/// Faults that are listed at most; a store with more is beyond listing.
+const FAULTS_MAX: usize = 10_000;
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    /// `record`, `content`, `chunk`, `history`, `id`, `feed`, `node` or `head`.
+    pub kind: &'static str,
+    /// Which one: an id, a hash or a place.
+    pub what: String,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
+/// What a full check read and found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CheckReport {
+    /// States that are not deleted.
+    pub states: u64,
+    /// Records, deleted ones included.
+    pub records: u64,
+    /// Versions whose bytes were read and hashed, superseded ones included.
+    pub versions: u64,
+    /// State bytes that were hashed.
+    pub bytes: u64,
+    /// Chunks whose reference counts were compared.
+    pub chunks: u64,
+    /// Merkle rows that were compared with a rebuild.
+    pub nodes: u64,
+    /// Root of the rebuilt tree.
+    pub root: String,
+    /// Everything that is wrong.
+    pub faults: Vec<Fault>,
+}
+
+/// Checks everything in a snapshot. `progress` is told how many records are done.
+///
+/// # Errors
+/// [`StoreError`] when the engine itself fails; damage in the data is reported, not an error.
+pub fn check(
+    snapshot: &Snapshot,
+    progress: &mut dyn FnMut(u64),
+) -> Result<CheckReport, StoreError> {
+    let mut check = Check::new(snapshot);
+    check.records(progress)?;
+    check.history()?;
+    check.contents()?;
+    check.chunks()?;
+    check.ids()?;
+    check.feed()?;
+    check.nodes()?;
+    check.head()?;
+    Ok(check.report)
+}
+
+struct Check<'s> {
+    snapshot: &'s Snapshot,
+    leaves: Vec<Leaf>,
+    seqs: HashMap<StateKey, u64>,
+    references: HashMap<ContentHash, u64>,
+    chunk_references: HashMap<ChunkHash, u64>,
+    root: Summary,
+    report: CheckReport,
+}
+
+impl<'s> Check<'s> {
+    fn new(snapshot: &'s Snapshot) -> Self {
+        Self {
+            snapshot,
+            leaves: Vec::new(),
+            seqs: HashMap::new(),
+            references: HashMap::new(),
+            chunk_references: HashMap::new(),
+            root: Summary::EMPTY,
+            report: CheckReport {
+                states: 0,
+                records: 0,
+                versions: 0,
+                bytes: 0,
+                chunks: 0,
+                nodes: 0,
+                root: String::new(),
+                faults: Vec::new(),
+            },
+        }
+    }
+
+    fn fault(&mut self, kind: &'static str, what: impl ToString, detail: impl ToString) {
+        if self.report.faults.len() < FAULTS_MAX {
+            self.report.faults.push(Fault {
+                kind,
+                what: what.to_string(),
+                detail: detail.to_string(),
+            });
+        }
+    }
+
+    fn records(&mut self, progress: &mut dyn FnMut(u64)) -> Result<(), StoreError> {
+        let snapshot = self.snapshot;
+        snapshot.visit_records(&mut |key, row| {
+            self.report.records += 1;
+            match row {
+                Ok(row) => self.record(key, &row),
+                Err(error) => self.fault("record", key, error),
+            }
+            if self.report.records.is_multiple_of(256) {
+                progress(self.report.records);
+            }
+        })?;
+        progress(self.report.records);
+        Ok(())
+    }
+
+    fn record(&mut self, key: StateKey, row: &RecordRow) {
+        let id = &row.record.id;
+        let leaf = row.record.leaf();
+        if leaf.key != key {
+            self.fault(
+                "record",
+                id,
+                "stands under a key that is not the hash of its id",
+            );
+        }
+        if leaf != row.leaf {
+            self.fault(
+                "record",
+                id,
+                "its digest, size or time is not that of its versions",
+            );
+        }
+        if let Err(error) = row.record.check() {
+            self.fault("record", id, error);
+        }
+        self.leaves.push(row.leaf);
+        self.seqs.insert(key, row.seq);
+        self.report.states += u64::from(!row.record.is_deleted());
+        for (version, placement) in row.placed() {
+            self.version("content", id.as_str(), version, placement);
+        }
+    }
+
+    /// Reads a version's bytes, shared ones once.
+    fn version(&mut self, kind: &'static str, id: &str, version: &Version, placement: &Placement) {
+        if (*placement == Placement::Nothing) != version.tombstone {
+            self.fault(kind, id, "a deletion has bytes, or a version has none");
+        }
+        if *placement == Placement::Shared {
+            let count = self.references.entry(version.content).or_insert(0);
+            *count += 1;
+            if *count > 1 {
+                return;
+            }
+        }
+        match self.snapshot.content(version, placement) {
+            Ok(bytes) => {
+                self.report.versions += 1;
+                self.report.bytes += bytes.map_or(0, |bytes| bytes.len() as u64);
+            }
+            Err(error) => self.fault(kind, id, error),
+        }
+    }
+
+    fn history(&mut self) -> Result<(), StoreError> {
+        let snapshot = self.snapshot;
+        snapshot.visit_history(&mut |key, row| {
+            if !self.seqs.contains_key(&key) {
+                self.fault("history", key, "remembers a state that has no record");
+            }
+            match row {
+                Ok(entries) => {
+                    for entry in entries {
+                        let what = key.to_string();
+                        self.version("history", &what, &entry.version, &entry.placement);
+                    }
+                }
+                Err(error) => self.fault("history", key, error),
+            }
+        })
+    }
+
+    fn contents(&mut self) -> Result<(), StoreError> {
+        let snapshot = self.snapshot;
+        snapshot.visit_contents(&mut |hash, row| match row {
+            Ok(row) => {
+                let counted = self.references.remove(&hash).unwrap_or(0);
+                if counted != row.references {
+                    let stored = row.references;
+                    let detail = format!("counts {stored} references, there are {counted}");
+                    self.fault("content", hash, detail);
+                }
+                if let ContentBody::Chunks(list) = row.body {
+                    for (chunk, _) in list {
+                        *self.chunk_references.entry(chunk).or_insert(0) += 1;
+                    }
+                }
+            }
+            Err(error) => self.fault("content", hash, error),
+        })?;
+        for hash in std::mem::take(&mut self.references).into_keys() {
+            self.fault("content", hash, "is referred to, but missing");
+        }
+        Ok(())
+    }
+
+    fn chunks(&mut self) -> Result<(), StoreError> {
+        let snapshot = self.snapshot;
+        snapshot.visit_chunks(&mut |hash, stored| {
+            self.report.chunks += 1;
+            let counted = self.chunk_references.remove(&hash).unwrap_or(0);
+            if counted != stored {
+                let detail = format!("counts {stored} references, there are {counted}");
+                self.fault("chunk", hash, detail);
+            }
+        })?;
+        for hash in std::mem::take(&mut self.chunk_references).into_keys() {
+            self.fault("chunk", hash, "is referred to, but missing");
+        }
+        Ok(())
+    }
+
+    fn ids(&mut self) -> Result<(), StoreError> {
+        let snapshot = self.snapshot;
+        let mut count = 0;
+        snapshot.visit_ids(&mut |id, key| {
+            count += 1;
+            if !self.seqs.contains_key(&key) {
+                self.fault("id", id, "has no record");
+            }
+        })?;
+        self.same_count("id", "ids", count);
+        Ok(())
+    }
+
+    fn feed(&mut self) -> Result<(), StoreError> {
+        let (mut seq, mut count) = (0, 0);
+        loop {
+            let entries = self.snapshot.changes_after(seq, 4096)?;
+            let Some((last, _)) = entries.last() else {
+                break;
+            };
+            seq = *last;
+            count += entries.len();
+            for (at, key) in entries {
+                if self.seqs.get(&key) != Some(&at) {
+                    self.fault("feed", at, format!("the record of {key} stands elsewhere"));
+                }
+            }
+        }
+        self.same_count("feed", "feed entries", count);
+        Ok(())
+    }
+
+    fn same_count(&mut self, kind: &'static str, what: &str, count: usize) {
+        let records = self.seqs.len();
+        if count != records {
+            let detail = format!("there are {count} {what} and {records} records");
+            self.fault(kind, what, detail);
+        }
+    }
+
+    fn nodes(&mut self) -> Result<(), StoreError> {
+        let mut rebuilt = RebuiltRows::default();
+        let leaves = std::mem::take(&mut self.leaves);
+        let mut work = Work::default();
+        let top = rebuild(&mut rebuilt, leaves.into_iter().map(Ok), &mut work)?;
+        self.root = top.root();
+        self.report.root = self.root.hash.to_hex();
+        let snapshot = self.snapshot;
+        snapshot.visit_nodes(&mut |depth, bits, row| {
+            self.report.nodes += 1;
+            let expected = rebuilt.0.remove(&(depth, bits));
+            if expected.as_deref() != Some(row) {
+                let place = format!("depth {depth}, prefix {bits:016x}");
+                self.fault("node", place, "is not what a rebuild gives");
+            }
+        })?;
+        for (depth, bits) in rebuilt.0.into_keys() {
+            let place = format!("depth {depth}, prefix {bits:016x}");
+            self.fault("node", place, "is missing");
+        }
+        Ok(())
+    }
+
+    fn head(&mut self) -> Result<(), StoreError> {
+        let head: Head = self.snapshot.head()?;
+        if head.root != self.root {
+            let detail = format!(
+                "says {}, a rebuild gives {}",
+                head.root.hash, self.root.hash
+            );
+            self.fault("head", "root", detail);
+        }
+        if head.live != self.report.states {
+            let detail = format!("says {}, there are {}", head.live, self.report.states);
+            self.fault("head", "states", detail);
+        }
+        let newest = self.seqs.values().copied().max().unwrap_or(0);
+        if newest > head.seq {
+            let detail = format!("says {}, the newest change is {newest}", head.seq);
+            self.fault("head", "seq", detail);
+        }
+        Ok(())
+    }
+}
+
+/// Takes the rows of a rebuild.
+#[derive(Default)]
+struct RebuiltRows(BTreeMap<(u8, u64), Vec<u8>>);
+
+impl TreeStorage for RebuiltRows {
+    type Error = StoreError;
+
+    fn row(&self, at: Prefix) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.0.get(&(at.depth(), at.bits())).cloned())
+    }
+
+    fn top_rows(&self, _visit: &mut dyn FnMut(Prefix, &[u8])) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn leaves(&self, _within: Prefix) -> Result<Vec<Leaf>, StoreError> {
+        Ok(Vec::new())
+    }
+}
+
+impl TreeStorageMut for RebuiltRows {
+    fn set_row(&mut self, at: Prefix, row: &[u8]) -> Result<(), StoreError> {
+        self.0.insert((at.depth(), at.bits()), row.to_vec());
+        Ok(())
+    }
+
+    fn remove_row(&mut self, at: Prefix) -> Result<(), StoreError> {
+        self.0.remove(&(at.depth(), at.bits()));
+        Ok(())
+    }
+}

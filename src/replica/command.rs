@@ -1,0 +1,166 @@
+//! What can be asked of the writer, and what it answers.
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use crate::types::hash::{ContentHash, StateKey};
+use crate::types::id::GameId;
+use crate::types::record::StateRecord;
+use crate::types::version::Version;
+
+/// One unit of work for the writer. All of it happens, or nothing.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Writes by a client of this replica.
+    Write(Vec<Write>),
+    /// Records from another replica, with the bytes that this one lacked.
+    Merge(Vec<Incoming>),
+}
+
+impl Command {
+    /// Bytes of states that the command holds in memory.
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Write(writes) => writes.iter().map(Write::weight).sum(),
+            Self::Merge(incoming) => incoming.iter().map(Incoming::weight).sum(),
+        }
+    }
+}
+
+/// A write of one state.
+#[derive(Debug, Clone)]
+pub struct Write {
+    /// Which state.
+    pub id: GameId,
+    /// What must hold for the write to happen.
+    pub precondition: Precondition,
+    /// What it does.
+    pub change: Change,
+}
+
+impl Write {
+    fn weight(&self) -> usize {
+        match &self.change {
+            Change::Put(content) => content.bytes.len(),
+            Change::Delete => 0,
+        }
+    }
+}
+
+/// What a write does.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// Replaces the state's bytes.
+    Put(Content),
+    /// Deletes the state.
+    Delete,
+}
+
+/// New bytes of a state.
+#[derive(Debug, Clone)]
+pub struct Content {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// Their SHA-256.
+    pub hash: ContentHash,
+    /// Their media type.
+    pub content_type: Option<String>,
+}
+
+/// A condition on the state as it is when the writer gets to the write (RFC 9110 section 13.1).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Precondition {
+    /// None.
+    #[default]
+    None,
+    /// The state exists (`If-Match: *`).
+    Exists,
+    /// The state exists with one of these entity tags.
+    Matches(Vec<String>),
+    /// The state does not exist (`If-None-Match: *`).
+    Absent,
+}
+
+/// A record from another replica.
+#[derive(Debug, Clone)]
+pub struct Incoming {
+    /// The record, already checked.
+    pub record: StateRecord,
+    /// Bytes of its versions, each already checked against its hash.
+    pub bodies: Vec<(ContentHash, Bytes)>,
+}
+
+impl Incoming {
+    fn weight(&self) -> usize {
+        self.bodies.iter().map(|(_, bytes)| bytes.len()).sum()
+    }
+}
+
+/// Why the writer refused a command. Nothing of the command happened.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// A precondition does not hold.
+    #[error(
+        "the precondition on {id:?} does not hold: {}; read the state and try again",
+        .current.as_ref().map_or_else(|| "it does not exist".to_owned(), |tag| format!("its entity tag is {tag}"))
+    )]
+    PreconditionFailed {
+        /// The state.
+        id: GameId,
+        /// Its entity tag now, if it exists.
+        current: Option<String>,
+    },
+    /// There is nothing to delete.
+    #[error("there is no state {id:?}")]
+    NotFound {
+        /// The id asked for.
+        id: GameId,
+    },
+    /// A record brings a version whose bytes are neither held nor sent.
+    #[error("the bytes of version {hash} of {id:?} are missing; sync again")]
+    MissingBody {
+        /// The state.
+        id: GameId,
+        /// The version's content.
+        hash: ContentHash,
+    },
+    /// Merging would give a state more current versions than allowed.
+    #[error("{id:?} has too many conflicting versions; resolve them with a PUT first")]
+    TooManyVersions {
+        /// The state.
+        id: GameId,
+    },
+}
+
+/// What became of one write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// The state.
+    pub id: GameId,
+    /// Its entity tag after the write.
+    pub etag: String,
+    /// SHA-256 of its bytes; [`ContentHash::NONE`] after a deletion.
+    pub content_hash: ContentHash,
+    /// Length of its bytes.
+    pub size: u64,
+    /// Position of the write in the change feed.
+    pub seq: u64,
+    /// True when the state did not exist before.
+    pub created: bool,
+}
+
+/// One state's change, decided and ready to be made durable. Holds everything that applying it
+/// needs, so that it can be logged and replayed.
+#[derive(Debug, Clone)]
+pub struct Mutation {
+    /// Where the state stands.
+    pub key: StateKey,
+    /// Position in the change feed.
+    pub seq: u64,
+    /// The state's record afterwards.
+    pub record: StateRecord,
+    /// Versions that are current before and not afterwards.
+    pub superseded: Vec<Version>,
+    /// Bytes of versions that are new in the record.
+    pub bodies: Vec<(ContentHash, Bytes)>,
+}

@@ -1,0 +1,243 @@
+//! Finding what differs, and proving it: whatever strategy found the differences, the peer's
+//! records for them must turn our tree into the one whose root the peer announced.
+
+use std::collections::BTreeMap;
+
+use crate::merkle::overlay::root_with;
+use crate::merkle::prefix::{Prefix, leading_bits};
+use crate::merkle::update::LeafChange;
+use crate::reconcile::planner::{Facts, Plan, after_failure, plan};
+use crate::reconcile::registry::strategy;
+use crate::reconcile::strategy::{
+    AgreementMark, BloomSettings, Context, Difference, SessionLimits, Step, StrategyName,
+};
+use crate::replica::exchange::{Exchange, SessionError};
+use crate::replica::view::View;
+use crate::store::error::StoreError;
+use crate::store::rows::Agreement;
+use crate::types::hash::StateKey;
+use crate::types::leaf::Leaf;
+use crate::types::record::StateRecord;
+use crate::wire::messages::{
+    CompareRequest, Endpoint, LIST_MAX, OpenReply, RecordsReply, RecordsRequest,
+};
+
+/// What was found and proven.
+#[derive(Debug)]
+pub enum Findings {
+    /// The peer's records that we do not hold in this form, sorted by key, and the keys of ours
+    /// that the peer does not have at all.
+    Records(Vec<StateRecord>, Vec<StateKey>),
+    /// Everything is to be copied in key order.
+    CopyAll,
+}
+
+/// How a comparison is to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct CompareOptions {
+    /// The strategy; `None` lets the planner choose.
+    pub forced: Option<StrategyName>,
+    /// How Bloom filters are made.
+    pub bloom: BloomSettings,
+}
+
+/// The agreement as a mark for the strategies, if the peer's feed still is the one it speaks of.
+pub fn usable_mark(agreement: Option<Agreement>, peer: &OpenReply) -> Option<AgreementMark> {
+    let agreement = agreement?;
+    let same_feed = agreement.their_epoch == peer.epoch
+        && agreement.their_incarnation <= peer.incarnation
+        && agreement.their_seq <= peer.seq;
+    same_feed.then_some(AgreementMark {
+        their_seq: agreement.their_seq,
+        our_seq: agreement.our_seq,
+    })
+}
+
+/// Finds and proves what differs between `view` and the snapshot the peer pinned as `session`.
+///
+/// # Errors
+/// [`SessionError`]; nothing was stored.
+pub fn compare(
+    exchange: &mut Exchange<'_>,
+    view: &View,
+    peer: &OpenReply,
+    session: u64,
+    mark: Option<AgreementMark>,
+    options: &CompareOptions,
+) -> Result<Findings, SessionError> {
+    let facts = Facts {
+        ours: view.head().root,
+        theirs: peer.root,
+        our_seq: view.head().seq,
+        their_seq: peer.seq,
+        mark,
+    };
+    let chosen = match options.forced {
+        Some(strategy) => Plan {
+            strategy,
+            why: "asked for by the user".to_owned(),
+        },
+        None => plan(&facts),
+    };
+    exchange.report.strategy = chosen.strategy.to_string();
+    exchange.report.why = chosen.why;
+    let context = context(exchange, peer, mark, options)?;
+    let (mut name, mut tried) = (chosen.strategy, Vec::new());
+    loop {
+        tried.push(name);
+        let why = match attempt(exchange, view, peer, session, name, &context)? {
+            Attempt::Proven(records, absent) => return Ok(Findings::Records(records, absent)),
+            Attempt::CopyAll => return Ok(Findings::CopyAll),
+            Attempt::Failed(why) => why,
+        };
+        name = match after_failure(&tried) {
+            Some(next) => next,
+            None if why == MISMATCH => return Err(SessionError::RootMismatch),
+            None => StrategyName::Full,
+        };
+        exchange.report.why = format!("{}; then {name}: {why}", exchange.report.why);
+        exchange.report.strategy = name.to_string();
+    }
+}
+
+const MISMATCH: &str = "the differences found do not explain the difference of the roots";
+
+enum Attempt {
+    Proven(Vec<StateRecord>, Vec<StateKey>),
+    CopyAll,
+    Failed(&'static str),
+}
+
+fn context(
+    exchange: &Exchange<'_>,
+    peer: &OpenReply,
+    mark: Option<AgreementMark>,
+    options: &CompareOptions,
+) -> Result<Context, SessionError> {
+    let mut key = [0; 16];
+    getrandom::fill(&mut key)
+        .map_err(|_| SessionError::Misfit("the machine gives no random numbers"))?;
+    let limits = exchange.limits();
+    Ok(Context {
+        key,
+        theirs: Some(peer.root),
+        their_seq: peer.seq,
+        mark,
+        limits: SessionLimits {
+            differing: limits.session_states,
+            message_bytes: usize::try_from(limits.message_bytes).unwrap_or(usize::MAX),
+            ..SessionLimits::default()
+        },
+        bloom: options.bloom,
+    })
+}
+
+fn attempt(
+    exchange: &mut Exchange<'_>,
+    view: &View,
+    peer: &OpenReply,
+    session: u64,
+    name: StrategyName,
+    context: &Context,
+) -> Result<Attempt, SessionError> {
+    let Some(mut machine) = strategy(name, context) else {
+        return Ok(Attempt::CopyAll);
+    };
+    let mut reply: Option<Vec<u8>> = None;
+    let difference = loop {
+        match machine.advance(view, reply.as_deref())? {
+            Step::Found(difference) => break difference,
+            Step::CannotDecide(why) => return Ok(Attempt::Failed(why)),
+            Step::Ask(question) => {
+                let head = CompareRequest {
+                    session,
+                    strategy: name,
+                };
+                let asked = exchange.ask(phase_of(name), Endpoint::Compare, &head, &question);
+                let ((), answer) = asked?;
+                reply = Some(answer);
+            }
+        }
+    };
+    let records = fetch_records(exchange, session, &difference.differing)?;
+    if proves(view, peer, &difference, &records)? {
+        Ok(Attempt::Proven(records, difference.absent))
+    } else {
+        Ok(Attempt::Failed(MISMATCH))
+    }
+}
+
+fn phase_of(name: StrategyName) -> &'static str {
+    match name {
+        StrategyName::Cursor => "change_feed",
+        StrategyName::Bloom => "bloom_filter_exchange",
+        StrategyName::Merkle => "merkle_comparison",
+        StrategyName::List => "list_exchange",
+        StrategyName::Full => "full_copy",
+    }
+}
+
+fn fetch_records(
+    exchange: &mut Exchange<'_>,
+    session: u64,
+    prefixes: &[u64],
+) -> Result<Vec<StateRecord>, SessionError> {
+    let mut records = Vec::new();
+    let mut asked = prefixes;
+    while !asked.is_empty() {
+        let part = &asked[..asked.len().min(LIST_MAX)];
+        let head = RecordsRequest {
+            session,
+            prefixes: part.to_vec(),
+        };
+        let (reply, _): (RecordsReply, _) =
+            exchange.ask("state_request", Endpoint::Records, &head, &[])?;
+        if reply.records.len() > 2 * part.len() {
+            return Err(SessionError::Misfit("more records than were asked for"));
+        }
+        for record in &reply.records {
+            record.check()?;
+            let bits = leading_bits(&record.key());
+            if part.binary_search(&bits).is_err() {
+                return Err(SessionError::Misfit("a record that was not asked for"));
+            }
+        }
+        records.extend(reply.records);
+        asked = &asked[part.len()..];
+    }
+    records.sort_by_cached_key(StateRecord::key);
+    let unique = records.windows(2).all(|pair| pair[0].id != pair[1].id);
+    if unique {
+        Ok(records)
+    } else {
+        Err(SessionError::Misfit("a record came twice"))
+    }
+}
+
+/// True when our tree, with the peer's records in place of ours, has the announced root. Then the
+/// differences are complete, and every record is one that the root speaks of.
+fn proves(
+    view: &View,
+    peer: &OpenReply,
+    difference: &Difference,
+    records: &[StateRecord],
+) -> Result<bool, SessionError> {
+    let mut changes: BTreeMap<StateKey, Option<Leaf>> = BTreeMap::new();
+    changes.extend(difference.absent.iter().map(|key| (*key, None)));
+    for bits in &difference.differing {
+        let at = Prefix::new(*bits, Prefix::DEPTH_MAX)
+            .ok_or(SessionError::Misfit("a prefix is too deep"))?;
+        let ours = view.snapshot().leaves_below(at, usize::MAX)?;
+        changes.extend(ours.into_iter().map(|leaf| (leaf.key, None)));
+    }
+    for record in records {
+        let leaf = record.leaf();
+        changes.insert(leaf.key, Some(leaf));
+    }
+    let changes: Vec<LeafChange> = changes
+        .into_iter()
+        .map(|(key, leaf)| LeafChange { key, leaf })
+        .collect();
+    let root = root_with(view.top(), view.snapshot(), &changes).map_err(StoreError::from)?;
+    Ok(root == peer.root && root.hash.matches(&peer.root.hash))
+}

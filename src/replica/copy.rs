@@ -1,0 +1,127 @@
+//! Copying everything in key order, region by region: each region's records are proven against
+//! the announced root before any of them is stored, regions that are equal already are skipped,
+//! and so a copy that broke off goes on where it stopped.
+
+use crate::merkle::node::Summary;
+use crate::merkle::prefix::Prefix;
+use crate::merkle::trie::summary_at;
+use crate::replica::exchange::{Exchange, SessionError};
+use crate::replica::pull::Puller;
+use crate::replica::transport::Home;
+use crate::replica::view::View;
+use crate::store::error::StoreError;
+use crate::types::leaf::Leaf;
+use crate::types::record::StateRecord;
+use crate::wire::messages::{
+    Endpoint, LIST_MAX, RangeRequest, RecordsReply, SubtreesReply, SubtreesRequest,
+};
+
+/// Subtrees are asked for this many levels at a time.
+const LEVELS: u8 = 4;
+
+/// Copies whatever lies below `at`, which the peer's snapshot sums up as `theirs`. With a puller
+/// records are taken over; our own extra states are noted either way.
+///
+/// # Errors
+/// [`SessionError`]; regions before the one that failed stay.
+pub fn copy_region(
+    exchange: &mut Exchange<'_>,
+    home: &dyn Home,
+    puller: &mut Puller<'_>,
+    at: Prefix,
+    theirs: Summary,
+) -> Result<(), SessionError> {
+    let session = puller.session();
+    let view = home.view();
+    let ours = view.tree().subtree(at).map_err(StoreError::from)?;
+    if ours == theirs {
+        return Ok(());
+    }
+    if theirs.leaves <= LIST_MAX as u64 || at.depth() + LEVELS > Prefix::DEPTH_MAX {
+        let records = fetch_range(exchange, session, at, &theirs)?;
+        note_extra(&view, at, &records, puller)?;
+        return puller.take(exchange, records);
+    }
+    let subtrees = fetch_subtrees(exchange, session, at, &theirs)?;
+    for (slot, subtree) in subtrees.into_iter().enumerate() {
+        let child = at.child(slot as u64, LEVELS);
+        let child = child.ok_or(SessionError::Misfit("a tree deeper than its keys"))?;
+        copy_region(exchange, home, puller, child, subtree)?;
+    }
+    Ok(())
+}
+
+fn fetch_range(
+    exchange: &mut Exchange<'_>,
+    session: u64,
+    at: Prefix,
+    theirs: &Summary,
+) -> Result<Vec<StateRecord>, SessionError> {
+    if theirs.leaves == 0 {
+        return Ok(Vec::new());
+    }
+    let head = RangeRequest { session, at };
+    let asked = exchange.ask("state_request", Endpoint::Range, &head, &[]);
+    let (reply, _): (RecordsReply, _) = asked?;
+    let mut leaves: Vec<Leaf> = Vec::with_capacity(reply.records.len());
+    for record in &reply.records {
+        record.check()?;
+        let leaf = record.leaf();
+        if !at.covers(&leaf.key) || leaves.last().is_some_and(|last| last.key >= leaf.key) {
+            return Err(SessionError::Misfit("records out of place"));
+        }
+        leaves.push(leaf);
+    }
+    let sum = summary_at(&leaves, at.depth());
+    if sum == *theirs && sum.hash.matches(&theirs.hash) {
+        Ok(reply.records)
+    } else {
+        Err(SessionError::RootMismatch)
+    }
+}
+
+fn fetch_subtrees(
+    exchange: &mut Exchange<'_>,
+    session: u64,
+    at: Prefix,
+    theirs: &Summary,
+) -> Result<Vec<Summary>, SessionError> {
+    let head = SubtreesRequest {
+        session,
+        at,
+        levels: LEVELS,
+    };
+    let asked = exchange.ask("merkle_comparison", Endpoint::Subtrees, &head, &[]);
+    let (reply, _): (SubtreesReply, _) = asked?;
+    if reply.subtrees.len() != 1 << LEVELS {
+        return Err(SessionError::Misfit("another number of subtrees"));
+    }
+    let mut level = reply.subtrees.clone();
+    for depth in (at.depth()..at.depth() + LEVELS).rev() {
+        level = level
+            .chunks_exact(2)
+            .map(|pair| Summary::of_children(depth, &pair[0], &pair[1]))
+            .collect();
+    }
+    match level.first() {
+        Some(sum) if sum == theirs && sum.hash.matches(&theirs.hash) => Ok(reply.subtrees),
+        _ => Err(SessionError::RootMismatch),
+    }
+}
+
+/// Our states in the region that the peer does not have.
+fn note_extra(
+    view: &View,
+    at: Prefix,
+    records: &[StateRecord],
+    puller: &mut Puller<'_>,
+) -> Result<(), SessionError> {
+    let theirs: Vec<_> = records.iter().map(StateRecord::key).collect();
+    let ours = view.snapshot().leaves_below(at, usize::MAX)?;
+    let extra = ours
+        .into_iter()
+        .map(|leaf| leaf.key)
+        .filter(|key| theirs.binary_search(key).is_err());
+    puller.ahead.extend(extra);
+    Ok(())
+}

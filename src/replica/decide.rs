@@ -1,0 +1,373 @@
+//! Deciding: from commands to mutations, in memory, without touching the disk.
+//!
+//! A decider sees the newest commit with everything decided since on top, so commands of one
+//! batch see each other in order. What it decides is made durable and applied elsewhere.
+
+use std::collections::HashMap;
+
+use crate::clock::HybridClock;
+use crate::replica::command::{
+    Change, Command, Incoming, Mutation, Precondition, Receipt, Refusal, Write,
+};
+use crate::store::error::StoreError;
+use crate::types::hash::{ContentHash, StateKey};
+use crate::types::id::{GameId, ReplicaId};
+use crate::types::record::{CURRENT_VERSIONS_MAX, StateRecord, etag};
+use crate::types::version::{Version, VersionVector};
+
+/// Where the decider finds a state's record as of the newest commit.
+pub trait RecordSource {
+    /// The record, if the state was ever written.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    fn record(&self, key: &StateKey) -> Result<Option<StateRecord>, StoreError>;
+}
+
+/// What a command comes to.
+#[derive(Debug, Clone, Default)]
+pub struct Decision {
+    /// Changes to make durable, in order.
+    pub mutations: Vec<Mutation>,
+    /// One for each write of a [`Command::Write`].
+    pub receipts: Vec<Receipt>,
+}
+
+/// Decides the commands of one batch in order.
+pub struct Decider<'a> {
+    source: &'a dyn RecordSource,
+    clock: &'a mut HybridClock,
+    replica: ReplicaId,
+    now: u64,
+    seq: u64,
+    pending: HashMap<StateKey, StateRecord>,
+}
+
+impl<'a> Decider<'a> {
+    /// A decider on top of `source`, whose change feed ends at `seq`.
+    pub fn new(
+        source: &'a dyn RecordSource,
+        clock: &'a mut HybridClock,
+        replica: ReplicaId,
+        now: u64,
+        seq: u64,
+    ) -> Self {
+        Self {
+            source,
+            clock,
+            replica,
+            now,
+            seq,
+            pending: HashMap::new(),
+        }
+    }
+
+    /// Decides one command. A refusal leaves no trace.
+    ///
+    /// # Errors
+    /// [`StoreError`] when records cannot be read: the whole batch must be given up.
+    pub fn decide(&mut self, command: Command) -> Result<Result<Decision, Refusal>, StoreError> {
+        let mut draft = Draft {
+            seq: self.seq,
+            ..Draft::default()
+        };
+        let refused = match command {
+            Command::Write(writes) => self.each(writes, &mut draft, Self::write)?,
+            Command::Merge(incoming) => self.each(incoming, &mut draft, Self::merge)?,
+        };
+        if let Some(refusal) = refused {
+            return Ok(Err(refusal));
+        }
+        self.seq = draft.seq;
+        self.pending.extend(draft.pending);
+        Ok(Ok(draft.decision))
+    }
+
+    /// Takes `step` for each item up to the first refusal.
+    fn each<T>(
+        &mut self,
+        items: Vec<T>,
+        draft: &mut Draft,
+        step: fn(&mut Self, T, &mut Draft) -> Result<Option<Refusal>, StoreError>,
+    ) -> Result<Option<Refusal>, StoreError> {
+        for item in items {
+            if let Some(refusal) = step(self, item, draft)? {
+                return Ok(Some(refusal));
+            }
+        }
+        Ok(None)
+    }
+
+    fn record(&self, key: &StateKey, draft: &Draft) -> Result<Option<StateRecord>, StoreError> {
+        let decided = draft.pending.get(key).or_else(|| self.pending.get(key));
+        match decided {
+            Some(record) => Ok(Some(record.clone())),
+            None => self.source.record(key),
+        }
+    }
+
+    fn write(&mut self, write: Write, draft: &mut Draft) -> Result<Option<Refusal>, StoreError> {
+        let key = StateKey::of(&write.id);
+        let current = self.record(&key, draft)?;
+        let shown = current.as_ref().filter(|record| !record.is_deleted());
+        if let Some(refusal) = check(&write, shown) {
+            return Ok(Some(refusal));
+        }
+        let created = shown.is_none();
+        let seq = draft.next_seq();
+        let version = self.next_version(seq, current.as_ref(), &write.change);
+        let superseded = current.map_or_else(Vec::new, |record| record.versions().to_vec());
+        let bodies = match write.change {
+            Change::Put(content) => vec![(content.hash, content.bytes)],
+            Change::Delete => Vec::new(),
+        };
+        let (content_hash, size) = (version.content, version.size);
+        let record = StateRecord::new(write.id.clone(), version);
+        draft.decision.receipts.push(Receipt {
+            id: write.id,
+            etag: etag(&record.digest()),
+            content_hash,
+            size,
+            seq,
+            created,
+        });
+        draft.push(key, seq, record, superseded, bodies);
+        Ok(None)
+    }
+
+    /// The version of a write made here and now: it has seen everything this replica holds.
+    fn next_version(
+        &mut self,
+        seq: u64,
+        current: Option<&StateRecord>,
+        change: &Change,
+    ) -> Version {
+        let mut vector = VersionVector::default();
+        let mut lease_epoch = 0;
+        for version in current.iter().flat_map(|record| record.versions()) {
+            vector.join(&version.vector);
+            self.clock.observe(version.stamp, self.now);
+            lease_epoch = lease_epoch.max(version.lease_epoch);
+        }
+        vector.set(self.replica, seq);
+        let stamp = self.clock.tick(self.now);
+        match change {
+            Change::Put(content) => Version {
+                vector,
+                stamp,
+                content: content.hash,
+                size: content.bytes.len() as u64,
+                content_type: content.content_type.clone(),
+                expires_at: None,
+                tombstone: false,
+                lease_epoch,
+            },
+            Change::Delete => Version {
+                vector,
+                stamp,
+                content: ContentHash::NONE,
+                size: 0,
+                content_type: None,
+                expires_at: None,
+                tombstone: true,
+                lease_epoch,
+            },
+        }
+    }
+
+    fn merge(
+        &mut self,
+        incoming: Incoming,
+        draft: &mut Draft,
+    ) -> Result<Option<Refusal>, StoreError> {
+        let key = incoming.record.key();
+        let current = self.record(&key, draft)?;
+        for version in incoming.record.versions() {
+            self.clock.observe(version.stamp, self.now);
+        }
+        let (merged, superseded) = match &current {
+            Some(current) => current.merge(&incoming.record),
+            None => (incoming.record.clone(), Vec::new()),
+        };
+        if current.as_ref() == Some(&merged) {
+            return Ok(None);
+        }
+        let held = current.as_ref().map_or(&[][..], StateRecord::versions);
+        if let Some(refusal) = missing(&merged, held, &incoming) {
+            return Ok(Some(refusal));
+        }
+        let seq = draft.next_seq();
+        draft.push(key, seq, merged, superseded, incoming.bodies);
+        Ok(None)
+    }
+}
+
+/// What one command has come to so far.
+#[derive(Default)]
+struct Draft {
+    seq: u64,
+    decision: Decision,
+    pending: HashMap<StateKey, StateRecord>,
+}
+
+impl Draft {
+    fn next_seq(&mut self) -> u64 {
+        self.seq += 1;
+        self.seq
+    }
+
+    fn push(
+        &mut self,
+        key: StateKey,
+        seq: u64,
+        record: StateRecord,
+        superseded: Vec<Version>,
+        bodies: Vec<(ContentHash, bytes::Bytes)>,
+    ) {
+        self.pending.insert(key, record.clone());
+        self.decision.mutations.push(Mutation {
+            key,
+            seq,
+            record,
+            superseded,
+            bodies,
+        });
+    }
+}
+
+fn check(write: &Write, shown: Option<&StateRecord>) -> Option<Refusal> {
+    let tag = shown.map(|record| etag(&record.digest()));
+    let holds = match &write.precondition {
+        Precondition::None => true,
+        Precondition::Exists => tag.is_some(),
+        Precondition::Matches(tags) => tag.as_ref().is_some_and(|tag| tags.contains(tag)),
+        Precondition::Absent => tag.is_none(),
+    };
+    if !holds {
+        return Some(Refusal::PreconditionFailed {
+            id: write.id.clone(),
+            current: tag,
+        });
+    }
+    let deletes_nothing = matches!(write.change, Change::Delete) && tag.is_none();
+    deletes_nothing.then(|| Refusal::NotFound {
+        id: write.id.clone(),
+    })
+}
+
+/// A version of `merged` that nobody has the bytes of.
+fn missing(merged: &StateRecord, held: &[Version], incoming: &Incoming) -> Option<Refusal> {
+    let id: &GameId = &merged.id;
+    if merged.versions().len() > CURRENT_VERSIONS_MAX {
+        return Some(Refusal::TooManyVersions { id: id.clone() });
+    }
+    let sent = |version: &Version| {
+        let mut bodies = incoming.bodies.iter();
+        bodies.any(|(hash, bytes)| *hash == version.content && bytes.len() as u64 == version.size)
+    };
+    let mut versions = merged.versions().iter();
+    let lacking = versions.find(|v| !v.tombstone && !held.contains(v) && !sent(v))?;
+    Some(Refusal::MissingBody {
+        id: id.clone(),
+        hash: lacking.content,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::replica::command::Content;
+
+    struct Memory(BTreeMap<StateKey, StateRecord>);
+
+    impl RecordSource for Memory {
+        fn record(&self, key: &StateKey) -> Result<Option<StateRecord>, StoreError> {
+            Ok(self.0.get(key).cloned())
+        }
+    }
+
+    fn put(id: &str, byte: u8, precondition: Precondition) -> Write {
+        let bytes = Bytes::from(vec![byte]);
+        Write {
+            id: GameId::new(id).unwrap(),
+            precondition,
+            change: Change::Put(Content {
+                hash: ContentHash::of(&bytes),
+                bytes,
+                content_type: None,
+            }),
+        }
+    }
+
+    fn delete(id: &str) -> Write {
+        Write {
+            change: Change::Delete,
+            ..put(id, 0, Precondition::None)
+        }
+    }
+
+    #[test]
+    fn commands_of_a_batch_see_each_other() {
+        let (source, mut clock) = (Memory(BTreeMap::new()), HybridClock::new(ReplicaId(1), 0));
+        let mut decider = Decider::new(&source, &mut clock, ReplicaId(1), 1000, 7);
+        let mut decide = |write| decider.decide(Command::Write(vec![write])).unwrap();
+        let first = decide(put("a", 1, Precondition::Absent)).unwrap();
+        assert_eq!(
+            (first.receipts[0].seq, first.receipts[0].created),
+            (8, true)
+        );
+        let again = decide(put("a", 2, Precondition::Absent));
+        assert!(matches!(again, Err(Refusal::PreconditionFailed { .. })));
+        let tag = first.receipts[0].etag.clone();
+        let second = decide(put("a", 2, Precondition::Matches(vec![tag]))).unwrap();
+        assert_eq!(
+            (second.receipts[0].seq, second.receipts[0].created),
+            (9, false)
+        );
+        assert_eq!(second.mutations[0].superseded.len(), 1);
+        assert!(decide(delete("a")).is_ok());
+        assert!(matches!(decide(delete("a")), Err(Refusal::NotFound { .. })));
+        assert!(decide(put("a", 3, Precondition::Absent)).unwrap().receipts[0].created);
+    }
+
+    #[test]
+    fn a_refused_command_leaves_no_trace() {
+        let (source, mut clock) = (Memory(BTreeMap::new()), HybridClock::new(ReplicaId(1), 0));
+        let mut decider = Decider::new(&source, &mut clock, ReplicaId(1), 1000, 0);
+        let both = vec![
+            put("a", 1, Precondition::None),
+            put("b", 1, Precondition::Exists),
+        ];
+        assert!(decider.decide(Command::Write(both)).unwrap().is_err());
+        let alone = Command::Write(vec![put("a", 1, Precondition::Absent)]);
+        assert_eq!(decider.decide(alone).unwrap().unwrap().receipts[0].seq, 1);
+    }
+
+    #[test]
+    fn a_record_without_its_bytes_is_refused() {
+        let (source, mut clock) = (Memory(BTreeMap::new()), HybridClock::new(ReplicaId(1), 0));
+        let mut decider = Decider::new(&source, &mut clock, ReplicaId(1), 1000, 0);
+        let write = Command::Write(vec![put("a", 1, Precondition::None)]);
+        let mutation = decider.decide(write).unwrap().unwrap().mutations.remove(0);
+        let mut other_clock = HybridClock::new(ReplicaId(2), 0);
+        let mut other = Decider::new(&source, &mut other_clock, ReplicaId(2), 1000, 0);
+        let bare = Incoming {
+            record: mutation.record.clone(),
+            bodies: Vec::new(),
+        };
+        let refused = other.decide(Command::Merge(vec![bare.clone()])).unwrap();
+        assert!(matches!(refused, Err(Refusal::MissingBody { .. })));
+        let full = Incoming {
+            bodies: mutation.bodies,
+            ..bare
+        };
+        let merged = other.decide(Command::Merge(vec![full.clone()])).unwrap();
+        assert_eq!(merged.unwrap().mutations[0].record, mutation.record);
+        let again = other.decide(Command::Merge(vec![full])).unwrap().unwrap();
+        assert!(again.mutations.is_empty(), "merging twice changes nothing");
+    }
+}

@@ -1,0 +1,130 @@
+//! Typed requests over a transport, with every byte and round trip accounted for.
+
+use std::time::Instant;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+use crate::reconcile::error::ReconcileError;
+use crate::replica::report::Report;
+use crate::replica::transfer::TransferError;
+use crate::replica::transport::{MergeError, Transport, TransportError};
+use crate::store::error::StoreError;
+use crate::types::limits::Limits;
+use crate::types::record::BadRecord;
+use crate::wire::frame::{BadFrame, HEADER_BYTES, open, seal};
+use crate::wire::messages::Endpoint;
+
+/// Why a session failed. What it had verified and stored before stays.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// The peer could not be reached, or refused.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The peer's answer is not a frame of the protocol.
+    #[error(transparent)]
+    Frame(#[from] BadFrame),
+    /// The comparison went wrong.
+    #[error(transparent)]
+    Reconcile(#[from] ReconcileError),
+    /// A record that no honest replica makes.
+    #[error("the peer sent a malformed record: {0}")]
+    Record(#[from] BadRecord),
+    /// The peer's answer does not fit the question.
+    #[error("the peer's answer does not fit the question: {0}")]
+    Misfit(&'static str),
+    /// The records do not add up to the root.
+    #[error(
+        "the records the peer sent do not add up to the root it announced; nothing of it was stored"
+    )]
+    RootMismatch,
+    /// Bytes of a state were not as announced.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    /// Our own writer refused.
+    #[error(transparent)]
+    Merge(#[from] MergeError),
+    /// Our own store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl SessionError {
+    /// True when an honest, healthy peer would not have caused this.
+    pub fn is_misbehaviour(&self) -> bool {
+        match self {
+            Self::Frame(_) | Self::Record(_) | Self::Misfit(_) | Self::RootMismatch => true,
+            Self::Reconcile(error) => !matches!(error, ReconcileError::View(_)),
+            Self::Transfer(error) => matches!(
+                error,
+                TransferError::WrongHash(_)
+                    | TransferError::Undecodable { .. }
+                    | TransferError::Malformed(_)
+            ),
+            Self::Transport(error) => matches!(error, TransportError::TooLong(_)),
+            Self::Merge(_) | Self::Store(_) => false,
+        }
+    }
+}
+
+/// A conversation with one peer.
+pub struct Exchange<'a> {
+    transport: &'a mut dyn Transport,
+    limits: &'a Limits,
+    /// What the session's report says so far.
+    pub report: &'a mut Report,
+}
+
+impl<'a> Exchange<'a> {
+    /// A conversation over `transport` that is accounted for in `report`.
+    pub fn new(
+        transport: &'a mut dyn Transport,
+        limits: &'a Limits,
+        report: &'a mut Report,
+    ) -> Self {
+        Self {
+            transport,
+            limits,
+            report,
+        }
+    }
+
+    /// What is accepted from outside.
+    pub fn limits(&self) -> &'a Limits {
+        self.limits
+    }
+
+    /// Asks, and waits for the answer's head and blob.
+    ///
+    /// # Errors
+    /// [`SessionError`] when there is no answer or it is not a frame of the endpoint's kind.
+    pub fn ask<H: DeserializeOwned>(
+        &mut self,
+        phase: &'static str,
+        endpoint: Endpoint,
+        head: &impl Serialize,
+        blob: &[u8],
+    ) -> Result<(H, Vec<u8>), SessionError> {
+        let begin = Instant::now();
+        let request = seal(endpoint.kind(), head, blob);
+        let sent = request.len();
+        let limit = reply_limit(self.limits, endpoint);
+        let reply = self
+            .transport
+            .call(endpoint, request, limit + HEADER_BYTES)?;
+        let seconds = begin.elapsed().as_secs_f64();
+        self.report.count(phase, sent, reply.len(), seconds);
+        Ok(open(endpoint.kind(), &reply, limit)?)
+    }
+}
+
+/// Most bytes that a message to or from an endpoint may have.
+pub fn reply_limit(limits: &Limits, endpoint: Endpoint) -> usize {
+    let message = limits.message_bytes;
+    let bytes = match endpoint {
+        Endpoint::Bodies | Endpoint::Store => message + limits.transfer_bytes + limits.state_bytes,
+        _ => message,
+    };
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}

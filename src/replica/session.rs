@@ -1,0 +1,232 @@
+//! A sync session from the initiator's side: open, compare, take over, hand over, verify, close.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::merkle::prefix::Prefix;
+use crate::replica::compare::{CompareOptions, Findings, compare, usable_mark};
+use crate::replica::copy::copy_region;
+use crate::replica::exchange::{Exchange, SessionError};
+use crate::replica::pull::Puller;
+use crate::replica::push::push;
+use crate::replica::report::{Outcome, Report};
+use crate::replica::transport::{Home, Transport};
+use crate::replica::view::View;
+use crate::store::rows::Agreement;
+use crate::types::id::ReplicaId;
+use crate::types::limits::Limits;
+use crate::wire::messages::{CloseReply, CloseRequest, Endpoint, OpenReply, OpenRequest};
+
+/// What a session is to do.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionOptions {
+    /// Take over what the peer has.
+    pub pull: bool,
+    /// Give the peer what we have.
+    pub push: bool,
+    /// How to find differences.
+    pub compare: CompareOptions,
+    /// What is accepted from outside.
+    pub limits: Limits,
+}
+
+/// Who answered, as far as the session got to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerSeen {
+    /// Its replica id.
+    pub replica: ReplicaId,
+    /// Newest change it told of.
+    pub seq: u64,
+}
+
+/// Runs a session to its end and completes `report`.
+///
+/// # Errors
+/// [`SessionError`], which the report tells too; whatever was verified and stored before stays.
+pub fn run(
+    transport: &mut dyn Transport,
+    home: &dyn Home,
+    options: &SessionOptions,
+    report: &mut Report,
+) -> Result<PeerSeen, SessionError> {
+    let begin = Instant::now();
+    let mut session = Session {
+        exchange: Exchange::new(transport, &options.limits, report),
+        home,
+        options,
+    };
+    let result = session.run();
+    report.outcome = match &result {
+        Ok(_) => Outcome::Complete,
+        Err(error) => {
+            report.reason = Some(error.to_string());
+            Outcome::Failed
+        }
+    };
+    report.root_after = home.view().head().root.hash.to_hex();
+    report.finish(begin.elapsed().as_secs_f64());
+    home.progress(report);
+    result
+}
+
+struct Session<'s> {
+    exchange: Exchange<'s>,
+    home: &'s dyn Home,
+    options: &'s SessionOptions,
+}
+
+impl<'s> Session<'s> {
+    fn run(&mut self) -> Result<PeerSeen, SessionError> {
+        let view = self.home.view();
+        let peer = self.open(&view)?;
+        let seen = PeerSeen {
+            replica: peer.replica,
+            seq: peer.seq,
+        };
+        let Some(session) = peer.session else {
+            self.equal_at_once(&view, &peer)?;
+            return Ok(seen);
+        };
+        let result = self.reconcile(&view, &peer, session);
+        // The peer's place is given back even when we fail; it would time out otherwise.
+        let closed = self.close(session);
+        let ahead = result?;
+        self.verify(&view, &peer, &closed?, &ahead)?;
+        Ok(seen)
+    }
+
+    fn open(&mut self, view: &View) -> Result<OpenReply, SessionError> {
+        let head = OpenRequest {
+            replica: self.home.replica(),
+            root: view.head().root.hash,
+        };
+        let asked = self.exchange.ask("open", Endpoint::Open, &head, &[]);
+        let (reply, _): (OpenReply, _) = asked?;
+        self.exchange.report.peer = reply.replica.to_string();
+        if reply.replica == self.home.replica() {
+            return Err(SessionError::Misfit("the peer is this replica itself"));
+        }
+        Ok(reply)
+    }
+
+    fn equal_at_once(&mut self, view: &View, peer: &OpenReply) -> Result<(), SessionError> {
+        if !peer.root.hash.matches(&view.head().root.hash) {
+            return Err(SessionError::Misfit("roots called equal that are not"));
+        }
+        let report = &mut *self.exchange.report;
+        "none".clone_into(&mut report.strategy);
+        "the roots are equal".clone_into(&mut report.why);
+        report.equal = true;
+        self.agree(peer, peer.seq, view.head().seq);
+        Ok(())
+    }
+
+    /// Compares, takes over and hands over. Returns what the pull found.
+    fn reconcile(
+        &mut self,
+        view: &Arc<View>,
+        peer: &OpenReply,
+        session: u64,
+    ) -> Result<Puller<'s>, SessionError> {
+        let mark = usable_mark(self.home.agreement(peer.replica)?, peer);
+        let options = &self.options.compare;
+        let found = compare(&mut self.exchange, view, peer, session, mark, options)?;
+        self.home.progress(self.exchange.report);
+        let mut puller = Puller::new(self.home, session, self.options.pull);
+        match found {
+            Findings::Records(records, absent) => {
+                puller.ahead.extend(absent);
+                puller.take(&mut self.exchange, records)?;
+            }
+            Findings::CopyAll => {
+                let (at, theirs) = (Prefix::ROOT, peer.root);
+                copy_region(&mut self.exchange, self.home, &mut puller, at, theirs)?;
+            }
+        }
+        puller.settle()?;
+        self.count_conflicts(&puller)?;
+        if self.options.push {
+            push(&mut self.exchange, self.home, session, &puller.ahead)?;
+        }
+        Ok(puller)
+    }
+
+    fn count_conflicts(&mut self, puller: &Puller<'_>) -> Result<(), SessionError> {
+        let view = self.home.view();
+        for key in &puller.ahead {
+            let row = view.snapshot().record(key)?;
+            let conflicts = row.is_some_and(|row| row.record.conflicts() > 0);
+            self.exchange.report.conflicts += u64::from(conflicts);
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, session: u64) -> Result<CloseReply, SessionError> {
+        let head = CloseRequest { session };
+        let asked = self
+            .exchange
+            .ask("verification", Endpoint::Close, &head, &[]);
+        let (reply, _): (CloseReply, _) = asked?;
+        Ok(reply)
+    }
+
+    /// Compares the roots at the end and notes how far the two agree.
+    fn verify(
+        &mut self,
+        before: &View,
+        peer: &OpenReply,
+        closed: &CloseReply,
+        puller: &Puller<'_>,
+    ) -> Result<(), SessionError> {
+        let view = self.home.view();
+        let ours = view.head().root;
+        if ours.hash.matches(&closed.root.hash) {
+            self.exchange.report.equal = true;
+            self.agree(peer, closed.seq, view.head().seq);
+            return Ok(());
+        }
+        self.exchange.report.equal = ours.hash.matches(&peer.root.hash);
+        if self.options.pull {
+            let our_seq = agreed_until(before, &view, puller)?;
+            self.agree(peer, peer.seq, our_seq);
+        }
+        Ok(())
+    }
+
+    fn agree(&self, peer: &OpenReply, their_seq: u64, our_seq: u64) {
+        let agreement = Agreement {
+            their_epoch: peer.epoch,
+            their_seq,
+            their_incarnation: peer.incarnation,
+            our_seq,
+        };
+        self.home.agree(peer.replica, agreement);
+    }
+}
+
+/// The position of our feed up to which the peer has everything of ours. Behind it stand states
+/// of which we hold more than the peer, and writes that came in during the session.
+fn agreed_until(before: &View, now: &View, puller: &Puller<'_>) -> Result<u64, SessionError> {
+    let mut until = now.head().seq;
+    for key in &puller.ahead {
+        if let Some((_, seq)) = now.snapshot().leaf(key)? {
+            until = until.min(seq.saturating_sub(1));
+        }
+    }
+    let mut seq = before.head().seq;
+    while seq < until {
+        let changes = now.snapshot().changes_after(seq, 1024)?;
+        if changes.is_empty() {
+            break;
+        }
+        for (changed_at, key) in changes {
+            let leaf = now.snapshot().leaf(&key)?.map(|(leaf, _)| leaf.digest);
+            let taken_over = puller.agreed.get(&key).copied();
+            if leaf.is_none() || leaf != taken_over {
+                return Ok(until.min(changed_at.saturating_sub(1)));
+            }
+            seq = changed_at;
+        }
+    }
+    Ok(until)
+}

@@ -1,0 +1,91 @@
+//! What a session needs from outside: a way to the peer, and the replica it works for. Tests put
+//! other things in their place.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::replica::command::{Incoming, Refusal};
+use crate::replica::report::Report;
+use crate::replica::view::View;
+use crate::store::error::StoreError;
+use crate::store::rows::Agreement;
+use crate::types::id::ReplicaId;
+use crate::wire::messages::Endpoint;
+
+/// Why a request to the peer got no usable answer.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+pub enum TransportError {
+    /// No connection, or it broke.
+    #[error("cannot reach the peer: {0}")]
+    Unreachable(String),
+    /// The peer answered with an error of its own.
+    #[error("the peer refused: {detail} ({code})")]
+    Refused {
+        /// Its stable code.
+        code: String,
+        /// Its explanation.
+        detail: String,
+    },
+    /// The answer was longer than any that fits the request.
+    #[error("the peer's answer is longer than {0} bytes")]
+    TooLong(usize),
+    /// The replica is stopping.
+    #[error("the replica is shutting down")]
+    Cancelled,
+}
+
+/// Carries messages to one peer.
+pub trait Transport {
+    /// Sends a request and waits for its answer, which may have at most `limit` bytes.
+    ///
+    /// # Errors
+    /// [`TransportError`] when there is no usable answer.
+    fn call(
+        &mut self,
+        endpoint: Endpoint,
+        request: Vec<u8>,
+        limit: usize,
+    ) -> Result<Vec<u8>, TransportError>;
+}
+
+/// Why records could not be merged.
+#[derive(Debug, Error, Clone)]
+pub enum MergeError {
+    /// A rule forbids it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The store failed.
+    #[error("{0}")]
+    Store(Arc<StoreError>),
+    /// The replica is stopping, or cannot take more writes.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// Waits until records that were handed over are durable.
+pub type Merging = Box<dyn FnOnce() -> Result<(), MergeError> + Send>;
+
+/// The replica a session works for.
+pub trait Home {
+    /// Its id.
+    fn replica(&self) -> ReplicaId;
+
+    /// The newest commit.
+    fn view(&self) -> Arc<View>;
+
+    /// Hands verified records to the writer and returns at once; the result is waited for apart.
+    fn merge(&self, incoming: Vec<Incoming>) -> Merging;
+
+    /// What was last agreed with a peer.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    fn agreement(&self, peer: ReplicaId) -> Result<Option<Agreement>, StoreError>;
+
+    /// Notes a new agreement.
+    fn agree(&self, peer: ReplicaId, agreement: Agreement);
+
+    /// Shows how far a session has come.
+    fn progress(&self, report: &Report);
+}

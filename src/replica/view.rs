@@ -1,0 +1,240 @@
+//! A namespace as one commit left it: what reads, proofs and sync sessions work on.
+
+use crate::merkle::node::Summary;
+use crate::merkle::prefix::Prefix;
+use crate::merkle::proof::Proof;
+use crate::merkle::top::Top;
+use crate::merkle::view::TreeView;
+use crate::reconcile::view::{SetView, ViewError};
+use crate::replica::decide::RecordSource;
+use crate::store::error::StoreError;
+use crate::store::read::Snapshot;
+use crate::store::rows::{Head, Identity, Placed, RecordRow};
+use crate::types::cursor::Cursor;
+use crate::types::hash::{ContentHash, StateKey};
+use crate::types::id::GameId;
+use crate::types::leaf::Leaf;
+use crate::types::record::StateRecord;
+use crate::types::version::Version;
+
+/// A consistent view. Later commits do not change it; it never waits for the writer.
+pub struct View {
+    snapshot: Snapshot,
+    top: Top,
+    head: Head,
+    identity: Identity,
+}
+
+/// A page of a listing.
+pub struct Page<T> {
+    /// The items, in order.
+    pub items: Vec<T>,
+    /// Where the next page starts, when there may be one.
+    pub next: Option<String>,
+}
+
+impl View {
+    /// Puts a view together; `top` must be that of the snapshot's commit.
+    pub fn new(snapshot: Snapshot, top: Top, head: Head, identity: Identity) -> Self {
+        Self {
+            snapshot,
+            top,
+            head,
+            identity,
+        }
+    }
+
+    /// Where the namespace stood.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Which replica, feed and opening this is a view of.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The position in the change feed.
+    pub fn cursor(&self) -> Cursor {
+        Cursor {
+            epoch: self.identity.epoch,
+            seq: self.head.seq,
+        }
+    }
+
+    /// The stored tables.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// The tree.
+    pub fn tree(&self) -> TreeView<'_, Snapshot> {
+        TreeView {
+            top: &self.top,
+            storage: &self.snapshot,
+        }
+    }
+
+    /// The levels of the tree that are kept in memory.
+    pub fn top(&self) -> &Top {
+        &self.top
+    }
+
+    /// A state's row, deleted or not.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub fn row(&self, id: &GameId) -> Result<Option<RecordRow>, StoreError> {
+        self.snapshot.record(&StateKey::of(id))
+    }
+
+    /// States that are not deleted, in order of id, behind `after`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    pub fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<RecordRow>, StoreError> {
+        let found = self.snapshot.ids_after(prefix, after, limit)?;
+        let next = (found.len() == limit)
+            .then(|| found.last().map(|(id, _)| id.clone()))
+            .flatten();
+        let mut items = Vec::with_capacity(found.len());
+        for (id, key) in found {
+            let row = self.snapshot.record(&key)?;
+            let row = row.ok_or_else(|| StoreError::damaged(format!("{id:?} has no record")))?;
+            if !row.record.is_deleted() {
+                items.push(row);
+            }
+        }
+        Ok(Page { items, next })
+    }
+
+    /// Changed states behind feed position `seq`, oldest change first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    pub fn changes(&self, seq: u64, limit: usize) -> Result<Vec<RecordRow>, StoreError> {
+        let found = self.snapshot.changes_after(seq, limit)?;
+        found
+            .into_iter()
+            .map(|(seq, key)| {
+                let row = self.snapshot.record(&key)?;
+                row.ok_or_else(|| StoreError::damaged(format!("change {seq} has no record")))
+            })
+            .collect()
+    }
+
+    /// The version of a state that has this content: a current one or one in history.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub fn version(
+        &self,
+        key: &StateKey,
+        content: &ContentHash,
+    ) -> Result<Option<Placed>, StoreError> {
+        let held = self.versions(key)?;
+        Ok(held
+            .into_iter()
+            .find(|placed| placed.version.content == *content && !placed.version.tombstone))
+    }
+
+    /// Every version of a state that is still held, current ones first, then newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    pub fn versions(&self, key: &StateKey) -> Result<Vec<Placed>, StoreError> {
+        let Some(row) = self.snapshot.record(key)? else {
+            return Ok(Vec::new());
+        };
+        let mut held: Vec<Placed> = row
+            .placed()
+            .map(|(version, placement)| Placed {
+                version: version.clone(),
+                placement: placement.clone(),
+            })
+            .collect();
+        held.extend(self.snapshot.history(key)?);
+        Ok(held)
+    }
+
+    /// The bytes of a version, checked. `None` for a tombstone.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] when they are missing or wrong.
+    pub fn content(&self, placed: &Placed) -> Result<Option<Vec<u8>>, StoreError> {
+        self.snapshot.content(&placed.version, &placed.placement)
+    }
+
+    /// The bytes of the shown version of a row, checked.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] when they are missing or wrong.
+    pub fn shown_content(&self, row: &RecordRow) -> Result<Option<(Version, Vec<u8>)>, StoreError> {
+        let Some((version, placement)) = row.placed().next() else {
+            return Ok(None);
+        };
+        let bytes = self.snapshot.content(version, placement)?;
+        Ok(bytes.map(|bytes| (version.clone(), bytes)))
+    }
+
+    /// A proof that a state is, or is not, in the tree.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the tree cannot be read.
+    pub fn prove(&self, key: &StateKey) -> Result<Proof, StoreError> {
+        Ok(self.tree().prove(key)?)
+    }
+}
+
+impl RecordSource for View {
+    fn record(&self, key: &StateKey) -> Result<Option<StateRecord>, StoreError> {
+        Ok(self.snapshot.record(key)?.map(|row| row.record))
+    }
+}
+
+fn failed<E: std::fmt::Display>(error: E) -> ViewError {
+    ViewError(error.to_string())
+}
+
+impl SetView for View {
+    fn root(&self) -> Result<Summary, ViewError> {
+        Ok(self.head.root)
+    }
+
+    fn subtree(&self, at: Prefix) -> Result<Summary, ViewError> {
+        self.tree().subtree(at).map_err(failed)
+    }
+
+    fn children(&self, at: Prefix, levels: u8) -> Result<Vec<Summary>, ViewError> {
+        self.tree().children(at, levels).map_err(failed)
+    }
+
+    fn leaves(&self, within: Prefix, limit: usize) -> Result<Vec<Leaf>, ViewError> {
+        self.snapshot.leaves_below(within, limit).map_err(failed)
+    }
+
+    fn leaves_after(&self, after: Option<StateKey>, limit: usize) -> Result<Vec<Leaf>, ViewError> {
+        self.snapshot.leaves_after(after, limit).map_err(failed)
+    }
+
+    fn leaf(&self, key: &StateKey) -> Result<Option<Leaf>, ViewError> {
+        let found = self.snapshot.leaf(key).map_err(failed)?;
+        Ok(found.map(|(leaf, _)| leaf))
+    }
+
+    fn changes_after(&self, seq: u64, limit: usize) -> Result<Vec<(u64, Leaf)>, ViewError> {
+        let found = self.snapshot.changes_after(seq, limit).map_err(failed)?;
+        found
+            .into_iter()
+            .filter_map(|(seq, key)| match self.snapshot.leaf(&key) {
+                Ok(found) => found.map(|(leaf, _)| Ok((seq, leaf))),
+                Err(error) => Some(Err(failed(error))),
+            })
+            .collect()
+    }
+}

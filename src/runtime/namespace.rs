@@ -1,0 +1,155 @@
+//! An open namespace: its writer, its newest view, its sessions.
+
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::task;
+
+use crate::replica::command::Command;
+use crate::replica::engine::Engine;
+use crate::replica::view::View;
+use crate::runtime::pins::Pins;
+use crate::runtime::writer::{Agreements, Committed, SubmitError, WriterHandle, lock, spawn};
+use crate::store::error::StoreError;
+use crate::store::rows::Agreement;
+use crate::types::id::{Namespace, ReplicaId};
+
+/// How long a session of another replica may stay silent before its view is given up.
+const SESSION_IDLE: Duration = Duration::from_secs(30);
+
+/// An open namespace. Dropping the last handle commits what is queued and closes the file.
+pub struct OpenNamespace {
+    name: Namespace,
+    writer: Mutex<Option<WriterHandle>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    views: watch::Receiver<Arc<View>>,
+    agreements: Agreements,
+    readers: Arc<Semaphore>,
+    pins: Pins,
+}
+
+impl OpenNamespace {
+    /// Starts the writer of an engine. `readers` bounds how many reads run at once.
+    ///
+    /// # Errors
+    /// The operating system's, when it gives no thread.
+    pub fn start(
+        name: Namespace,
+        engine: Engine,
+        readers: Arc<Semaphore>,
+        sessions_max: usize,
+    ) -> std::io::Result<Self> {
+        let (sender, views) = watch::channel(engine.view());
+        let agreements = Agreements::default();
+        let (writer, thread) = spawn(name.as_str(), engine, sender, Arc::clone(&agreements))?;
+        Ok(Self {
+            name,
+            writer: Mutex::new(Some(writer)),
+            thread: Mutex::new(Some(thread)),
+            views,
+            agreements,
+            readers,
+            pins: Pins::new(sessions_max, SESSION_IDLE),
+        })
+    }
+
+    /// The namespace's name.
+    pub fn name(&self) -> &Namespace {
+        &self.name
+    }
+
+    /// The newest commit. Never waits.
+    pub fn view(&self) -> Arc<View> {
+        Arc::clone(&self.views.borrow())
+    }
+
+    /// Follows commits: the receiver wakes after each one.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<View>> {
+        self.views.clone()
+    }
+
+    /// Views pinned for other replicas.
+    pub fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// Runs a command; answers when its effects are durable.
+    ///
+    /// # Errors
+    /// [`SubmitError`] when it was not carried out.
+    pub async fn submit(&self, command: Command) -> Result<Committed, SubmitError> {
+        self.writer()?.submit(command).await
+    }
+
+    /// Like [`OpenNamespace::submit`], for threads that may block.
+    ///
+    /// # Errors
+    /// [`SubmitError`] when it was not carried out.
+    pub fn submit_blocking(&self, command: Command) -> Result<Committed, SubmitError> {
+        self.writer()?.submit_blocking(command)
+    }
+
+    /// Reads from the newest view on the blocking pool.
+    ///
+    /// # Errors
+    /// Whatever `work` returns; [`StoreError::Damaged`] when it panicked.
+    pub async fn read<R, E, F>(&self, work: F) -> Result<R, E>
+    where
+        F: FnOnce(&View) -> Result<R, E> + Send + 'static,
+        R: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        self.read_view(self.view(), work).await
+    }
+
+    /// Reads from a given view on the blocking pool.
+    ///
+    /// # Errors
+    /// Whatever `work` returns; [`StoreError::Damaged`] when it panicked.
+    pub async fn read_view<R, E, F>(&self, view: Arc<View>, work: F) -> Result<R, E>
+    where
+        F: FnOnce(&View) -> Result<R, E> + Send + 'static,
+        R: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        // The semaphore is never closed; without a permit the read merely is not counted.
+        let permit = self.readers.acquire().await.ok();
+        let result = task::spawn_blocking(move || work(&view)).await;
+        drop(permit);
+        result.unwrap_or_else(|error| {
+            Err(StoreError::damaged(format!("a read failed unexpectedly: {error}")).into())
+        })
+    }
+
+    /// What was last agreed with a peer.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub fn agreement(&self, peer: ReplicaId) -> Result<Option<Agreement>, StoreError> {
+        if let Some(agreement) = lock(&self.agreements).get(&peer) {
+            return Ok(Some(*agreement));
+        }
+        self.view().snapshot().agreement(peer)
+    }
+
+    /// Notes a moment of agreement with a peer. The next commit makes it durable; when it is lost
+    /// the next session merely costs a little more.
+    pub fn agree(&self, peer: ReplicaId, agreement: Agreement) {
+        lock(&self.agreements).insert(peer, agreement);
+    }
+
+    /// Takes no more commands, commits those that are queued and closes the file.
+    pub fn stop(&self) {
+        drop(lock(&self.writer).take());
+        if let Some(thread) = lock(&self.thread).take() {
+            // A writer that panicked has answered nobody; there is nothing left to wait for.
+            let _ = thread.join();
+        }
+    }
+
+    fn writer(&self) -> Result<WriterHandle, SubmitError> {
+        lock(&self.writer).clone().ok_or(SubmitError::ShuttingDown)
+    }
+}

@@ -1,0 +1,196 @@
+//! An open replica: the data directory and its namespaces.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use thiserror::Error;
+use tokio::sync::Semaphore;
+use tracing::info;
+
+use crate::clock::{SystemClock, WallClock};
+use crate::replica::engine::Engine;
+use crate::runtime::namespace::OpenNamespace;
+use crate::runtime::session_log::SessionLog;
+use crate::store::directory::{DataDirectory, fresh_epoch};
+use crate::store::error::StoreError;
+use crate::store::open::StoreOptions;
+use crate::types::id::{Namespace, ReplicaId};
+use crate::types::limits::Limits;
+
+/// Reads that run at once; more wait.
+const READERS: usize = 64;
+
+/// How a replica runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplicaOptions {
+    /// How namespaces keep their data.
+    pub store: StoreOptions,
+    /// What is accepted from outside.
+    pub limits: Limits,
+    /// Sync sessions of other replicas that may run at once in a namespace.
+    pub sessions_max: usize,
+    /// Namespaces that may exist.
+    pub namespaces_max: usize,
+}
+
+impl Default for ReplicaOptions {
+    fn default() -> Self {
+        Self {
+            store: StoreOptions::default(),
+            limits: Limits::default(),
+            sessions_max: 16,
+            namespaces_max: 64,
+        }
+    }
+}
+
+/// Why a namespace could not be created or dropped.
+#[derive(Debug, Error)]
+pub enum NamespaceError {
+    /// All places are taken.
+    #[error("there are {0} namespaces already, the most that this replica is set to hold")]
+    TooMany(usize),
+    /// The default namespace always exists.
+    #[error("the namespace \"default\" always exists and cannot be dropped")]
+    Default,
+    /// There is no such namespace.
+    #[error("there is no namespace {0}")]
+    Unknown(Namespace),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// An open replica.
+pub struct Replica {
+    directory: DataDirectory,
+    options: ReplicaOptions,
+    wall: Arc<dyn WallClock>,
+    namespaces: RwLock<BTreeMap<Namespace, Arc<OpenNamespace>>>,
+    readers: Arc<Semaphore>,
+    sessions: SessionLog,
+}
+
+impl Replica {
+    /// Opens a data directory with all its namespaces.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the directory is in use, not writable, newer than this build or damaged.
+    pub fn open(root: &Path, options: ReplicaOptions) -> Result<Self, StoreError> {
+        let replica = Self {
+            directory: DataDirectory::open(root)?,
+            options,
+            wall: Arc::new(SystemClock),
+            namespaces: RwLock::default(),
+            readers: Arc::new(Semaphore::new(READERS)),
+            sessions: SessionLog::default(),
+        };
+        let mut names = replica.directory.namespaces()?;
+        let default = Namespace::default_namespace();
+        if !names.contains(&default) {
+            names.push(default);
+        }
+        for name in names {
+            replica.start(&name)?;
+        }
+        Ok(replica)
+    }
+
+    fn start(&self, name: &Namespace) -> Result<Arc<OpenNamespace>, StoreError> {
+        let path = self.directory.file(name);
+        let engine = Engine::open(
+            &path,
+            self.id(),
+            fresh_epoch()?,
+            self.options.store,
+            Arc::clone(&self.wall),
+        )?;
+        let head = *engine.view().head();
+        info!(namespace = %name, states = head.live, seq = head.seq, root = %head.root.hash, "open");
+        let readers = Arc::clone(&self.readers);
+        let open = OpenNamespace::start(name.clone(), engine, readers, self.options.sessions_max)
+            .map_err(|source| StoreError::Unusable { path, source })?;
+        let open = Arc::new(open);
+        self.write_map().insert(name.clone(), Arc::clone(&open));
+        Ok(open)
+    }
+
+    /// The replica's id.
+    pub fn id(&self) -> ReplicaId {
+        self.directory.replica()
+    }
+
+    /// What is accepted from outside.
+    pub fn limits(&self) -> &Limits {
+        &self.options.limits
+    }
+
+    /// The clock on the wall.
+    pub fn wall(&self) -> &dyn WallClock {
+        &*self.wall
+    }
+
+    /// Running and recent sync sessions.
+    pub fn sessions(&self) -> &SessionLog {
+        &self.sessions
+    }
+
+    /// A namespace, if it exists.
+    pub fn namespace(&self, name: &Namespace) -> Option<Arc<OpenNamespace>> {
+        let map = self.namespaces.read();
+        let map = map.unwrap_or_else(PoisonError::into_inner);
+        map.get(name).cloned()
+    }
+
+    /// All namespaces in order of name.
+    pub fn namespaces(&self) -> Vec<Arc<OpenNamespace>> {
+        let map = self.namespaces.read();
+        let map = map.unwrap_or_else(PoisonError::into_inner);
+        map.values().cloned().collect()
+    }
+
+    /// Creates a namespace; false when it existed. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`NamespaceError`] when there are too many or the file cannot be made.
+    pub fn create_namespace(&self, name: &Namespace) -> Result<bool, NamespaceError> {
+        if self.namespace(name).is_some() {
+            return Ok(false);
+        }
+        let count = self.namespaces().len();
+        if count >= self.options.namespaces_max {
+            return Err(NamespaceError::TooMany(count));
+        }
+        self.start(name)?;
+        Ok(true)
+    }
+
+    /// Drops a namespace with everything in it. Blocks until its writer has stopped.
+    ///
+    /// # Errors
+    /// [`NamespaceError`] when it does not exist, is the default one, or cannot be removed.
+    pub fn drop_namespace(&self, name: &Namespace) -> Result<(), NamespaceError> {
+        if *name == Namespace::default_namespace() {
+            return Err(NamespaceError::Default);
+        }
+        let removed = self.write_map().remove(name);
+        let open = removed.ok_or_else(|| NamespaceError::Unknown(name.clone()))?;
+        open.stop();
+        Ok(self.directory.remove(name)?)
+    }
+
+    /// Commits what is queued and closes all files. Blocks.
+    pub fn stop(&self) {
+        for namespace in self.namespaces() {
+            namespace.stop();
+        }
+    }
+
+    fn write_map(
+        &self,
+    ) -> std::sync::RwLockWriteGuard<'_, BTreeMap<Namespace, Arc<OpenNamespace>>> {
+        let map = self.namespaces.write();
+        map.unwrap_or_else(PoisonError::into_inner)
+    }
+}

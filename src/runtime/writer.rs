@@ -1,0 +1,205 @@
+//! The writer thread of a namespace: takes whatever waits in a bounded queue, commits it as one
+//! batch, publishes the new view, and only then answers.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{debug, error};
+
+use crate::replica::command::{Command, Receipt, Refusal};
+use crate::replica::engine::Engine;
+use crate::replica::view::View;
+use crate::store::error::StoreError;
+use crate::store::rows::Agreement;
+use crate::types::id::ReplicaId;
+
+/// Commands that may wait; more are refused, so that a burst costs memory only up to here.
+const QUEUE_COMMANDS: usize = 4096;
+/// Commands that one commit takes together.
+const BATCH_COMMANDS: usize = 1024;
+/// State bytes that one commit takes together.
+const BATCH_BYTES: usize = 32 << 20;
+
+/// A command whose effects are durable.
+#[derive(Clone)]
+pub struct Committed {
+    /// One for each write of the command.
+    pub receipts: Vec<Receipt>,
+    /// The namespace right after the commit.
+    pub view: Arc<View>,
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, Error, Clone)]
+pub enum SubmitError {
+    /// The writer cannot keep up.
+    #[error("too many writes are waiting; try again in a moment")]
+    QueueFull,
+    /// The replica is stopping.
+    #[error("the replica is shutting down")]
+    ShuttingDown,
+    /// A condition of the command does not hold.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The store failed. Unless the disk is full, it takes no writes until it is opened again.
+    #[error("{0}")]
+    Storage(Arc<StoreError>),
+}
+
+/// Agreements with peers that the next commit takes along.
+pub type Agreements = Arc<Mutex<BTreeMap<ReplicaId, Agreement>>>;
+
+struct Job {
+    command: Command,
+    reply: oneshot::Sender<Result<Committed, SubmitError>>,
+}
+
+/// Hands commands to a writer thread.
+#[derive(Clone)]
+pub struct WriterHandle {
+    queue: mpsc::Sender<Job>,
+}
+
+impl WriterHandle {
+    /// Queues a command and waits until it is durable or refused.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; unless it is [`SubmitError::Storage`], nothing of the command happened.
+    pub async fn submit(&self, command: Command) -> Result<Committed, SubmitError> {
+        let answer = self.enqueue(command)?;
+        answer.await.unwrap_or(Err(SubmitError::ShuttingDown))
+    }
+
+    /// Like [`WriterHandle::submit`], for threads that may block; waits for a place in the queue.
+    ///
+    /// # Errors
+    /// As for [`WriterHandle::submit`].
+    pub fn submit_blocking(&self, command: Command) -> Result<Committed, SubmitError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.queue.blocking_send(Job { command, reply });
+        sent.map_err(|_| SubmitError::ShuttingDown)?;
+        answer
+            .blocking_recv()
+            .unwrap_or(Err(SubmitError::ShuttingDown))
+    }
+
+    fn enqueue(
+        &self,
+        command: Command,
+    ) -> Result<oneshot::Receiver<Result<Committed, SubmitError>>, SubmitError> {
+        let (reply, answer) = oneshot::channel();
+        match self.queue.try_send(Job { command, reply }) {
+            Ok(()) => Ok(answer),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(SubmitError::QueueFull),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(SubmitError::ShuttingDown),
+        }
+    }
+}
+
+/// Starts the writer thread of an engine. It ends, with everything queued committed, when all
+/// handles are dropped.
+///
+/// # Errors
+/// The operating system's, when it gives no thread.
+pub fn spawn(
+    name: &str,
+    engine: Engine,
+    views: watch::Sender<Arc<View>>,
+    agreements: Agreements,
+) -> std::io::Result<(WriterHandle, JoinHandle<()>)> {
+    let (queue, jobs) = mpsc::channel(QUEUE_COMMANDS);
+    let writer = Writer {
+        engine,
+        jobs,
+        views,
+        agreements,
+        failure: None,
+    };
+    let thread = std::thread::Builder::new()
+        .name(format!("writer-{name}"))
+        .spawn(move || writer.run())?;
+    Ok((WriterHandle { queue }, thread))
+}
+
+struct Writer {
+    engine: Engine,
+    jobs: mpsc::Receiver<Job>,
+    views: watch::Sender<Arc<View>>,
+    agreements: Agreements,
+    /// Set when a commit's outcome is unknown: from then on every command is refused.
+    failure: Option<Arc<StoreError>>,
+}
+
+impl Writer {
+    fn run(mut self) {
+        while let Some(first) = self.jobs.blocking_recv() {
+            let (commands, replies) = self.gather(first);
+            self.commit(commands, replies);
+        }
+        // Agreements that no write took along save the next start a tree descent.
+        if self.failure.is_none() {
+            self.commit(Vec::new(), Vec::new());
+        }
+    }
+
+    /// Takes what waits already: under load many writers share one commit, without load nobody
+    /// waits for company.
+    fn gather(&mut self, first: Job) -> (Vec<Command>, Vec<oneshot::Sender<Reply>>) {
+        let mut bytes = first.command.weight();
+        let (mut commands, mut replies) = (vec![first.command], vec![first.reply]);
+        while commands.len() < BATCH_COMMANDS && bytes < BATCH_BYTES {
+            let Ok(job) = self.jobs.try_recv() else {
+                break;
+            };
+            bytes += job.command.weight();
+            commands.push(job.command);
+            replies.push(job.reply);
+        }
+        (commands, replies)
+    }
+
+    fn commit(&mut self, commands: Vec<Command>, replies: Vec<oneshot::Sender<Reply>>) {
+        let outcome = match &self.failure {
+            Some(failure) => Err(Arc::clone(failure)),
+            None => {
+                let agreements = std::mem::take(&mut *lock(&self.agreements));
+                let count = commands.len();
+                let outcome = self.engine.commit(commands, agreements).map_err(Arc::new);
+                debug!(commands = count, ok = outcome.is_ok(), "commit");
+                outcome
+            }
+        };
+        match outcome {
+            Ok(outcomes) => {
+                let view = self.engine.view();
+                self.views.send_replace(Arc::clone(&view));
+                for (reply, outcome) in replies.into_iter().zip(outcomes) {
+                    let committed = outcome.map_err(SubmitError::Refused);
+                    let committed = committed.map(|receipts| Committed {
+                        receipts,
+                        view: Arc::clone(&view),
+                    });
+                    // Nobody waits any more when the client hung up; the write stands.
+                    let _ = reply.send(committed);
+                }
+            }
+            Err(failure) => {
+                error!(%failure, "writes are refused until the store is opened again");
+                for reply in replies {
+                    let _ = reply.send(Err(SubmitError::Storage(Arc::clone(&failure))));
+                }
+                self.failure = Some(failure);
+            }
+        }
+    }
+}
+
+type Reply = Result<Committed, SubmitError>;
+
+/// Locks a mutex whose holders never leave it half-changed.
+pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,161 @@
+//! The data directory: who may use it, whose it is, and where namespaces' files are.
+//!
+//! ```text
+//! DIR/lock                   held while a process uses the directory
+//! DIR/replica                the replica's id, 16 hex digits, made once
+//! DIR/namespaces/NAME.redb   one file a namespace
+//! ```
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::store::error::StoreError;
+use crate::types::cursor::Epoch;
+use crate::types::id::{Namespace, ReplicaId};
+
+const EXTENSION: &str = "redb";
+
+/// A data directory that this process alone uses, until it is dropped.
+#[derive(Debug)]
+pub struct DataDirectory {
+    root: PathBuf,
+    replica: ReplicaId,
+    _lock: File,
+}
+
+impl DataDirectory {
+    /// Opens a data directory, making it and its replica id when they do not exist.
+    ///
+    /// # Errors
+    /// [`StoreError`] when another process uses it or it cannot be written.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        let namespaces = root.join("namespaces");
+        fs::create_dir_all(&namespaces).map_err(|source| unusable(root, source))?;
+        Self::lock(root)
+    }
+
+    /// Opens a data directory that must exist already.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it does not exist, another process uses it or it cannot be written.
+    pub fn open_existing(root: &Path) -> Result<Self, StoreError> {
+        let namespaces = root.join("namespaces");
+        if namespaces.is_dir() {
+            return Self::lock(root);
+        }
+        let source = io::Error::new(io::ErrorKind::NotFound, "it is not a data directory");
+        Err(unusable(root, source))
+    }
+
+    fn lock(root: &Path) -> Result<Self, StoreError> {
+        let path = root.join("lock");
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(|source| unusable(&path, source))?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => StoreError::InUse {
+                path: root.to_path_buf(),
+            },
+            TryLockError::Error(source) => unusable(&path, source),
+        })?;
+        Ok(Self {
+            root: root.to_path_buf(),
+            replica: replica_id(root)?,
+            _lock: lock,
+        })
+    }
+
+    /// The replica that this directory belongs to.
+    pub fn replica(&self) -> ReplicaId {
+        self.replica
+    }
+
+    /// The file of a namespace.
+    pub fn file(&self, namespace: &Namespace) -> PathBuf {
+        let file = format!("{namespace}.{EXTENSION}");
+        self.root.join("namespaces").join(file)
+    }
+
+    /// The namespaces that have a file, in order.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`] when the directory cannot be read.
+    pub fn namespaces(&self) -> Result<Vec<Namespace>, StoreError> {
+        let folder = self.root.join("namespaces");
+        let entries = fs::read_dir(&folder).map_err(|source| unusable(&folder, source))?;
+        let mut found = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(|source| unusable(&folder, source))?.path();
+            let is_store = path.extension().is_some_and(|ext| ext == EXTENSION);
+            let name = path.file_stem().and_then(|stem| stem.to_str());
+            if let (true, Some(Ok(name))) = (is_store, name.map(Namespace::new)) {
+                found.push(name);
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Removes a namespace's file. Its store must be closed.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`] when it cannot be removed.
+    pub fn remove(&self, namespace: &Namespace) -> Result<(), StoreError> {
+        let path = self.file(namespace);
+        fs::remove_file(&path).map_err(|source| unusable(&path, source))
+    }
+}
+
+/// A random epoch for a new change feed.
+///
+/// # Errors
+/// [`StoreError::Unusable`] when the machine gives no random numbers.
+pub fn fresh_epoch() -> Result<Epoch, StoreError> {
+    random().map(Epoch)
+}
+
+fn replica_id(root: &Path) -> Result<ReplicaId, StoreError> {
+    let path = root.join("replica");
+    match fs::read_to_string(&path) {
+        Ok(text) => text.trim().parse().map_err(|_| {
+            StoreError::damaged(format!("{} does not hold a replica id", path.display()))
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let replica = ReplicaId(random()?);
+            write_durably(root, &path, &format!("{replica}\n"))
+                .map_err(|source| unusable(&path, source))?;
+            Ok(replica)
+        }
+        Err(source) => Err(unusable(&path, source)),
+    }
+}
+
+/// Either the whole file is there after a crash, or none of it.
+fn write_durably(root: &Path, path: &Path, text: &str) -> io::Result<()> {
+    let draft = path.with_extension("new");
+    let mut file = File::create(&draft)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&draft, path)?;
+    File::open(root)?.sync_all()
+}
+
+fn random() -> Result<u64, StoreError> {
+    getrandom::u64().map_err(|error| {
+        StoreError::damaged(format!("the machine gives no random numbers: {error}"))
+    })
+}
+
+fn unusable(path: &Path, source: io::Error) -> StoreError {
+    if source.kind() == io::ErrorKind::StorageFull {
+        return StoreError::Full;
+    }
+    StoreError::Unusable {
+        path: path.to_path_buf(),
+        source,
+    }
+}

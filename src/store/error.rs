@@ -1,0 +1,104 @@
+//! What can go wrong between us and the disk, told so that an operator knows what to do.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::merkle::storage::TreeError;
+use crate::types::binary::BadEncoding;
+
+/// An error of the storage layer.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// Another process has the file or the directory open.
+    #[error(
+        "{path} is in use by another samestate process; stop that one or choose another --data directory"
+    )]
+    InUse {
+        /// The file or directory.
+        path: PathBuf,
+    },
+    /// The file was written by a newer build.
+    #[error(
+        "{path} has schema version {found}, this build knows up to {known}; use the newer samestate that wrote it"
+    )]
+    TooNew {
+        /// The file.
+        path: PathBuf,
+        /// Version in the file.
+        found: u32,
+        /// Newest version this build knows.
+        known: u32,
+    },
+    /// Creating, opening or writing failed in the file system.
+    #[error("cannot use {path}: {source}; check that it exists, is writable and has free space")]
+    Unusable {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The disk is full.
+    #[error("no space left on the device that holds the data directory; free some space")]
+    Full,
+    /// The file does not hold what it should.
+    #[error(
+        "the store is damaged: {0}; run `samestate verify --data DIR` and restore from a replica or backup"
+    )]
+    Damaged(String),
+    /// The storage engine failed in another way. After a failed commit its outcome is unknown
+    /// until the file has been opened again.
+    #[error("the storage engine failed: {0}; restart samestate, nothing acknowledged is lost")]
+    Engine(#[source] Box<redb::Error>),
+}
+
+impl StoreError {
+    /// A damage report in words.
+    pub fn damaged(what: impl Into<String>) -> Self {
+        Self::Damaged(what.into())
+    }
+}
+
+impl From<redb::Error> for StoreError {
+    fn from(error: redb::Error) -> Self {
+        match error {
+            redb::Error::Io(io) if io.kind() == io::ErrorKind::StorageFull => Self::Full,
+            redb::Error::Corrupted(what) => Self::Damaged(what),
+            other => Self::Engine(Box::new(other)),
+        }
+    }
+}
+
+macro_rules! from_engine {
+    ($($error:ty),*) => {
+        $(impl From<$error> for StoreError {
+            fn from(error: $error) -> Self {
+                redb::Error::from(error).into()
+            }
+        })*
+    };
+}
+
+from_engine!(
+    redb::StorageError,
+    redb::TableError,
+    redb::TransactionError,
+    redb::CommitError,
+    redb::SetDurabilityError
+);
+
+impl From<BadEncoding> for StoreError {
+    fn from(error: BadEncoding) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
+
+impl From<TreeError<StoreError>> for StoreError {
+    fn from(error: TreeError<StoreError>) -> Self {
+        match error {
+            TreeError::Storage(error) => error,
+            other => Self::Damaged(other.to_string()),
+        }
+    }
+}

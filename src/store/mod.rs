@@ -1,0 +1,14 @@
+//! One namespace on disk: a redb file whose records, contents, history, change feed, Merkle rows
+//! and head change in one transaction.
+//!
+//! The layout is prose in docs/reference/file-format.md.
+
+pub mod content;
+pub mod directory;
+pub mod error;
+pub mod migrate;
+pub mod open;
+pub mod read;
+pub mod rows;
+pub mod tables;
+pub mod write;

@@ -1,0 +1,223 @@
+//! Opening a namespace's file.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use redb::{Database, DatabaseError, ReadableDatabase, StorageError};
+
+use crate::store::error::StoreError;
+use crate::store::migrate::migrate;
+use crate::store::read::Snapshot;
+use crate::store::rows::{Head, Identity, small_from_bytes, small_to_bytes};
+use crate::store::tables::META;
+use crate::store::write::Tables;
+use crate::types::cursor::Epoch;
+use crate::types::id::ReplicaId;
+
+/// Names in the meta table.
+pub mod meta_names {
+    /// [`crate::store::rows::Identity`].
+    pub const IDENTITY: &str = "identity";
+    /// [`crate::store::rows::Head`].
+    pub const HEAD: &str = "head";
+}
+
+/// How a namespace keeps its data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// Memory for pages of the file, in bytes.
+    pub cache_bytes: usize,
+    /// Contents up to this many bytes, packed, live in their record's row.
+    pub inline_bytes: usize,
+    /// Superseding changes a state remembers; older ones are forgotten.
+    pub history_versions: usize,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 96 << 20,
+            inline_bytes: 2048,
+            history_versions: 8,
+        }
+    }
+}
+
+/// A namespace's open file. Reads come from [`Snapshot`]s, writes go through [`Store::write`].
+#[derive(Debug)]
+pub struct Store {
+    database: Database,
+    path: PathBuf,
+    identity: Identity,
+    options: StoreOptions,
+}
+
+impl Store {
+    /// Opens the file, creating it when it does not exist, and brings its schema up to date.
+    ///
+    /// A new file belongs to `replica` and starts its change feed as `epoch`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the file is in use, newer than this build, damaged, of another replica
+    /// or not writable.
+    pub fn open(
+        path: &Path,
+        replica: ReplicaId,
+        epoch: Epoch,
+        options: StoreOptions,
+    ) -> Result<Self, StoreError> {
+        let database = Database::builder()
+            .set_cache_size(options.cache_bytes)
+            .create(path)
+            .map_err(|error| open_error(path, error))?;
+        migrate(&database, path)?;
+        sync_directory(path)?;
+        let fresh = Identity {
+            replica,
+            epoch,
+            incarnation: 0,
+        };
+        let identity = match read_meta(&database, meta_names::IDENTITY)? {
+            Some(identity) => identity,
+            None => fresh,
+        };
+        if identity.replica != replica {
+            return Err(StoreError::damaged(format!(
+                "{} belongs to replica {}, this data directory to replica {replica}",
+                path.display(),
+                identity.replica
+            )));
+        }
+        let store = Self {
+            database,
+            path: path.to_path_buf(),
+            identity,
+            options,
+        };
+        store.check_head()?;
+        Ok(store)
+    }
+
+    /// Counts one more opening for writing, so that peers can tell lives of this file apart.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the commit fails.
+    pub fn begin_incarnation(&mut self) -> Result<(), StoreError> {
+        let mut identity = self.identity;
+        identity.incarnation += 1;
+        self.write(|tables| tables.set_meta(meta_names::IDENTITY, &small_to_bytes(&identity)))?;
+        self.identity = identity;
+        Ok(())
+    }
+
+    /// Runs `work` in one transaction and makes it durable. When `work` fails, nothing changes.
+    ///
+    /// Quick-repair is always on: without it the engine reads the whole file again after a crash.
+    ///
+    /// # Errors
+    /// Whatever `work` returns, or [`StoreError`] when the engine fails; after a failed commit
+    /// the outcome is unknown until the file is opened again.
+    pub fn write<R>(
+        &self,
+        work: impl FnOnce(&mut Tables<'_>) -> Result<R, StoreError>,
+    ) -> Result<R, StoreError> {
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_quick_repair(true);
+        let result = {
+            let mut tables = Tables::open(&transaction, self.options)?;
+            work(&mut tables)
+        };
+        match result {
+            Ok(value) => {
+                transaction.commit()?;
+                Ok(value)
+            }
+            Err(error) => {
+                transaction.abort()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// A consistent view of the newest commit, which later commits do not change.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails.
+    pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        Snapshot::open(&self.database.begin_read()?)
+    }
+
+    /// Which replica, feed and opening this file is.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Counts that every commit keeps equal; a difference means damage.
+    fn check_head(&self) -> Result<(), StoreError> {
+        let snapshot = self.snapshot()?;
+        let head = snapshot.head()?;
+        let (records, ids, changes) = snapshot.counts()?;
+        if (records, ids, changes) == (head.root.leaves, head.root.leaves, head.root.leaves) {
+            return Ok(());
+        }
+        Err(StoreError::damaged(format!(
+            "{}: the tree has {} leaves, but there are {records} records, {ids} ids and {changes} \
+             feed entries",
+            self.path.display(),
+            head.root.leaves
+        )))
+    }
+}
+
+fn read_meta(database: &Database, name: &str) -> Result<Option<Identity>, StoreError> {
+    let table = database.begin_read()?.open_table(META)?;
+    let value = table.get(name)?;
+    value
+        .map(|bytes| small_from_bytes(bytes.value()))
+        .transpose()
+}
+
+/// Decodes the head, which a new file does not have yet.
+///
+/// # Errors
+/// [`StoreError::Damaged`] when the bytes are something else.
+pub fn head_from_bytes(bytes: Option<&[u8]>) -> Result<Head, StoreError> {
+    bytes.map_or_else(|| Ok(Head::default()), small_from_bytes)
+}
+
+fn open_error(path: &Path, error: DatabaseError) -> StoreError {
+    let path = path.to_path_buf();
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path },
+        DatabaseError::Storage(StorageError::Io(source)) => match source.kind() {
+            io::ErrorKind::StorageFull => StoreError::Full,
+            io::ErrorKind::InvalidData => StoreError::damaged(format!(
+                "{} is not a samestate file: {source}",
+                path.display()
+            )),
+            _ => StoreError::Unusable { path, source },
+        },
+        DatabaseError::UpgradeRequired(format) => StoreError::damaged(format!(
+            "{} has engine file format {format}, which this build cannot read",
+            path.display()
+        )),
+        other => redb::Error::from(other).into(),
+    }
+}
+
+/// A new file's name must be on disk too, or a power cut could take the whole file away.
+fn sync_directory(path: &Path) -> Result<(), StoreError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::File::open(folder)
+        .and_then(|handle| handle.sync_all())
+        .map_err(|source| StoreError::Unusable {
+            path: folder.to_path_buf(),
+            source,
+        })
+}

@@ -1,0 +1,243 @@
+//! A frame: one message of the replication protocol, with its lengths up front.
+//!
+//! ```text
+//! 0   4  magic "SMST"
+//! 4   1  protocol version, 1
+//! 5   1  kind of message
+//! 6   1  flags: bit 0 set when head and blob are one zstd frame
+//! 7   1  zero
+//! 8   4  length of the head, little endian
+//! 12  4  length of the blob, little endian
+//! 16     head (structured part), then blob (bytes of states, questions, answers)
+//! ```
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+use crate::delta::compress::{compress, decompress_exact};
+use crate::types::binary::{BadEncoding, decode, encode};
+
+/// Version of the protocol that this build speaks.
+pub const PROTOCOL: u8 = 1;
+/// Bytes in front of the head.
+pub const HEADER_BYTES: usize = 16;
+
+const MAGIC: [u8; 4] = *b"SMST";
+const COMPRESSED: u8 = 1;
+/// Shorter messages gain nothing from compression.
+const COMPRESS_FROM: usize = 200;
+/// Keeps up with a gigabit link on one core.
+const LEVEL: i32 = 3;
+
+/// Why bytes are not a usable frame.
+#[derive(Debug, Error)]
+pub enum BadFrame {
+    /// Fewer bytes than a header has, or than the header says.
+    #[error("short frame: {got} bytes where {expected} were announced")]
+    Short {
+        /// Bytes there are.
+        got: usize,
+        /// Bytes there should be.
+        expected: usize,
+    },
+    /// More bytes than the header says.
+    #[error("{0} bytes too many behind the frame")]
+    Trailing(usize),
+    /// Not a frame of ours at all.
+    #[error("not a samestate frame; is the address that of a samestate server?")]
+    Magic,
+    /// Another protocol version.
+    #[error(
+        "the peer speaks protocol version {0}, this build version {PROTOCOL}; upgrade the older one"
+    )]
+    Version(u8),
+    /// Another message than was due.
+    #[error("message kind {got} where kind {expected} was due")]
+    Kind {
+        /// The kind that came.
+        got: u8,
+        /// The kind that was due.
+        expected: u8,
+    },
+    /// Larger than allowed. Nothing was allocated for it.
+    #[error("a message of {got} bytes, at most {limit} are accepted")]
+    TooLarge {
+        /// Announced length.
+        got: usize,
+        /// Allowed length.
+        limit: usize,
+    },
+    /// The compressed part does not decompress to what the header says.
+    #[error("damaged compressed message: {0}")]
+    Compression(String),
+    /// The structured part is malformed.
+    #[error(transparent)]
+    Head(#[from] BadEncoding),
+}
+
+/// Puts a message into a frame.
+pub fn seal<T: Serialize>(kind: u8, head: &T, blob: &[u8]) -> Vec<u8> {
+    let head = encode(head);
+    let mut frame = Vec::with_capacity(HEADER_BYTES + head.len() + blob.len());
+    frame.extend_from_slice(&MAGIC);
+    frame.extend_from_slice(&[PROTOCOL, kind, 0, 0]);
+    frame.extend_from_slice(&(head.len() as u32).to_le_bytes());
+    frame.extend_from_slice(&(blob.len() as u32).to_le_bytes());
+    frame.extend_from_slice(&head);
+    frame.extend_from_slice(blob);
+    let plain = &frame[HEADER_BYTES..];
+    if plain.len() < COMPRESS_FROM {
+        return frame;
+    }
+    match compress(plain, LEVEL) {
+        Ok(packed) if packed.len() < plain.len() => {
+            frame.truncate(HEADER_BYTES);
+            frame[6] = COMPRESSED;
+            frame.extend_from_slice(&packed);
+            frame
+        }
+        _ => frame,
+    }
+}
+
+/// Takes a message out of its frame. `limit` bounds head and blob together.
+///
+/// # Errors
+/// [`BadFrame`] when the bytes are not exactly one frame of this kind.
+pub fn open<T: DeserializeOwned>(
+    kind: u8,
+    frame: &[u8],
+    limit: usize,
+) -> Result<(T, Vec<u8>), BadFrame> {
+    let header = Header::read(frame)?;
+    if header.kind != kind {
+        return Err(BadFrame::Kind {
+            got: header.kind,
+            expected: kind,
+        });
+    }
+    let expected = header.head.saturating_add(header.blob);
+    if expected > limit {
+        return Err(BadFrame::TooLarge {
+            got: expected,
+            limit,
+        });
+    }
+    let body = &frame[HEADER_BYTES..];
+    let mut plain = if header.compressed {
+        decompress_exact(body, expected).map_err(|e| BadFrame::Compression(e.to_string()))?
+    } else {
+        exactly(body, expected)?.to_vec()
+    };
+    let head = decode(&plain[..header.head])?;
+    plain.drain(..header.head);
+    Ok((head, plain))
+}
+
+struct Header {
+    kind: u8,
+    compressed: bool,
+    head: usize,
+    blob: usize,
+}
+
+impl Header {
+    fn read(frame: &[u8]) -> Result<Self, BadFrame> {
+        let short = BadFrame::Short {
+            got: frame.len(),
+            expected: HEADER_BYTES,
+        };
+        let Some((header, _)) = frame.split_first_chunk::<HEADER_BYTES>() else {
+            return Err(short);
+        };
+        let [m0, m1, m2, m3, version, kind, flags, _, lengths @ ..] = header;
+        if [*m0, *m1, *m2, *m3] != MAGIC {
+            return Err(BadFrame::Magic);
+        }
+        if *version != PROTOCOL {
+            return Err(BadFrame::Version(*version));
+        }
+        let [h0, h1, h2, h3, b0, b1, b2, b3] = *lengths;
+        Ok(Self {
+            kind: *kind,
+            compressed: flags & COMPRESSED != 0,
+            head: u32::from_le_bytes([h0, h1, h2, h3]) as usize,
+            blob: u32::from_le_bytes([b0, b1, b2, b3]) as usize,
+        })
+    }
+}
+
+fn exactly(body: &[u8], expected: usize) -> Result<&[u8], BadFrame> {
+    match body.len().checked_sub(expected) {
+        Some(0) => Ok(body),
+        Some(surplus) => Err(BadFrame::Trailing(surplus)),
+        None => Err(BadFrame::Short {
+            got: body.len() + HEADER_BYTES,
+            expected: expected + HEADER_BYTES,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMIT: usize = 1 << 20;
+
+    #[test]
+    fn frames_round_trip() {
+        for length in [0, 1, 199, 5000] {
+            let blob = vec![7u8; length];
+            let frame = seal(3, &(1u64, "x".to_owned()), &blob);
+            let (head, back): ((u64, String), _) = open(3, &frame, LIMIT).unwrap();
+            assert_eq!((head.0, back), (1, blob));
+            assert!(frame.len() <= HEADER_BYTES + 8 + length);
+        }
+    }
+
+    #[test]
+    fn each_fault_has_its_name() {
+        let frame = seal(3, &1u64, b"blob");
+        let fault = |bytes: &[u8], kind| open::<u64>(kind, bytes, LIMIT).unwrap_err();
+        assert!(matches!(fault(&frame[..10], 3), BadFrame::Short { .. }));
+        assert!(matches!(fault(&frame[..18], 3), BadFrame::Short { .. }));
+        assert!(matches!(
+            fault(&[&frame[..], b"x"].concat(), 3),
+            BadFrame::Trailing(1)
+        ));
+        assert!(matches!(fault(b"HTTP/1.1 200 OK\r\n", 3), BadFrame::Magic));
+        assert!(matches!(
+            fault(&frame, 4),
+            BadFrame::Kind {
+                got: 3,
+                expected: 4
+            }
+        ));
+        let mut newer = frame.clone();
+        newer[4] = 9;
+        assert!(matches!(fault(&newer, 3), BadFrame::Version(9)));
+        let mut huge = frame.clone();
+        huge[12..16].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert!(matches!(fault(&huge, 3), BadFrame::TooLarge { .. }));
+        huge[6] = COMPRESSED;
+        assert!(matches!(fault(&huge, 3), BadFrame::TooLarge { .. }));
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_is_refused_quietly(
+            bytes in proptest::collection::vec(any::<u8>(), 0..300),
+            place in 0usize..300,
+            flip in 1u8..,
+        ) {
+            let _ = open::<Vec<(u64, String)>>(3, &bytes, LIMIT);
+            let mut frame = seal(3, &vec![(1u64, "name".to_owned()); 40], &[9; 100]);
+            let place = place % frame.len();
+            frame[place] ^= flip;
+            let _ = open::<Vec<(u64, String)>>(3, &frame, LIMIT);
+        }
+    }
+}

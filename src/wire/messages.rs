@@ -1,0 +1,270 @@
+//! The messages of a sync session, request and reply by request and reply.
+//!
+//! The initiator opens a session on a snapshot that the responder pins, finds out what differs,
+//! asks for records, proves with its own tree that they add up to the announced root, and only
+//! then moves bytes of states.
+
+use serde::{Deserialize, Serialize};
+
+use crate::merkle::node::Summary;
+use crate::merkle::prefix::Prefix;
+use crate::reconcile::strategy::StrategyName;
+use crate::types::cursor::Epoch;
+use crate::types::hash::NodeHash;
+use crate::types::id::ReplicaId;
+use crate::types::record::StateRecord;
+
+/// Most entries of a list in one request.
+pub const LIST_MAX: usize = 8192;
+
+/// A request and its reply share one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    /// [`OpenRequest`] -> [`OpenReply`].
+    Open,
+    /// [`CompareRequest`] with a strategy's question as blob -> `()` with its answer as blob.
+    Compare,
+    /// [`RecordsRequest`] -> [`RecordsReply`].
+    Records,
+    /// [`SubtreesRequest`] -> [`SubtreesReply`].
+    Subtrees,
+    /// [`RangeRequest`] -> [`RecordsReply`].
+    Range,
+    /// [`BodiesRequest`] -> [`BodyHeads`] with the payloads as blob.
+    Bodies,
+    /// [`OfferRequest`] -> [`OfferReply`].
+    Offer,
+    /// [`StoreRequest`] with the payloads as blob -> [`StoreReply`].
+    Store,
+    /// [`CloseRequest`] -> [`CloseReply`].
+    Close,
+}
+
+impl Endpoint {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Open,
+        Self::Compare,
+        Self::Records,
+        Self::Subtrees,
+        Self::Range,
+        Self::Bodies,
+        Self::Offer,
+        Self::Store,
+        Self::Close,
+    ];
+
+    /// Last part of the URL.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Compare => "compare",
+            Self::Records => "records",
+            Self::Subtrees => "subtrees",
+            Self::Range => "range",
+            Self::Bodies => "bodies",
+            Self::Offer => "offer",
+            Self::Store => "store",
+            Self::Close => "close",
+        }
+    }
+
+    /// The endpoint of a URL's last part.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|endpoint| endpoint.name() == name)
+    }
+
+    /// Kind byte of its frames.
+    pub fn kind(self) -> u8 {
+        self as u8 + 1
+    }
+}
+
+/// Begins a session.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct OpenRequest {
+    /// Who asks.
+    pub replica: ReplicaId,
+    /// The asker's root: when it equals the responder's, the session is over with the reply.
+    pub root: NodeHash,
+}
+
+/// The responder's snapshot.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct OpenReply {
+    /// Who answers.
+    pub replica: ReplicaId,
+    /// The life of its change feed.
+    pub epoch: Epoch,
+    /// How often its file has been opened.
+    pub incarnation: u64,
+    /// Newest change in the snapshot.
+    pub seq: u64,
+    /// Root of the snapshot.
+    pub root: Summary,
+    /// Number of the session; `None` when the roots are equal.
+    pub session: Option<u64>,
+}
+
+/// Carries one question of a strategy.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CompareRequest {
+    /// The session.
+    pub session: u64,
+    /// Whose question it is.
+    pub strategy: StrategyName,
+}
+
+/// Asks for all records below 64-bit prefixes of keys.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RecordsRequest {
+    /// The session.
+    pub session: u64,
+    /// First 64 bits of keys, sorted.
+    pub prefixes: Vec<u64>,
+}
+
+/// Records in order of key.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RecordsReply {
+    /// The records.
+    pub records: Vec<StateRecord>,
+}
+
+/// Asks for the subtrees some levels below a place.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SubtreesRequest {
+    /// The session.
+    pub session: u64,
+    /// The place.
+    pub at: Prefix,
+    /// How many levels below, 1 to 8.
+    pub levels: u8,
+}
+
+/// The `2^levels` subtrees from left to right.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SubtreesReply {
+    /// The subtrees.
+    pub subtrees: Vec<Summary>,
+}
+
+/// Asks for all records below a place that has few enough.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RangeRequest {
+    /// The session.
+    pub session: u64,
+    /// The place.
+    pub at: Prefix,
+}
+
+/// A version of a state that the receiver holds, so that the sender can send a delta.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BaseHint {
+    /// First 64 bits of the key of the state it belongs to; `None`: the wanted state itself.
+    pub state: Option<u64>,
+    /// First 64 bits of its content hash.
+    pub content: u64,
+}
+
+/// A version whose bytes the receiver lacks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Want {
+    /// First 64 bits of the state's key.
+    pub state: u64,
+    /// Which of the record's versions, in the record's order.
+    pub version: u8,
+    /// Versions that the receiver holds, the most promising first.
+    pub bases: Vec<BaseHint>,
+}
+
+/// Most bases that a [`Want`] may name.
+pub const BASES_MAX: usize = 4;
+
+/// Asks for bytes of versions.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct BodiesRequest {
+    /// The session.
+    pub session: u64,
+    /// The versions, in the order in which they are to be decoded.
+    pub wants: Vec<Want>,
+}
+
+/// How one version travels; its payload stands in the blob, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BodyHead {
+    /// Wire id of the codec; [`BodyHead::MISSING`] when the sender cannot read the bytes.
+    pub codec: u8,
+    /// Which of the wanted bases it was made from.
+    pub base: Option<u8>,
+    /// Length of the payload.
+    pub length: u32,
+}
+
+impl BodyHead {
+    /// The sender's copy is damaged or gone.
+    pub const MISSING: u8 = 255;
+}
+
+/// Answers the first wants, as many as fit into one message, at least one.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct BodyHeads {
+    /// One for each answered want.
+    pub heads: Vec<BodyHead>,
+}
+
+/// Offers records that the responder may lack.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct OfferRequest {
+    /// The session.
+    pub session: u64,
+    /// The records.
+    pub records: Vec<StateRecord>,
+}
+
+/// What the responder lacks of an offer.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct OfferReply {
+    /// Positions in the offer of the records that are news.
+    pub wanted: Vec<u32>,
+    /// Bytes that are lacking for them.
+    pub wants: Vec<Want>,
+}
+
+/// Hands over records with the bytes that were wanted.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct StoreRequest {
+    /// The session.
+    pub session: u64,
+    /// The records.
+    pub records: Vec<StateRecord>,
+    /// The wants these bodies answer, as the responder named them.
+    pub wants: Vec<Want>,
+    /// How each of them travels.
+    pub heads: Vec<BodyHead>,
+}
+
+/// The records are durable.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct StoreReply {
+    /// How many records were handed over.
+    pub stored: u32,
+}
+
+/// Ends a session.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CloseRequest {
+    /// The session.
+    pub session: u64,
+}
+
+/// Where the responder stands now.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CloseReply {
+    /// Its newest root.
+    pub root: Summary,
+    /// Its newest change.
+    pub seq: u64,
+}
