@@ -3,9 +3,12 @@
 //! Layers import downwards only; see docs/architecture.md.
 
 pub mod bloom;
+pub mod cli;
 pub mod clock;
 pub mod delta;
+pub mod http;
 pub mod merkle;
+pub mod peer;
 pub mod reconcile;
 pub mod replica;
 pub mod runtime;

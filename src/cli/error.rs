@@ -8,6 +8,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::cli::text::printable;
+use crate::store::error::StoreError;
 
 /// Why a command failed.
 #[derive(Debug, Error)]
@@ -114,6 +115,9 @@ pub enum CliError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A data directory that cannot be opened or read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// Standard output cannot be written.
     #[error("cannot write to standard output: {0}")]
     Output(#[source] io::Error),

@@ -17,6 +17,7 @@ mod states;
 mod sync;
 mod text;
 mod transfer;
+mod verify;
 mod watch;
 
 use std::process::ExitCode;
@@ -44,6 +45,7 @@ struct Cli {
 /// Everything `samestate` can do.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Verify(verify::VerifyArgs),
     #[command(flatten)]
     Client(ClientCommand),
 }
@@ -79,6 +81,7 @@ pub fn run() -> ExitCode {
         }
     };
     let result = match cli.command {
+        Command::Verify(args) => verify::verify(&args, &cli.options),
         Command::Client(command) => on_client_runtime(command.run(&cli.options)),
     };
     match result {

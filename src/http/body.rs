@@ -16,7 +16,7 @@ use crate::http::problem::Problem;
 
 /// Bytes a second that a client has to manage over a whole upload, so that nobody can hold memory
 /// for ever by sending a byte now and then.
-const PACE: u64 = 16 << 10;
+const PACE: u64 = 32 << 10;
 /// Most bytes of a JSON body that gives an order.
 const ORDER_BYTES_MAX: u64 = 64 << 10;
 
@@ -55,9 +55,10 @@ pub async fn receive(
     let mut reservation = app.uploads.reserve(declared.unwrap_or(0)).await?;
     let mut bytes = Vec::with_capacity(declared.unwrap_or(0) as usize);
     let mut pieces = body.into_data_stream();
-    let (start, pace) = (Instant::now(), Duration::from_secs(bound.bytes / PACE));
+    let pace = Duration::from_secs(declared.unwrap_or(bound.bytes) / PACE);
+    let latest = Instant::now() + app.idle + pace;
     loop {
-        let deadline = (start + app.idle + pace).min(Instant::now() + app.idle);
+        let deadline = latest.min(Instant::now() + app.idle);
         let piece = match timeout_at(deadline, pieces.next()).await {
             Ok(Some(Ok(piece))) => piece,
             Ok(Some(Err(_))) => return Err(Problem::incomplete_body()),

@@ -88,7 +88,9 @@ fn parse(name: &HeaderName, text: &str) -> Result<Tags, Problem> {
             Some(quoted) => (true, quoted),
             None => (false, rest),
         };
-        let opaque = quoted.strip_prefix('"').and_then(|tail| tail.split_once('"'));
+        let opaque = quoted
+            .strip_prefix('"')
+            .and_then(|tail| tail.split_once('"'));
         let (opaque, tail) = opaque.ok_or_else(|| malformed(name))?;
         list.push((weak, format!("\"{opaque}\"")));
         rest = tail.trim_start();
@@ -129,7 +131,10 @@ mod tests {
             (vec![(IF_MATCH, " * ")], Precondition::Exists),
             (vec![(IF_NONE_MATCH, "*")], Precondition::Absent),
             (
-                vec![(IF_MATCH, "\"a,b\" , W/\"w\",\t\"c\","), (IF_MATCH, "\"d\"")],
+                vec![
+                    (IF_MATCH, "\"a,b\" , W/\"w\",\t\"c\","),
+                    (IF_MATCH, "\"d\""),
+                ],
                 Precondition::Matches(vec!["\"a,b\"".into(), "\"c\"".into(), "\"d\"".into()]),
             ),
         ];
@@ -151,7 +156,12 @@ mod tests {
 
     #[test]
     fn readers_compare_weakly() {
-        for (given, held) in [("W/\"a\"", true), ("\"b\", \"a\"", true), ("*", true), ("\"b\"", false)] {
+        for (given, held) in [
+            ("W/\"a\"", true),
+            ("\"b\", \"a\"", true),
+            ("*", true),
+            ("\"b\"", false),
+        ] {
             let given = headers(&[(IF_NONE_MATCH, given)]);
             assert_eq!(is_held(&given, "\"a\"").unwrap(), held, "{given:?}");
         }

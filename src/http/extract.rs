@@ -54,7 +54,10 @@ async fn part(parts: &mut Parts, app: &App, name: &str) -> Result<String, Proble
         Problem::bad_request("bad_id", "the path is not UTF-8 once percent-decoded")
     })?;
     let found = params.iter().find(|(key, _)| *key == name);
-    found.map_or_else(|| Err(Problem::unexpected()), |(_, value)| Ok(value.to_owned()))
+    found.map_or_else(
+        || Err(Problem::unexpected()),
+        |(_, value)| Ok(value.to_owned()),
+    )
 }
 
 impl FromRequestParts<App> for NamespaceName {

@@ -50,6 +50,11 @@ impl Problem {
         self
     }
 
+    /// The text of a member added before.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.more.get(name)?.as_str()
+    }
+
     /// When to try again, in seconds; only told with a 429 or 503.
     #[must_use]
     pub fn retry_after(mut self, seconds: u64) -> Self {
@@ -74,7 +79,10 @@ impl Problem {
 
     /// A JSON body that is malformed. The parser's message names place and reason.
     pub fn bad_json(error: &serde_json::Error) -> Self {
-        Self::bad_request("bad_json", format!("the body is not the expected JSON: {error}"))
+        Self::bad_request(
+            "bad_json",
+            format!("the body is not the expected JSON: {error}"),
+        )
     }
 
     /// A body that broke off.
@@ -182,7 +190,10 @@ impl From<BadId> for Problem {
 
 impl From<BadHash> for Problem {
     fn from(error: BadHash) -> Self {
-        Self::bad_request("bad_version", format!("a version is named by its content hash: {error}"))
+        Self::bad_request(
+            "bad_version",
+            format!("a version is named by its content hash: {error}"),
+        )
     }
 }
 
@@ -220,11 +231,13 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let detail = refusal.to_string();
         match refusal {
-            Refusal::PreconditionFailed { id, current } => {
-                Self::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", detail)
-                    .with("id", id.as_str())
-                    .with("etag", current)
-            }
+            Refusal::PreconditionFailed { id, current } => Self::new(
+                StatusCode::PRECONDITION_FAILED,
+                "precondition_failed",
+                detail,
+            )
+            .with("id", id.as_str())
+            .with("etag", current),
             Refusal::NotFound { id } => Self::not_found(detail).with("id", id.as_str()),
             Refusal::MissingBody { .. } => Self::new(StatusCode::CONFLICT, "missing_body", detail),
             Refusal::TooManyVersions { .. } => {
@@ -269,9 +282,7 @@ impl From<NamespaceError> for Problem {
             NamespaceError::TooMany(_) => {
                 Self::new(StatusCode::CONFLICT, "too_many_namespaces", detail)
             }
-            NamespaceError::Default => {
-                Self::new(StatusCode::CONFLICT, "default_namespace", detail)
-            }
+            NamespaceError::Default => Self::new(StatusCode::CONFLICT, "default_namespace", detail),
             NamespaceError::Unknown(name) => Self::no_namespace(&name),
             NamespaceError::Store(error) => error.into(),
         }
@@ -287,9 +298,7 @@ impl From<PeeringError> for Problem {
             }
             PeeringError::BadName => Self::bad_request("bad_peer_name", detail),
             PeeringError::BadUrl(_) => Self::bad_request("bad_peer_url", detail),
-            PeeringError::TooManyPeers => {
-                Self::new(StatusCode::CONFLICT, "too_many_peers", detail)
-            }
+            PeeringError::TooManyPeers => Self::new(StatusCode::CONFLICT, "too_many_peers", detail),
             PeeringError::UnknownNamespace(name) => Self::no_namespace(&name),
             PeeringError::Busy => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_sessions", detail)

@@ -39,7 +39,11 @@ fn parse(text: &str, size: u64) -> Option<Span> {
         }
     };
     let part = start..end;
-    Some(if part.is_empty() { Span::Outside } else { Span::Part(part) })
+    Some(if part.is_empty() {
+        Span::Outside
+    } else {
+        Span::Part(part)
+    })
 }
 
 fn number(text: &str) -> Option<u64> {

@@ -2,6 +2,7 @@
 //! rows against a full rebuild, feed and ids against records. Finds faults, changes nothing.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
 
 use serde::Serialize;
 
@@ -51,7 +52,8 @@ pub struct CheckReport {
     pub faults: Vec<Fault>,
 }
 
-/// Checks everything in a snapshot. `progress` is told how many records are done.
+/// Checks everything in a snapshot. `progress` is told how many state bytes have been
+/// read so far.
 ///
 /// # Errors
 /// [`StoreError`] when the engine itself fails; damage in the data is reported, not an error.
@@ -103,7 +105,7 @@ impl<'s> Check<'s> {
         }
     }
 
-    fn fault(&mut self, kind: &'static str, what: impl ToString, detail: impl ToString) {
+    fn fault(&mut self, kind: &'static str, what: &dyn Display, detail: &dyn Display) {
         if self.report.faults.len() < FAULTS_MAX {
             self.report.faults.push(Fault {
                 kind,
@@ -119,14 +121,10 @@ impl<'s> Check<'s> {
             self.report.records += 1;
             match row {
                 Ok(row) => self.record(key, &row),
-                Err(error) => self.fault("record", key, error),
+                Err(error) => self.fault("record", &key, &error),
             }
-            if self.report.records.is_multiple_of(256) {
-                progress(self.report.records);
-            }
-        })?;
-        progress(self.report.records);
-        Ok(())
+            progress(self.report.bytes);
+        })
     }
 
     fn record(&mut self, key: StateKey, row: &RecordRow) {
@@ -136,18 +134,18 @@ impl<'s> Check<'s> {
             self.fault(
                 "record",
                 id,
-                "stands under a key that is not the hash of its id",
+                &"stands under a key that is not the hash of its id",
             );
         }
         if leaf != row.leaf {
             self.fault(
                 "record",
                 id,
-                "its digest, size or time is not that of its versions",
+                &"its digest, size or time is not that of its versions",
             );
         }
         if let Err(error) = row.record.check() {
-            self.fault("record", id, error);
+            self.fault("record", id, &error);
         }
         self.leaves.push(row.leaf);
         self.seqs.insert(key, row.seq);
@@ -160,7 +158,7 @@ impl<'s> Check<'s> {
     /// Reads a version's bytes, shared ones once.
     fn version(&mut self, kind: &'static str, id: &str, version: &Version, placement: &Placement) {
         if (*placement == Placement::Nothing) != version.tombstone {
-            self.fault(kind, id, "a deletion has bytes, or a version has none");
+            self.fault(kind, &id, &"a deletion has bytes, or a version has none");
         }
         if *placement == Placement::Shared {
             let count = self.references.entry(version.content).or_insert(0);
@@ -174,7 +172,7 @@ impl<'s> Check<'s> {
                 self.report.versions += 1;
                 self.report.bytes += bytes.map_or(0, |bytes| bytes.len() as u64);
             }
-            Err(error) => self.fault(kind, id, error),
+            Err(error) => self.fault(kind, &id, &error),
         }
     }
 
@@ -182,7 +180,7 @@ impl<'s> Check<'s> {
         let snapshot = self.snapshot;
         snapshot.visit_history(&mut |key, row| {
             if !self.seqs.contains_key(&key) {
-                self.fault("history", key, "remembers a state that has no record");
+                self.fault("history", &key, &"remembers a state that has no record");
             }
             match row {
                 Ok(entries) => {
@@ -191,7 +189,7 @@ impl<'s> Check<'s> {
                         self.version("history", &what, &entry.version, &entry.placement);
                     }
                 }
-                Err(error) => self.fault("history", key, error),
+                Err(error) => self.fault("history", &key, &error),
             }
         })
     }
@@ -204,7 +202,7 @@ impl<'s> Check<'s> {
                 if counted != row.references {
                     let stored = row.references;
                     let detail = format!("counts {stored} references, there are {counted}");
-                    self.fault("content", hash, detail);
+                    self.fault("content", &hash, &detail);
                 }
                 if let ContentBody::Chunks(list) = row.body {
                     for (chunk, _) in list {
@@ -212,10 +210,10 @@ impl<'s> Check<'s> {
                     }
                 }
             }
-            Err(error) => self.fault("content", hash, error),
+            Err(error) => self.fault("content", &hash, &error),
         })?;
         for hash in std::mem::take(&mut self.references).into_keys() {
-            self.fault("content", hash, "is referred to, but missing");
+            self.fault("content", &hash, &"is referred to, but missing");
         }
         Ok(())
     }
@@ -227,11 +225,11 @@ impl<'s> Check<'s> {
             let counted = self.chunk_references.remove(&hash).unwrap_or(0);
             if counted != stored {
                 let detail = format!("counts {stored} references, there are {counted}");
-                self.fault("chunk", hash, detail);
+                self.fault("chunk", &hash, &detail);
             }
         })?;
         for hash in std::mem::take(&mut self.chunk_references).into_keys() {
-            self.fault("chunk", hash, "is referred to, but missing");
+            self.fault("chunk", &hash, &"is referred to, but missing");
         }
         Ok(())
     }
@@ -242,7 +240,7 @@ impl<'s> Check<'s> {
         snapshot.visit_ids(&mut |id, key| {
             count += 1;
             if !self.seqs.contains_key(&key) {
-                self.fault("id", id, "has no record");
+                self.fault("id", &id, &"has no record");
             }
         })?;
         self.same_count("id", "ids", count);
@@ -260,7 +258,11 @@ impl<'s> Check<'s> {
             count += entries.len();
             for (at, key) in entries {
                 if self.seqs.get(&key) != Some(&at) {
-                    self.fault("feed", at, format!("the record of {key} stands elsewhere"));
+                    self.fault(
+                        "feed",
+                        &at,
+                        &format!("the record of {key} stands elsewhere"),
+                    );
                 }
             }
         }
@@ -272,7 +274,7 @@ impl<'s> Check<'s> {
         let records = self.seqs.len();
         if count != records {
             let detail = format!("there are {count} {what} and {records} records");
-            self.fault(kind, what, detail);
+            self.fault(kind, &what, &detail);
         }
     }
 
@@ -289,12 +291,12 @@ impl<'s> Check<'s> {
             let expected = rebuilt.0.remove(&(depth, bits));
             if expected.as_deref() != Some(row) {
                 let place = format!("depth {depth}, prefix {bits:016x}");
-                self.fault("node", place, "is not what a rebuild gives");
+                self.fault("node", &place, &"is not what a rebuild gives");
             }
         })?;
         for (depth, bits) in rebuilt.0.into_keys() {
             let place = format!("depth {depth}, prefix {bits:016x}");
-            self.fault("node", place, "is missing");
+            self.fault("node", &place, &"is missing");
         }
         Ok(())
     }
@@ -306,16 +308,16 @@ impl<'s> Check<'s> {
                 "says {}, a rebuild gives {}",
                 head.root.hash, self.root.hash
             );
-            self.fault("head", "root", detail);
+            self.fault("head", &"root", &detail);
         }
         if head.live != self.report.states {
             let detail = format!("says {}, there are {}", head.live, self.report.states);
-            self.fault("head", "states", detail);
+            self.fault("head", &"states", &detail);
         }
         let newest = self.seqs.values().copied().max().unwrap_or(0);
         if newest > head.seq {
             let detail = format!("says {}, the newest change is {newest}", head.seq);
-            self.fault("head", "seq", detail);
+            self.fault("head", &"seq", &detail);
         }
         Ok(())
     }

@@ -68,7 +68,10 @@ pub fn diff(
     let closed = exchange.ask::<CloseReply>(
         "verification",
         Endpoint::Close,
-        &CloseRequest { session },
+        &CloseRequest {
+            session,
+            root: None,
+        },
         &[],
     );
     let Findings::Records(records, absent) = found? else {

@@ -13,7 +13,8 @@ use crate::replica::command::{Command, Receipt, Refusal};
 use crate::replica::decide::Decider;
 use crate::replica::view::View;
 use crate::store::error::StoreError;
-use crate::store::open::{Store, StoreOptions};
+use crate::store::open::Store;
+use crate::store::options::StoreOptions;
 use crate::store::rows::Agreement;
 use crate::types::cursor::Epoch;
 use crate::types::id::ReplicaId;
@@ -44,6 +45,7 @@ impl Engine {
         wall: Arc<dyn WallClock>,
     ) -> Result<Self, StoreError> {
         let mut store = Store::open(path, replica, epoch, options)?;
+        store.check_counts()?;
         store.begin_incarnation()?;
         let (top, view) = load_view(&store)?;
         let clock = HybridClock::new(replica, view.head().clock);

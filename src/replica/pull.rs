@@ -71,7 +71,7 @@ impl<'s> Puller<'s> {
                 if !self.takes {
                     continue;
                 }
-                let found = news(&view, record, self.last.as_ref(), limit)?;
+                let found = news(&view, &record, self.last.as_ref(), limit)?;
                 let Some(found) = found else {
                     continue;
                 };

@@ -146,7 +146,7 @@ pub fn offer(
     let mut last: Option<Wanted> = None;
     for (index, record) in (0u32..).zip(head.records) {
         record.check()?;
-        let Some(found) = news(view, record, last.as_ref(), limits.state_bytes)? else {
+        let Some(found) = news(view, &record, last.as_ref(), limits.state_bytes)? else {
             continue;
         };
         reply.wanted.push(index);
@@ -211,7 +211,7 @@ fn add_bytes_held_here(
     item: &mut Incoming,
     limits: &Limits,
 ) -> Result<(), ResponderError> {
-    let found = news(view, item.record.clone(), None, limits.state_bytes)?;
+    let found = news(view, &item.record, None, limits.state_bytes)?;
     let here = found.map_or_else(Vec::new, |news| news.incoming.bodies);
     item.bodies.extend(here);
     Ok(())

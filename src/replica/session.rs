@@ -89,7 +89,7 @@ impl<'s> Session<'s> {
         };
         let result = self.reconcile(&view, &peer, session);
         // The peer's place is given back even when we fail; it would time out otherwise.
-        let closed = self.close(session);
+        let closed = self.close(session, result.is_ok());
         let ahead = result?;
         self.verify(&view, &peer, &closed?, &ahead)?;
         Ok(seen)
@@ -161,8 +161,11 @@ impl<'s> Session<'s> {
         Ok(())
     }
 
-    fn close(&mut self, session: u64) -> Result<CloseReply, SessionError> {
-        let head = CloseRequest { session };
+    fn close(&mut self, session: u64, done: bool) -> Result<CloseReply, SessionError> {
+        let head = CloseRequest {
+            session,
+            root: done.then(|| self.home.view().head().root.hash),
+        };
         let asked = self
             .exchange
             .ask("verification", Endpoint::Close, &head, &[]);

@@ -91,17 +91,17 @@ pub struct News {
 /// [`TransferError`] when a version is too large or the store fails.
 pub fn news(
     view: &View,
-    record: StateRecord,
+    record: &StateRecord,
     previous: Option<&Wanted>,
     state_bytes_max: u64,
 ) -> Result<Option<News>, TransferError> {
     let key = record.key();
     let held = view.snapshot().record(&key)?;
-    let merged = held.as_ref().map(|row| row.record.merge(&record).0);
-    if held.as_ref().map(|row| &row.record) == Some(merged.as_ref().unwrap_or(&record)) {
+    let merged = held.as_ref().map(|row| row.record.merge(record).0);
+    if held.as_ref().map(|row| &row.record) == Some(merged.as_ref().unwrap_or(record)) {
         return Ok(None);
     }
-    let kept = merged.as_ref().unwrap_or(&record).versions();
+    let kept = merged.as_ref().unwrap_or(record).versions();
     let known = view.versions(&key)?;
     let mut news = News {
         incoming: Incoming {

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use tokio::task;
+use tokio_util::sync::CancellationToken;
 
 use crate::replica::command::Command;
 use crate::replica::engine::Engine;
 use crate::replica::view::View;
 use crate::runtime::pins::Pins;
-use crate::runtime::writer::{Agreements, Committed, SubmitError, WriterHandle, lock, spawn};
+use crate::runtime::writer::{
+    Agreements, Committed, Queued, SubmitError, WriterHandle, lock, spawn,
+};
 use crate::store::error::StoreError;
 use crate::store::rows::Agreement;
 use crate::types::id::{Namespace, ReplicaId};
@@ -28,6 +31,7 @@ pub struct OpenNamespace {
     agreements: Agreements,
     readers: Arc<Semaphore>,
     pins: Pins,
+    closed: CancellationToken,
 }
 
 impl OpenNamespace {
@@ -52,6 +56,7 @@ impl OpenNamespace {
             agreements,
             readers,
             pins: Pins::new(sessions_max, SESSION_IDLE),
+            closed: CancellationToken::new(),
         })
     }
 
@@ -83,12 +88,17 @@ impl OpenNamespace {
         self.writer()?.submit(command).await
     }
 
-    /// Like [`OpenNamespace::submit`], for threads that may block.
+    /// Queues a command from a thread that may block.
     ///
     /// # Errors
-    /// [`SubmitError`] when it was not carried out.
-    pub fn submit_blocking(&self, command: Command) -> Result<Committed, SubmitError> {
-        self.writer()?.submit_blocking(command)
+    /// [`SubmitError::ShuttingDown`].
+    pub fn queue_blocking(&self, command: Command) -> Result<Queued, SubmitError> {
+        self.writer()?.queue_blocking(command)
+    }
+
+    /// Is cancelled when the namespace closes.
+    pub fn closed(&self) -> CancellationToken {
+        self.closed.clone()
     }
 
     /// Reads from the newest view on the blocking pool.
@@ -142,6 +152,7 @@ impl OpenNamespace {
 
     /// Takes no more commands, commits those that are queued and closes the file.
     pub fn stop(&self) {
+        self.closed.cancel();
         drop(lock(&self.writer).take());
         if let Some(thread) = lock(&self.thread).take() {
             // A writer that panicked has answered nobody; there is nothing left to wait for.

@@ -9,7 +9,11 @@ use thiserror::Error;
 
 use crate::replica::view::View;
 use crate::runtime::writer::lock;
+use crate::types::hash::NodeHash;
 use crate::types::id::ReplicaId;
+
+/// Peers that are remembered for having opened a session.
+const HEARD_MAX: usize = 256;
 
 /// Why a session could not be opened or found.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
@@ -31,11 +35,18 @@ struct Pin {
     last_used: Instant,
 }
 
+/// When a peer last opened a session here, and with which root it left.
+struct Heard {
+    at: Instant,
+    root: Option<NodeHash>,
+}
+
 /// The pinned views of one namespace.
 pub struct Pins {
     max: usize,
     idle: Duration,
     pins: Mutex<HashMap<u64, Pin>>,
+    heard: Mutex<HashMap<ReplicaId, Heard>>,
 }
 
 impl Pins {
@@ -45,7 +56,32 @@ impl Pins {
             max,
             idle,
             pins: Mutex::default(),
+            heard: Mutex::default(),
         }
+    }
+
+    /// Takes note that a peer opened a session here. `root` is what it is known to hold now, when
+    /// that is known.
+    pub fn hear(&self, peer: ReplicaId, root: Option<NodeHash>) {
+        let mut heard = lock(&self.heard);
+        if heard.len() >= HEARD_MAX && !heard.contains_key(&peer) {
+            heard.retain(|_, heard| heard.at.elapsed() < self.idle);
+        }
+        if heard.len() < HEARD_MAX || heard.contains_key(&peer) {
+            let at = Instant::now();
+            heard.insert(peer, Heard { at, root });
+        }
+    }
+
+    /// True when the peer opened a session here within `time`.
+    pub fn heard_within(&self, peer: ReplicaId, time: Duration) -> bool {
+        let heard = lock(&self.heard);
+        heard.get(&peer).is_some_and(|h| h.at.elapsed() < time)
+    }
+
+    /// The root the peer held when it last ended a session here, if it held ours.
+    pub fn fetched(&self, peer: ReplicaId) -> Option<NodeHash> {
+        lock(&self.heard).get(&peer).and_then(|heard| heard.root)
     }
 
     /// Pins a view for a peer. An older session of the same peer is given up: a replica runs one
@@ -84,9 +120,9 @@ impl Pins {
         Ok((Arc::clone(&pin.view), pin.peer))
     }
 
-    /// Ends a session.
-    pub fn close(&self, id: u64) {
-        lock(&self.pins).remove(&id);
+    /// Ends a session; says whose it was.
+    pub fn close(&self, id: u64) -> Option<ReplicaId> {
+        lock(&self.pins).remove(&id).map(|pin| pin.peer)
     }
 
     /// Gives up silent sessions; called now and then.

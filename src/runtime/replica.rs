@@ -14,7 +14,7 @@ use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::session_log::SessionLog;
 use crate::store::directory::{DataDirectory, fresh_epoch};
 use crate::store::error::StoreError;
-use crate::store::open::StoreOptions;
+use crate::store::options::StoreOptions;
 use crate::types::id::{Namespace, ReplicaId};
 use crate::types::limits::Limits;
 

@@ -101,7 +101,7 @@ pub async fn answer(
         Endpoint::Compare => {
             let limits = asked.limits;
             asked
-                .from_pin(
+                .pinned(
                     |head: &CompareRequest| head.session,
                     move |view, head, blob| {
                         Ok(((), responder::compare(view, &head, &blob, &limits)?))
@@ -111,7 +111,7 @@ pub async fn answer(
         }
         Endpoint::Records => {
             asked
-                .from_pin(
+                .pinned(
                     |head: &RecordsRequest| head.session,
                     |view, head, _| Ok((responder::records(view, &head)?, Vec::new())),
                 )
@@ -119,7 +119,7 @@ pub async fn answer(
         }
         Endpoint::Subtrees => {
             asked
-                .from_pin(
+                .pinned(
                     |head: &SubtreesRequest| head.session,
                     |view, head, _| Ok((responder::subtrees(view, &head)?, Vec::new())),
                 )
@@ -127,7 +127,7 @@ pub async fn answer(
         }
         Endpoint::Range => {
             asked
-                .from_pin(
+                .pinned(
                     |head: &RangeRequest| head.session,
                     |view, head, _| Ok((responder::range(view, &head)?, Vec::new())),
                 )
@@ -136,7 +136,7 @@ pub async fn answer(
         Endpoint::Bodies => {
             let limits = asked.limits;
             asked
-                .from_pin(
+                .pinned(
                     |head: &BodiesRequest| head.session,
                     move |view, head, _| responder::bodies(view, &head, &limits),
                 )
@@ -167,6 +167,8 @@ impl Asked<'_> {
         let view = self.namespace.view();
         let (identity, stands) = (*view.identity(), *view.head());
         let equal = stands.root.hash.matches(&head.root);
+        let holds = equal.then_some(stands.root.hash);
+        self.namespace.pins().hear(head.replica, holds);
         let session = if equal {
             None
         } else {
@@ -184,7 +186,7 @@ impl Asked<'_> {
     }
 
     /// Answers from the pinned view of the session that the head names.
-    async fn from_pin<H, R>(
+    async fn pinned<H, R>(
         self,
         session: fn(&H) -> u64,
         work: impl FnOnce(&View, H, Vec<u8>) -> Result<(R, Vec<u8>), ResponderError> + Send + 'static,
@@ -237,8 +239,12 @@ impl Asked<'_> {
 
     fn close(&self) -> Result<Vec<u8>, SyncError> {
         let (head, _): (CloseRequest, _) = self.head()?;
-        self.namespace.pins().close(head.session);
+        let peer = self.namespace.pins().close(head.session);
         let stands = *self.namespace.view().head();
+        if let (Some(peer), Some(root)) = (peer, head.root) {
+            let same = root.matches(&stands.root.hash);
+            self.namespace.pins().hear(peer, same.then_some(root));
+        }
         let reply = CloseReply {
             root: stands.root,
             seq: stands.seq,

@@ -52,9 +52,28 @@ pub enum SubmitError {
 /// Agreements with peers that the next commit takes along.
 pub type Agreements = Arc<Mutex<BTreeMap<ReplicaId, Agreement>>>;
 
+/// What becomes of a command.
+pub type Reply = Result<Committed, SubmitError>;
+
 struct Job {
     command: Command,
-    reply: oneshot::Sender<Result<Committed, SubmitError>>,
+    reply: oneshot::Sender<Reply>,
+}
+
+/// A command on its way.
+pub struct Queued {
+    answer: oneshot::Receiver<Reply>,
+}
+
+impl Queued {
+    /// Waits, blocking the thread, until the command is durable or refused.
+    ///
+    /// # Errors
+    /// [`SubmitError`] when it was not carried out.
+    pub fn wait(self) -> Reply {
+        let answer = self.answer.blocking_recv();
+        answer.unwrap_or(Err(SubmitError::ShuttingDown))
+    }
 }
 
 /// Hands commands to a writer thread.
@@ -73,23 +92,18 @@ impl WriterHandle {
         answer.await.unwrap_or(Err(SubmitError::ShuttingDown))
     }
 
-    /// Like [`WriterHandle::submit`], for threads that may block; waits for a place in the queue.
+    /// Queues a command from a thread that may block, waiting for a place in the queue.
     ///
     /// # Errors
-    /// As for [`WriterHandle::submit`].
-    pub fn submit_blocking(&self, command: Command) -> Result<Committed, SubmitError> {
+    /// [`SubmitError::ShuttingDown`].
+    pub fn queue_blocking(&self, command: Command) -> Result<Queued, SubmitError> {
         let (reply, answer) = oneshot::channel();
         let sent = self.queue.blocking_send(Job { command, reply });
         sent.map_err(|_| SubmitError::ShuttingDown)?;
-        answer
-            .blocking_recv()
-            .unwrap_or(Err(SubmitError::ShuttingDown))
+        Ok(Queued { answer })
     }
 
-    fn enqueue(
-        &self,
-        command: Command,
-    ) -> Result<oneshot::Receiver<Result<Committed, SubmitError>>, SubmitError> {
+    fn enqueue(&self, command: Command) -> Result<oneshot::Receiver<Reply>, SubmitError> {
         let (reply, answer) = oneshot::channel();
         match self.queue.try_send(Job { command, reply }) {
             Ok(()) => Ok(answer),
@@ -196,8 +210,6 @@ impl Writer {
         }
     }
 }
-
-type Reply = Result<Committed, SubmitError>;
 
 /// Locks a mutex whose holders never leave it half-changed.
 pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -8,41 +8,13 @@ use redb::{Database, DatabaseError, ReadableDatabase, StorageError};
 
 use crate::store::error::StoreError;
 use crate::store::migrate::migrate;
+use crate::store::options::StoreOptions;
 use crate::store::read::Snapshot;
-use crate::store::rows::{Head, Identity, small_from_bytes, small_to_bytes};
-use crate::store::tables::META;
+use crate::store::rows::{Identity, small_from_bytes, small_to_bytes};
+use crate::store::tables::{META, meta_names};
 use crate::store::write::Tables;
 use crate::types::cursor::Epoch;
 use crate::types::id::ReplicaId;
-
-/// Names in the meta table.
-pub mod meta_names {
-    /// [`crate::store::rows::Identity`].
-    pub const IDENTITY: &str = "identity";
-    /// [`crate::store::rows::Head`].
-    pub const HEAD: &str = "head";
-}
-
-/// How a namespace keeps its data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StoreOptions {
-    /// Memory for pages of the file, in bytes.
-    pub cache_bytes: usize,
-    /// Contents up to this many bytes, packed, live in their record's row.
-    pub inline_bytes: usize,
-    /// Superseding changes a state remembers; older ones are forgotten.
-    pub history_versions: usize,
-}
-
-impl Default for StoreOptions {
-    fn default() -> Self {
-        Self {
-            cache_bytes: 96 << 20,
-            inline_bytes: 2048,
-            history_versions: 8,
-        }
-    }
-}
 
 /// A namespace's open file. Reads come from [`Snapshot`]s, writes go through [`Store::write`].
 #[derive(Debug)]
@@ -89,14 +61,12 @@ impl Store {
                 identity.replica
             )));
         }
-        let store = Self {
+        Ok(Self {
             database,
             path: path.to_path_buf(),
             identity,
             options,
-        };
-        store.check_head()?;
-        Ok(store)
+        })
     }
 
     /// Counts one more opening for writing, so that peers can tell lives of this file apart.
@@ -158,8 +128,11 @@ impl Store {
         &self.path
     }
 
-    /// Counts that every commit keeps equal; a difference means damage.
-    fn check_head(&self) -> Result<(), StoreError> {
+    /// Compares counts that every commit keeps equal. Cheap, whatever the size of the store.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] when they differ.
+    pub fn check_counts(&self) -> Result<(), StoreError> {
         let snapshot = self.snapshot()?;
         let head = snapshot.head()?;
         let (records, ids, changes) = snapshot.counts()?;
@@ -181,14 +154,6 @@ fn read_meta(database: &Database, name: &str) -> Result<Option<Identity>, StoreE
     value
         .map(|bytes| small_from_bytes(bytes.value()))
         .transpose()
-}
-
-/// Decodes the head, which a new file does not have yet.
-///
-/// # Errors
-/// [`StoreError::Damaged`] when the bytes are something else.
-pub fn head_from_bytes(bytes: Option<&[u8]>) -> Result<Head, StoreError> {
-    bytes.map_or_else(|| Ok(Head::default()), small_from_bytes)
 }
 
 fn open_error(path: &Path, error: DatabaseError) -> StoreError {

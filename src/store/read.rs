@@ -5,18 +5,18 @@ use std::ops::Bound;
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata};
 
 use crate::merkle::prefix::Prefix;
-use crate::merkle::row::TOP_DEPTH;
 use crate::merkle::storage::TreeStorage;
 use crate::store::content::load;
 use crate::store::error::StoreError;
-use crate::store::open::{head_from_bytes, meta_names};
 use crate::store::rows::{
-    Agreement, ContentRow, Head, Placed, Placement, RecordRow, history_from_bytes, leaf_of_row,
-    seq_of_row, small_from_bytes,
+    Agreement, ContentRow, Head, Placed, Placement, RecordRow, head_from_bytes, history_from_bytes,
+    leaf_of_row, seq_of_row, small_from_bytes,
 };
 use crate::store::tables::{
     CHANGES, CHUNK_REFERENCES, CHUNKS, CONTENTS, HISTORY, IDS, META, NODES, PEERS, RECORDS,
+    meta_names,
 };
+use crate::store::tree::{tree_leaves, tree_row, tree_top_rows};
 use crate::types::hash::{ChunkHash, ContentHash, StateKey};
 use crate::types::id::{GameId, ReplicaId};
 use crate::types::leaf::Leaf;
@@ -352,43 +352,4 @@ impl TreeStorage for Snapshot {
     fn leaves(&self, within: Prefix) -> Result<Vec<Leaf>, StoreError> {
         tree_leaves(&self.records, within)
     }
-}
-
-/// A Merkle row from a table opened for reading or for writing.
-pub fn tree_row(
-    nodes: &impl ReadableTable<(u8, u64), &'static [u8]>,
-    at: Prefix,
-) -> Result<Option<Vec<u8>>, StoreError> {
-    let value = nodes.get((at.depth(), at.bits()))?;
-    Ok(value.map(|row| row.value().to_vec()))
-}
-
-/// Every row at the depth from which the levels above are rebuilt, in order.
-pub fn tree_top_rows(
-    nodes: &impl ReadableTable<(u8, u64), &'static [u8]>,
-    visit: &mut dyn FnMut(Prefix, &[u8]),
-) -> Result<(), StoreError> {
-    for entry in nodes.range((TOP_DEPTH, 0)..=(TOP_DEPTH, u64::MAX))? {
-        let (at, row) = entry?;
-        let (depth, bits) = at.value();
-        let at = Prefix::new(bits, depth)
-            .ok_or_else(|| StoreError::damaged("a Merkle row is too deep"))?;
-        visit(at, row.value());
-    }
-    Ok(())
-}
-
-/// The leaves of a bucket, from a table opened for reading or for writing.
-pub fn tree_leaves(
-    records: &impl ReadableTable<&'static [u8; 32], &'static [u8]>,
-    within: Prefix,
-) -> Result<Vec<Leaf>, StoreError> {
-    let (first, last) = within.key_range();
-    records
-        .range::<&[u8; 32]>(&first.0..=&last.0)?
-        .map(|entry| {
-            let (key, row) = entry?;
-            leaf_of_row(StateKey(*key.value()), row.value())
-        })
-        .collect()
 }

@@ -275,6 +275,14 @@ pub fn small_from_bytes<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<
     Ok(decode(bytes)?)
 }
 
+/// Decodes the head, which a new file does not have yet.
+///
+/// # Errors
+/// [`StoreError::Damaged`] when the bytes are something else.
+pub fn head_from_bytes(bytes: Option<&[u8]>) -> Result<Head, StoreError> {
+    bytes.map_or_else(|| Ok(Head::default()), small_from_bytes)
+}
+
 fn write_placement(bytes: &mut Vec<u8>, placement: &Placement) {
     match placement {
         Placement::Nothing => bytes.push(0),

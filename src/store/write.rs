@@ -5,14 +5,16 @@ use redb::{ReadableTable, Table, WriteTransaction};
 use crate::merkle::prefix::Prefix;
 use crate::merkle::storage::{TreeStorage, TreeStorageMut};
 use crate::store::error::StoreError;
-use crate::store::open::{StoreOptions, head_from_bytes, meta_names};
-use crate::store::read::{tree_leaves, tree_row, tree_top_rows};
+use crate::store::options::StoreOptions;
 use crate::store::rows::{
-    Agreement, Head, Placed, RecordRow, history_from_bytes, history_to_bytes, small_to_bytes,
+    Agreement, Head, Placed, RecordRow, head_from_bytes, history_from_bytes, history_to_bytes,
+    small_to_bytes,
 };
 use crate::store::tables::{
     CHANGES, CHUNK_REFERENCES, CHUNKS, CONTENTS, HISTORY, IDS, META, NODES, PEERS, RECORDS,
+    meta_names,
 };
+use crate::store::tree::{tree_leaves, tree_row, tree_top_rows};
 use crate::types::hash::StateKey;
 use crate::types::id::ReplicaId;
 use crate::types::leaf::Leaf;

@@ -43,6 +43,9 @@ pub enum BadVersion {
     /// Not printable ASCII or too long.
     #[error("a content type has 1 to {CONTENT_TYPE_MAX} characters of printable ASCII")]
     ContentType,
+    /// Zero stands for "never" in the digest.
+    #[error("an expiry may not be zero")]
+    ZeroExpiry,
     /// A tombstone that claims to have bytes.
     #[error("a tombstone has neither bytes nor a content type")]
     TombstoneWithContent,
@@ -172,6 +175,9 @@ impl Version {
         }
         if let Some(text) = &self.content_type {
             check_content_type(text)?;
+        }
+        if self.expires_at == Some(0) {
+            return Err(BadVersion::ZeroExpiry);
         }
         let has_content = self.size > 0 || self.content != ContentHash::NONE;
         if self.tombstone && (has_content || self.content_type.is_some()) {

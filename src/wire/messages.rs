@@ -258,6 +258,8 @@ pub struct StoreReply {
 pub struct CloseRequest {
     /// The session.
     pub session: u64,
+    /// Where the initiator stands now, unless the session failed.
+    pub root: Option<NodeHash>,
 }
 
 /// Where the responder stands now.

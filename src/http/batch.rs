@@ -1,0 +1,191 @@
+//! `POST /v1/ns/{ns}/batch`: many writes, all or nothing, in one commit.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::http::app::{App, blocking, commit};
+use crate::http::body::{Bound, receive};
+use crate::http::conditions;
+use crate::http::extract::InNamespace;
+use crate::http::problem::Problem;
+use crate::http::states::ReceiptBody;
+use crate::replica::command::{Change, Command, Content, Precondition, Write};
+use crate::types::hash::ContentHash;
+use crate::types::id::GameId;
+use crate::types::version::check_content_type;
+
+/// Writes that one batch may hold.
+const WRITES_MAX: usize = 10_000;
+
+/// One line.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "op", rename_all = "lowercase", deny_unknown_fields)]
+enum Line {
+    Put {
+        id: String,
+        content: String,
+        content_type: Option<String>,
+        if_match: Option<String>,
+        if_none_match: Option<String>,
+    },
+    Delete {
+        id: String,
+        if_match: Option<String>,
+    },
+}
+
+/// The answer.
+#[derive(Debug, Serialize)]
+pub struct BatchBody {
+    receipts: Vec<ReceiptBody>,
+    seq: u64,
+    root: String,
+}
+
+/// Carries out a batch.
+///
+/// # Errors
+/// [`Problem`] when nothing was done, with the line at fault where there is one.
+pub async fn post(
+    State(app): State<App>,
+    InNamespace(namespace): InNamespace,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<BatchBody>, Problem> {
+    let limits = *app.replica.limits();
+    let bound = Bound {
+        // The largest state in base64, with room for its line and for smaller company.
+        bytes: limits.state_bytes / 3 * 4 + limits.transfer_bytes,
+        exceeded: Problem::body_too_large,
+    };
+    let mut received = receive(&app, &headers, body, bound).await?;
+    // The decoded states come on top of the text.
+    let text = received.bytes;
+    received.reservation.cover(text.len() as u64 * 2).await?;
+    let writes = blocking(move || parse(&text, limits.state_bytes)).await?;
+    let (writes, lines): (Vec<Write>, Vec<usize>) = writes.into_iter().unzip();
+    let places = places(&writes, &lines);
+    let command = Command::Write(writes);
+    let committed = commit(namespace, command, received.reservation).await;
+    let committed = committed.map_err(|problem| at_its_line(problem, &places))?;
+    let head = committed.view.head();
+    Ok(Json(BatchBody {
+        receipts: committed
+            .receipts
+            .into_iter()
+            .map(ReceiptBody::new)
+            .collect(),
+        seq: head.seq,
+        root: head.root.hash.to_hex(),
+    }))
+}
+
+/// The writes with the numbers of their lines.
+fn parse(text: &Bytes, state_bytes: u64) -> Result<Vec<(Write, usize)>, Problem> {
+    let mut writes = Vec::new();
+    for (number, line) in (1..).zip(text.split(|&byte| byte == b'\n')) {
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        if writes.len() == WRITES_MAX {
+            let detail = format!("a batch holds at most {WRITES_MAX} writes; send several batches");
+            return Err(Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "batch_too_large",
+                detail,
+            ));
+        }
+        let write = write(line, state_bytes).map_err(|problem| problem.with("line", number))?;
+        writes.push((write, number));
+    }
+    if writes.is_empty() {
+        return Err(bad_batch("the batch is empty; send one JSON object a line"));
+    }
+    Ok(writes)
+}
+
+fn write(line: &[u8], state_bytes: u64) -> Result<Write, Problem> {
+    let line = serde_json::from_slice(line)
+        .map_err(|error| bad_batch(format!("the line is not the expected JSON: {error}")))?;
+    match line {
+        Line::Delete { id, if_match } => Ok(Write {
+            id: GameId::new(&id)?,
+            precondition: precondition(if_match, None)?,
+            change: Change::Delete,
+        }),
+        Line::Put {
+            id,
+            content,
+            content_type,
+            if_match,
+            if_none_match,
+        } => {
+            let bytes = STANDARD.decode(content);
+            let bytes =
+                bytes.map_err(|error| bad_batch(format!("content is not base64: {error}")))?;
+            if bytes.len() as u64 > state_bytes {
+                return Err(Problem::state_too_large(state_bytes));
+            }
+            if let Some(content_type) = &content_type {
+                check_content_type(content_type)?;
+            }
+            let content = Content {
+                hash: ContentHash::of(&bytes),
+                bytes: bytes.into(),
+                content_type,
+            };
+            Ok(Write {
+                id: GameId::new(&id)?,
+                precondition: precondition(if_match, if_none_match)?,
+                change: Change::Put(content),
+            })
+        }
+    }
+}
+
+fn precondition(
+    if_match: Option<String>,
+    if_none_match: Option<String>,
+) -> Result<Precondition, Problem> {
+    match (if_match, if_none_match.as_deref()) {
+        (None, None) => Ok(Precondition::None),
+        (None, Some("*")) => Ok(Precondition::Absent),
+        (Some(tags), None) => conditions::of_if_match(&tags),
+        _ => Err(bad_batch(
+            "if_none_match takes * only, and not together with if_match",
+        )),
+    }
+}
+
+fn bad_batch(detail: impl Into<String>) -> Problem {
+    Problem::bad_request("bad_batch", detail)
+}
+
+/// Where each id is written; `None` when more than one line could be meant.
+fn places(writes: &[Write], lines: &[usize]) -> BTreeMap<GameId, Option<usize>> {
+    let mut places = BTreeMap::new();
+    for (write, line) in writes.iter().zip(lines) {
+        let place = places.entry(write.id.clone()).or_insert(Some(*line));
+        if *place != Some(*line) {
+            *place = None;
+        }
+    }
+    places
+}
+
+/// The writer names the state that a batch failed at; the client wants to know the line.
+fn at_its_line(problem: Problem, places: &BTreeMap<GameId, Option<usize>>) -> Problem {
+    let id = problem.text("id").and_then(|id| GameId::new(id).ok());
+    match id.and_then(|id| places.get(&id).copied().flatten()) {
+        Some(line) => problem.with("line", line),
+        None => problem,
+    }
+}

@@ -1,0 +1,131 @@
+//! `/v1/ns/{ns}/history/{id}` and `/v1/ns/{ns}/restore/{id}`: what a state was before.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+
+use crate::http::app::{App, commit};
+use crate::http::body::receive_json;
+use crate::http::conditions;
+use crate::http::extract::Target;
+use crate::http::problem::Problem;
+use crate::http::states::stored;
+use crate::replica::command::{Change, Command, Content, Write};
+use crate::types::hash::{ContentHash, StateKey};
+use crate::types::version::Version;
+
+/// One version as clients see it.
+#[derive(Debug, Serialize)]
+pub struct VersionBody {
+    /// Names it in `?version=`; absent for a deletion.
+    content_hash: Option<String>,
+    size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_type: Option<String>,
+    /// Milliseconds since 1970-01-01 UTC.
+    updated_at: u64,
+    deleted: bool,
+    /// The replica that wrote it.
+    replica: String,
+}
+
+impl VersionBody {
+    /// What clients see of a version.
+    pub fn new(version: &Version) -> Self {
+        Self {
+            content_hash: (!version.tombstone).then(|| version.content.to_hex()),
+            size: version.size,
+            content_type: version.content_type.clone(),
+            updated_at: version.stamp.millis,
+            deleted: version.tombstone,
+            replica: version.stamp.replica.to_string(),
+        }
+    }
+}
+
+/// The answer.
+#[derive(Debug, Serialize)]
+pub struct HistoryBody {
+    id: String,
+    versions: Vec<VersionBody>,
+}
+
+/// Lists the versions that are still held, newest first, the current ones among them.
+///
+/// # Errors
+/// [`Problem`] when there is no such state, or it cannot be read.
+pub async fn list(target: Target) -> Result<Json<HistoryBody>, Problem> {
+    let key = StateKey::of(&target.id);
+    let held = target
+        .namespace
+        .read(move |view| view.versions(&key))
+        .await?;
+    if held.is_empty() {
+        return Err(Problem::not_found(format!(
+            "there is no state {:?}",
+            target.id
+        )));
+    }
+    Ok(Json(HistoryBody {
+        id: target.id.into(),
+        versions: held
+            .iter()
+            .map(|placed| VersionBody::new(&placed.version))
+            .collect(),
+    }))
+}
+
+/// Which version becomes the newest.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RestoreOrder {
+    version: String,
+}
+
+/// Writes an old version's bytes anew.
+///
+/// # Errors
+/// [`Problem`] when there is no such version, or nothing was stored.
+pub async fn restore(
+    State(app): State<App>,
+    target: Target,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let precondition = conditions::of_write(&headers)?;
+    let order: RestoreOrder = receive_json(&app, &headers, body).await?;
+    let hash: ContentHash = order.version.parse()?;
+    let (key, view) = (StateKey::of(&target.id), target.namespace.view());
+    let found = target
+        .namespace
+        .read_view(view.clone(), move |view| view.version(&key, &hash))
+        .await?;
+    let placed = found.ok_or_else(|| {
+        let detail = format!(
+            "{:?} has no such version (any more); see its history",
+            target.id
+        );
+        Problem::not_found(detail)
+    })?;
+    let reservation = app.uploads.reserve(placed.version.size).await?;
+    let content_type = placed.version.content_type.clone();
+    let bytes = target
+        .namespace
+        .read_view(view, move |view| view.content(&placed))
+        .await?;
+    let content = Content {
+        bytes: bytes.unwrap_or_default().into(),
+        hash,
+        content_type,
+    };
+    let write = Write {
+        id: target.id,
+        precondition,
+        change: Change::Put(content),
+    };
+    let command = Command::Write(vec![write]);
+    stored(commit(target.namespace, command, reservation).await?)
+}

@@ -1,0 +1,80 @@
+//! The router: one line an endpoint.
+
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
+use axum::routing::{get, post, put};
+use tracing::debug;
+
+use crate::http::app::App;
+use crate::http::problem::Problem;
+use crate::http::{
+    batch, changes, conflicts, health, history, listing, namespaces, peers, proofs, root, sessions,
+    states, sync,
+};
+
+/// Every endpoint, over the state of a replica.
+pub fn router(app: App) -> Router {
+    let state = get(states::get)
+        .head(states::head)
+        .put(states::put)
+        .delete(states::delete);
+    Router::new()
+        .route("/v1/ns", get(namespaces::list))
+        .route(
+            "/v1/ns/{ns}",
+            put(namespaces::create).delete(namespaces::remove),
+        )
+        .route("/v1/ns/{ns}/states", get(listing::list))
+        .route("/v1/ns/{ns}/states/{*id}", state)
+        .route("/v1/ns/{ns}/batch", post(batch::post))
+        .route("/v1/ns/{ns}/history/{*id}", get(history::list))
+        .route("/v1/ns/{ns}/restore/{*id}", post(history::restore))
+        .route("/v1/ns/{ns}/conflicts", get(conflicts::list))
+        .route("/v1/ns/{ns}/changes", get(changes::get))
+        .route("/v1/ns/{ns}/root", get(root::get))
+        .route("/v1/ns/{ns}/proofs/{*id}", get(proofs::get))
+        .route("/v1/ns/{ns}/sync/run", post(sync::run))
+        .route("/v1/ns/{ns}/sync/diff", post(sync::diff))
+        .route("/v1/ns/{ns}/sync/{name}", post(sync::message))
+        .route("/v1/peers", get(peers::list))
+        .route("/v1/peers/{name}", put(peers::put).delete(peers::remove))
+        .route("/v1/peers/{name}/sync", post(peers::sync))
+        .route("/v1/sessions", get(sessions::list))
+        .route("/v1/stats", get(sessions::stats))
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(unknown_method)
+        .layer(from_fn(log))
+        .with_state(app)
+}
+
+async fn unknown_path(uri: Uri) -> Problem {
+    let detail = format!("there is nothing at {}; see /v1/ns for a start", uri.path());
+    Problem::new(StatusCode::NOT_FOUND, "unknown_path", detail)
+}
+
+async fn unknown_method(method: Method, uri: Uri) -> Problem {
+    let detail = format!(
+        "{} does not take {method}; see the Allow header",
+        uri.path()
+    );
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+}
+
+async fn log(request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let start = Instant::now();
+    let response = next.run(request).await;
+    let (status, micros) = (
+        response.status().as_u16(),
+        start.elapsed().as_micros() as u64,
+    );
+    debug!(%method, path, status, micros, "request");
+    response
+}

@@ -1,0 +1,452 @@
+//! `/v1/ns/{ns}/states/{id}`: one state.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, LAST_MODIFIED, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::http_date;
+use crate::delta::compress::decompress;
+use crate::delta::error::DeltaError;
+use crate::http::app::{App, blocking, commit};
+use crate::http::body::{Bound, Received, receive};
+use crate::http::budget::Reservation;
+use crate::http::conditions;
+use crate::http::extract::{Params, Target};
+use crate::http::problem::Problem;
+use crate::http::range::{self, Span};
+use crate::replica::command::{Change, Command, Content, Receipt, Write};
+use crate::replica::view::View;
+use crate::runtime::namespace::OpenNamespace;
+use crate::runtime::writer::Committed;
+use crate::store::rows::Placed;
+use crate::types::hash::{ContentHash, StateKey};
+use crate::types::id::GameId;
+use crate::types::record::etag;
+use crate::types::version::check_content_type;
+
+/// Bytes that are hashed without leaving the async thread: a few dozen microseconds.
+const HASH_INLINE: usize = 16 << 10;
+/// Content is assumed to compress no better than this; what does is decompressed a second time.
+const EXPANSION: u64 = 16;
+const SAMESTATE_VERSION: HeaderName = HeaderName::from_static("samestate-version");
+const SAMESTATE_CONFLICTS: HeaderName = HeaderName::from_static("samestate-conflicts");
+
+/// The query of a write.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WriteQuery {
+    ttl: Option<String>,
+    replicas: Option<String>,
+    timeout: Option<String>,
+}
+
+/// The query of a read.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReadQuery {
+    version: Option<ContentHashText>,
+}
+
+/// A content hash as text, checked by the handler so that the problem is a precise one.
+type ContentHashText = String;
+
+/// What a client gets for a write.
+#[derive(Debug, Serialize)]
+pub struct ReceiptBody {
+    id: GameId,
+    etag: String,
+    content_hash: Option<String>,
+    size: u64,
+    seq: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    root: Option<String>,
+}
+
+impl ReceiptBody {
+    /// A receipt without the root, which all receipts of one commit share.
+    pub fn new(receipt: Receipt) -> Self {
+        let is_deletion = receipt.content_hash == ContentHash::NONE;
+        Self {
+            id: receipt.id,
+            etag: receipt.etag,
+            content_hash: (!is_deletion).then(|| receipt.content_hash.to_hex()),
+            size: receipt.size,
+            seq: receipt.seq,
+            root: None,
+        }
+    }
+}
+
+/// Stores a state.
+///
+/// # Errors
+/// [`Problem`] when nothing was stored.
+pub async fn put(
+    State(app): State<App>,
+    target: Target,
+    Params(query): Params<WriteQuery>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    query.check()?;
+    let precondition = conditions::of_write(&headers)?;
+    let content_type = content_type(&headers)?;
+    let is_zstd = is_zstd(&headers)?;
+    let limit = app.replica.limits().state_bytes;
+    let bound = Bound {
+        bytes: limit,
+        exceeded: Problem::state_too_large,
+    };
+    let mut received = receive(&app, &headers, body, bound).await?;
+    if is_zstd {
+        received = decoded(received, limit).await?;
+    }
+    let Received { bytes, reservation } = received;
+    let content = Content {
+        hash: hash(bytes.clone()).await?,
+        bytes,
+        content_type,
+    };
+    let write = Write {
+        id: target.id,
+        precondition,
+        change: Change::Put(content),
+    };
+    let command = Command::Write(vec![write]);
+    stored(commit(target.namespace, command, reservation).await?)
+}
+
+/// Deletes a state.
+///
+/// # Errors
+/// [`Problem`] when nothing was deleted.
+pub async fn delete(
+    State(app): State<App>,
+    target: Target,
+    Params(query): Params<WriteQuery>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    query.check()?;
+    let write = Write {
+        id: target.id,
+        precondition: conditions::of_write(&headers)?,
+        change: Change::Delete,
+    };
+    let nothing = app.uploads.reserve(0).await?;
+    commit(target.namespace, Command::Write(vec![write]), nothing).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Reads a state.
+///
+/// # Errors
+/// [`Problem`] when there is none, or it cannot be read.
+pub async fn get(
+    State(app): State<App>,
+    target: Target,
+    Params(query): Params<ReadQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let wanted = Wanted::new(target.id, query, headers)?;
+    let mut reservation = app.downloads.reserve(0).await?;
+    loop {
+        match wanted.read(&app, &target.namespace, reservation).await? {
+            Answer::Ready(response) => return Ok(response),
+            Answer::Lacks(bytes) => reservation = app.downloads.reserve(bytes).await?,
+        }
+    }
+}
+
+/// Reads what there is to say of a state without its bytes.
+///
+/// # Errors
+/// [`Problem`] when there is none, or it cannot be read.
+pub async fn head(
+    target: Target,
+    Params(query): Params<ReadQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let wanted = Wanted::new(target.id, query, headers)?;
+    let (key, version, id) = (wanted.key, wanted.version, wanted.id.clone());
+    let found = target
+        .namespace
+        .read(move |view| Found::look(view, &id, &key, version.as_ref()))
+        .await?;
+    let mut response = match conditions::is_held(&wanted.headers, &found.etag)? {
+        true => StatusCode::NOT_MODIFIED.into_response(),
+        false => {
+            let length = [(CONTENT_LENGTH, found.placed.version.size)];
+            let length = length.map(|(name, length)| (name, HeaderValue::from(length)));
+            length.into_response()
+        }
+    };
+    found.describe(response.headers_mut());
+    Ok(response)
+}
+
+impl WriteQuery {
+    fn check(&self) -> Result<(), Problem> {
+        let promised = [
+            ("ttl", &self.ttl),
+            ("replicas", &self.replicas),
+            ("timeout", &self.timeout),
+        ];
+        match promised.iter().find(|(_, value)| value.is_some()) {
+            None => Ok(()),
+            Some((name, _)) => Err(Problem::bad_request(
+                "not_supported",
+                format!("this version does not know the parameter {name} yet; leave it out"),
+            )),
+        }
+    }
+}
+
+/// What a client asks for.
+#[derive(Clone)]
+struct Wanted {
+    id: GameId,
+    key: StateKey,
+    version: Option<ContentHash>,
+    headers: Arc<HeaderMap>,
+}
+
+/// How far a read came.
+enum Answer {
+    Ready(Response),
+    /// This many bytes have to be reserved first.
+    Lacks(u64),
+}
+
+impl Wanted {
+    fn new(id: GameId, query: ReadQuery, headers: HeaderMap) -> Result<Self, Problem> {
+        Ok(Self {
+            key: StateKey::of(&id),
+            id,
+            version: query.version.map(|hash| hash.parse()).transpose()?,
+            headers: Arc::new(headers),
+        })
+    }
+
+    /// Looks the state up and loads its bytes in one go, if there is room for them.
+    async fn read(
+        &self,
+        app: &App,
+        namespace: &OpenNamespace,
+        reservation: Reservation,
+    ) -> Result<Answer, Problem> {
+        let (wanted, downloads) = (self.clone(), app.downloads.clone());
+        let answer = namespace.read(move |view| {
+            let found = Found::look(view, &wanted.id, &wanted.key, wanted.version.as_ref())?;
+            if conditions::is_held(&wanted.headers, &found.etag)? {
+                let mut response = StatusCode::NOT_MODIFIED.into_response();
+                found.describe(response.headers_mut());
+                return Ok(Answer::Ready(response));
+            }
+            let size = found.placed.version.size;
+            let span = range::of_request(&wanted.headers, size, &found.etag);
+            if span == Span::Outside {
+                return Ok(Answer::Ready(outside(size)));
+            }
+            let reservation = match reservation {
+                held if held.covers(size) => held,
+                _ => match downloads.try_reserve(size) {
+                    Some(share) => share,
+                    None => return Ok(Answer::Lacks(size)),
+                },
+            };
+            let bytes = view.content(&found.placed)?.unwrap_or_default();
+            Ok(Answer::Ready(found.response(reservation.hold(bytes), span)))
+        });
+        answer.await
+    }
+}
+
+/// A version that answers a read.
+struct Found {
+    placed: Placed,
+    etag: String,
+    conflicts: usize,
+}
+
+impl Found {
+    fn look(
+        view: &View,
+        id: &GameId,
+        key: &StateKey,
+        version: Option<&ContentHash>,
+    ) -> Result<Self, Problem> {
+        let row = view.snapshot().record(key)?;
+        let row = row.ok_or_else(|| Problem::not_found(format!("there is no state {id:?}")))?;
+        let conflicts = row.record.conflicts();
+        if let Some(hash) = version {
+            let placed = view.version(key, hash)?.ok_or_else(|| {
+                Problem::not_found(format!(
+                    "{id:?} has no such version (any more); see its history"
+                ))
+            })?;
+            return Ok(Self {
+                placed,
+                // A version's bytes never change, and its tag must not pass for the state's.
+                etag: format!("\"{hash}\""),
+                conflicts,
+            });
+        }
+        match row.placed().next() {
+            Some((version, placement)) if !version.tombstone => Ok(Self {
+                placed: Placed {
+                    version: version.clone(),
+                    placement: placement.clone(),
+                },
+                etag: etag(&row.leaf.digest),
+                conflicts,
+            }),
+            _ => Err(Problem::not_found(format!("the state {id:?} is deleted"))),
+        }
+    }
+
+    fn response(&self, bytes: Bytes, span: Span) -> Response {
+        let size = bytes.len();
+        let part = match span {
+            Span::Part(part) => usize::try_from(part.start)
+                .ok()
+                .zip(usize::try_from(part.end).ok()),
+            Span::Whole | Span::Outside => None,
+        };
+        let mut response = match part {
+            Some((start, end)) if start < end && end <= size => {
+                let range = format!("bytes {start}-{}/{size}", end - 1);
+                let body = Body::from(bytes.slice(start..end));
+                (StatusCode::PARTIAL_CONTENT, [(CONTENT_RANGE, range)], body).into_response()
+            }
+            _ => Body::from(bytes).into_response(),
+        };
+        self.describe(response.headers_mut());
+        response
+    }
+
+    fn describe(&self, headers: &mut HeaderMap) {
+        let version = &self.placed.version;
+        let media_type = version.content_type.as_deref();
+        let texts = [
+            (ETAG, self.etag.as_str()),
+            (
+                CONTENT_TYPE,
+                media_type.unwrap_or("application/octet-stream"),
+            ),
+            (LAST_MODIFIED, &http_date(version.stamp.millis)),
+            (SAMESTATE_VERSION, &version.content.to_hex()),
+            (SAMESTATE_CONFLICTS, &self.conflicts.to_string()),
+            (ACCEPT_RANGES, "bytes"),
+            // May be kept, but has to be asked for again each time, which a 304 answers.
+            (CACHE_CONTROL, "no-cache"),
+            // Anybody may store a page with scripts; browsers must not run it as one of ours.
+            (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (CONTENT_SECURITY_POLICY, "sandbox"),
+        ];
+        for (name, text) in texts {
+            // All are printable ASCII: a content type was checked when it was stored.
+            if let Ok(value) = HeaderValue::from_str(text) {
+                headers.insert(name, value);
+            }
+        }
+    }
+}
+
+fn outside(size: u64) -> Response {
+    let detail = format!("the state has {size} bytes; ask for a range within them");
+    let problem = Problem::new(
+        StatusCode::RANGE_NOT_SATISFIABLE,
+        "range_not_satisfiable",
+        detail,
+    );
+    ([(CONTENT_RANGE, format!("bytes */{size}"))], problem).into_response()
+}
+
+/// The answer to a command that wrote one state.
+///
+/// # Errors
+/// [`Problem::unexpected`] when the writer gave no receipt.
+pub fn stored(committed: Committed) -> Result<Response, Problem> {
+    let mut receipts = committed.receipts.into_iter();
+    let receipt = receipts.next().ok_or_else(Problem::unexpected)?;
+    let status = match receipt.created {
+        true => StatusCode::CREATED,
+        false => StatusCode::OK,
+    };
+    let tag = [(ETAG, receipt.etag.clone())];
+    let body = ReceiptBody {
+        root: Some(committed.view.head().root.hash.to_hex()),
+        ..ReceiptBody::new(receipt)
+    };
+    Ok((status, tag, Json(body)).into_response())
+}
+
+/// SHA-256 of a state.
+///
+/// # Errors
+/// [`Problem::unexpected`] when the thread that hashes fails.
+pub async fn hash(bytes: Bytes) -> Result<ContentHash, Problem> {
+    if bytes.len() <= HASH_INLINE {
+        return Ok(ContentHash::of(&bytes));
+    }
+    blocking(move || Ok(ContentHash::of(&bytes))).await
+}
+
+/// The media type to be kept, if the client names one.
+fn content_type(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get(CONTENT_TYPE) else {
+        return Ok(None);
+    };
+    let text = String::from_utf8_lossy(value.as_bytes());
+    check_content_type(&text)?;
+    Ok(Some(text.into_owned()))
+}
+
+fn is_zstd(headers: &HeaderMap) -> Result<bool, Problem> {
+    let Some(coding) = headers.get(CONTENT_ENCODING) else {
+        return Ok(false);
+    };
+    match coding.as_bytes().to_ascii_lowercase().as_slice() {
+        b"identity" => Ok(false),
+        b"zstd" => Ok(true),
+        _ => Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_content_encoding",
+            "send the state as it is, or with Content-Encoding: zstd",
+        )),
+    }
+}
+
+/// Decompresses a body. Memory is set aside before it is taken.
+async fn decoded(received: Received, limit: u64) -> Result<Received, Problem> {
+    let Received {
+        bytes,
+        mut reservation,
+    } = received;
+    let length = bytes.len() as u64;
+    let likely = (length * EXPANSION).min(limit);
+    for bound in [likely, limit] {
+        reservation.cover(length + bound).await?;
+        let compressed = bytes.clone();
+        let bound = usize::try_from(bound).unwrap_or(usize::MAX);
+        match blocking(move || Ok(decompress(&compressed, bound))).await? {
+            Err(DeltaError::TooLarge { .. }) if (bound as u64) < limit => {}
+            Err(error) => return Err(error.into()),
+            Ok(content) => {
+                let bytes = content.into();
+                return Ok(Received { bytes, reservation });
+            }
+        }
+    }
+    Err(Problem::state_too_large(limit))
+}

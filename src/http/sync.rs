@@ -1,0 +1,115 @@
+//! `/v1/ns/{ns}/sync`: the replication protocol, and sessions that users ask for.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+
+use crate::http::app::App;
+use crate::http::body::{Bound, Received, receive, receive_json};
+use crate::http::extract::{InNamespace, Name};
+use crate::http::problem::Problem;
+use crate::reconcile::strategy::StrategyName;
+use crate::replica::report::Report;
+use crate::runtime::peering::{DiffReport, SyncRequest};
+use crate::runtime::sync_service::{SyncError, answer, message_limit};
+
+/// Answers one message of another replica's session.
+///
+/// # Errors
+/// [`Problem`] when the message is not one, or cannot be answered.
+pub async fn message(
+    State(app): State<App>,
+    InNamespace(namespace): InNamespace,
+    Name(name): Name,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let limit = message_limit(app.replica.limits(), &name);
+    let limit = limit.ok_or_else(|| SyncError::UnknownMessage(name.clone()))?;
+    let bound = Bound {
+        bytes: limit as u64,
+        exceeded: Problem::body_too_large,
+    };
+    let received = receive(&app, &headers, body, bound).await?;
+    let Received { bytes, reservation } = received;
+    let reply = answer(&app.replica, &namespace, &name, bytes).await?;
+    drop(reservation);
+    let media_type = [(CONTENT_TYPE, "application/octet-stream")];
+    Ok((media_type, reply).into_response())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RunOrder {
+    from: String,
+    #[serde(default)]
+    pull: bool,
+    #[serde(default)]
+    push: bool,
+    strategy: Option<String>,
+}
+
+/// Runs one session with a peer, named or by URL, to its end.
+///
+/// # Errors
+/// [`Problem`] when it could not start. One that failed on the way is reported as such.
+pub async fn run(
+    State(app): State<App>,
+    InNamespace(namespace): InNamespace,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Report>, Problem> {
+    let order: RunOrder = receive_json(&app, &headers, body).await?;
+    let request = SyncRequest {
+        namespace: namespace.name().clone(),
+        peer: order.from,
+        // Who names no direction wants what the peer has.
+        pull: order.pull || !order.push,
+        push: order.push,
+        strategy: strategy(order.strategy.as_deref())?,
+    };
+    Ok(Json(app.peering.sync(request).await?))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DiffOrder {
+    peer: String,
+    strategy: Option<String>,
+}
+
+/// Finds what differs from a peer, named or by URL, and changes nothing.
+///
+/// # Errors
+/// [`Problem`] when the comparison failed.
+pub async fn diff(
+    State(app): State<App>,
+    InNamespace(namespace): InNamespace,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<DiffReport>, Problem> {
+    let order: DiffOrder = receive_json(&app, &headers, body).await?;
+    let request = SyncRequest {
+        namespace: namespace.name().clone(),
+        peer: order.peer,
+        pull: true,
+        push: false,
+        strategy: strategy(order.strategy.as_deref())?,
+    };
+    Ok(Json(app.peering.diff(request).await?))
+}
+
+/// A strategy by name; none or `auto` leaves the choice to the planner.
+///
+/// # Errors
+/// [`Problem`] `bad_strategy`.
+pub fn strategy(name: Option<&str>) -> Result<Option<StrategyName>, Problem> {
+    match name {
+        None | Some("auto") => Ok(None),
+        Some(name) => Ok(Some(name.parse()?)),
+    }
+}

@@ -1,0 +1,61 @@
+//! The local side of a session: an open namespace of this replica.
+
+use std::sync::Arc;
+
+use crate::replica::command::{Command, Incoming};
+use crate::replica::report::Report;
+use crate::replica::transport::{Home, MergeError, Merging};
+use crate::replica::view::View;
+use crate::runtime::namespace::OpenNamespace;
+use crate::runtime::replica::Replica;
+use crate::runtime::writer::{Queued, SubmitError};
+use crate::store::error::StoreError;
+use crate::store::rows::Agreement;
+use crate::types::id::ReplicaId;
+
+/// A namespace of this replica, for sessions.
+pub struct LocalHome {
+    replica: Arc<Replica>,
+    namespace: Arc<OpenNamespace>,
+}
+
+impl LocalHome {
+    /// Lets sessions work on `namespace`.
+    pub fn new(replica: Arc<Replica>, namespace: Arc<OpenNamespace>) -> Self {
+        Self { replica, namespace }
+    }
+}
+
+impl Home for LocalHome {
+    fn replica(&self) -> ReplicaId {
+        self.replica.id()
+    }
+
+    fn view(&self) -> Arc<View> {
+        self.namespace.view()
+    }
+
+    fn merge(&self, incoming: Vec<Incoming>) -> Merging {
+        let queued = self.namespace.queue_blocking(Command::Merge(incoming));
+        Box::new(move || {
+            let committed = queued.and_then(Queued::wait);
+            committed.map(|_| ()).map_err(|error| match error {
+                SubmitError::Refused(refusal) => MergeError::Refused(refusal),
+                SubmitError::Storage(error) => MergeError::Store(error),
+                other => MergeError::Unavailable(other.to_string()),
+            })
+        })
+    }
+
+    fn agreement(&self, peer: ReplicaId) -> Result<Option<Agreement>, StoreError> {
+        self.namespace.agreement(peer)
+    }
+
+    fn agree(&self, peer: ReplicaId, agreement: Agreement) {
+        self.namespace.agree(peer, agreement);
+    }
+
+    fn progress(&self, report: &Report) {
+        self.replica.sessions().update(report);
+    }
+}

@@ -1,0 +1,227 @@
+//! One peer and one namespace, kept in sync for as long as the link lives.
+//!
+//! The link pulls whenever the peer's change feed moves, pushes whenever our own contents change
+//! in a way the peer has not fetched by itself, and now and then runs a session anyway, which
+//! proves equality by the roots.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::clock::rfc3339;
+use crate::peer::address::PeerAddress;
+use crate::peer::runner::{Job, Ran, Runner};
+use crate::replica::report::Outcome;
+use crate::replica::view::View;
+use crate::runtime::namespace::OpenNamespace;
+use crate::runtime::writer::lock;
+use crate::types::cursor::Cursor;
+use crate::types::hash::NodeHash;
+use crate::types::id::ReplicaId;
+
+/// First pause after a failure; it doubles up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A session at least this often, whatever the feeds say.
+const ANTI_ENTROPY: Duration = Duration::from_secs(60);
+/// A peer that opened a session here this recently fetches our changes by itself, and is given
+/// time to do so before they are pushed.
+const FETCHES_ITSELF: Duration = Duration::from_secs(90);
+const FETCH_GRACE: Duration = Duration::from_secs(1);
+
+/// What is known of a link, for people to look at.
+#[derive(Debug, Clone, Default)]
+pub struct LinkState {
+    /// The peer's replica id, once it has answered.
+    pub replica: Option<ReplicaId>,
+    /// True when the last session succeeded; `None` before the first ended.
+    pub healthy: Option<bool>,
+    /// Changes of the peer that the last session saw and did not take over.
+    pub lag: u64,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+    /// When a session last succeeded, RFC 3339.
+    pub last_synced: Option<String>,
+}
+
+/// Keeps one namespace in sync with one peer.
+pub struct Link {
+    runner: Arc<Runner>,
+    address: PeerAddress,
+    namespace: Arc<OpenNamespace>,
+    state: Arc<Mutex<LinkState>>,
+    stop: CancellationToken,
+}
+
+/// Why a link runs its next session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wake {
+    TheyChanged,
+    WeChanged,
+    Time,
+    Failure,
+    Stop,
+}
+
+impl Link {
+    /// A link that runs until `stop`.
+    pub fn new(
+        runner: Arc<Runner>,
+        address: PeerAddress,
+        namespace: Arc<OpenNamespace>,
+        state: Arc<Mutex<LinkState>>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            runner,
+            address,
+            namespace,
+            state,
+            stop,
+        }
+    }
+
+    /// Keeps the two in sync until the link is stopped.
+    pub async fn run(self) {
+        let mut pause = PAUSE_MIN;
+        let mut views = self.namespace.subscribe();
+        let mut push = true;
+        loop {
+            views.mark_unchanged();
+            let job = Job {
+                pull: true,
+                push,
+                strategy: None,
+            };
+            let name = self.namespace.name();
+            let ran = tokio::select! {
+                () = self.stop.cancelled() => return,
+                ran = self.runner.sync(&self.address, name, job) => ran,
+            };
+            let settled = match ran {
+                Ok(ran) => self.note(&ran),
+                Err(error) => {
+                    self.note_error(error.to_string());
+                    None
+                }
+            };
+            let wake = match settled {
+                Some(settled) => {
+                    pause = PAUSE_MIN;
+                    self.wait(&mut views, &settled).await
+                }
+                None => self.pause(&mut pause).await,
+            };
+            debug!(peer = %self.address, ?wake, "link wakes");
+            if wake == Wake::Stop {
+                return;
+            }
+            push = wake != Wake::TheyChanged;
+        }
+    }
+
+    async fn pause(&self, pause: &mut Duration) -> Wake {
+        let now = *pause;
+        *pause = (now * 2).min(PAUSE_MAX);
+        tokio::select! {
+            () = self.stop.cancelled() => Wake::Stop,
+            () = sleep(now) => Wake::Failure,
+        }
+    }
+
+    /// Waits for a reason to run the next session.
+    async fn wait(&self, views: &mut watch::Receiver<Arc<View>>, settled: &Settled) -> Wake {
+        let until = Instant::now() + ANTI_ENTROPY;
+        let client = self.runner.client(&self.address, self.namespace.name());
+        let they_change = async {
+            loop {
+                match client.wait_for_change(&settled.cursor).await {
+                    Ok(true) => return Wake::TheyChanged,
+                    Ok(false) => {}
+                    // The session that follows finds out what is wrong, and counts it.
+                    Err(_) => {
+                        sleep(PAUSE_MIN).await;
+                        return Wake::TheyChanged;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = self.stop.cancelled() => Wake::Stop,
+            () = sleep_until(until) => Wake::Time,
+            wake = they_change => wake,
+            () = self.we_change(views, settled) => Wake::WeChanged,
+        }
+    }
+
+    /// Ends when we hold something that the peer has neither been seen with nor fetches itself.
+    async fn we_change(&self, views: &mut watch::Receiver<Arc<View>>, settled: &Settled) {
+        loop {
+            let ours = views.borrow_and_update().head().root.hash;
+            if settled.equal_root != Some(ours) {
+                let fetches = self
+                    .namespace
+                    .pins()
+                    .heard_within(settled.replica, FETCHES_ITSELF);
+                if !fetches {
+                    return;
+                }
+                sleep(FETCH_GRACE).await;
+                let now = self.namespace.view().head().root.hash;
+                if self.namespace.pins().fetched(settled.replica) != Some(now) {
+                    return;
+                }
+            }
+            if views.changed().await.is_err() {
+                // The namespace is closing; the link is stopped with it.
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Writes down how a session went. `None` when it failed.
+    fn note(&self, ran: &Ran) -> Option<Settled> {
+        let (report, seen) = (&ran.report, ran.seen);
+        let Some(seen) = seen.filter(|_| report.outcome == Outcome::Complete) else {
+            self.note_error(report.reason.clone().unwrap_or_default());
+            return None;
+        };
+        let agreement = self.namespace.agreement(seen.replica).ok().flatten()?;
+        let mut state = lock(&self.state);
+        state.replica = Some(seen.replica);
+        state.healthy = Some(true);
+        state.lag = seen.seq.saturating_sub(agreement.their_seq);
+        state.last_error = None;
+        state.last_synced = Some(rfc3339(self.runner.replica().wall().now_millis()));
+        drop(state);
+        Some(Settled {
+            replica: seen.replica,
+            cursor: Cursor {
+                epoch: agreement.their_epoch,
+                seq: agreement.their_seq,
+            },
+            equal_root: report
+                .equal
+                .then(|| report.root_after.parse().ok())
+                .flatten(),
+        })
+    }
+
+    fn note_error(&self, error: String) {
+        let mut state = lock(&self.state);
+        state.healthy = Some(false);
+        state.last_error = Some(error);
+    }
+}
+
+/// Where a session left the two.
+struct Settled {
+    replica: ReplicaId,
+    cursor: Cursor,
+    /// Our root, when the peer was proven to have the same.
+    equal_root: Option<NodeHash>,
+}

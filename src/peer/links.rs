@@ -1,0 +1,242 @@
+//! All peers of a replica: configured at start or at run time, one link for each peer and
+//! namespace.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::peer::address::PeerAddress;
+use crate::peer::client::http_client;
+use crate::peer::link::{Link, LinkState};
+use crate::peer::runner::{Job, Runner};
+use crate::reconcile::strategy::BloomSettings;
+use crate::replica::report::Report;
+use crate::runtime::peering::{
+    Answer, DiffEntry, DiffReport, PeerStatus, Peering, PeeringError, SyncRequest,
+};
+use crate::runtime::replica::Replica;
+use crate::runtime::writer::lock;
+use crate::types::id::Namespace;
+
+/// How often a peer looks for namespaces that it has no link for yet.
+const NEW_NAMESPACES: Duration = Duration::from_secs(1);
+
+/// How links work.
+#[derive(Debug, Clone, Copy)]
+pub struct LinkOptions {
+    /// How Bloom filters are made.
+    pub bloom: BloomSettings,
+    /// Peers that may be configured.
+    pub peers_max: usize,
+}
+
+impl Default for LinkOptions {
+    fn default() -> Self {
+        Self {
+            bloom: BloomSettings::default(),
+            peers_max: 64,
+        }
+    }
+}
+
+struct Peer {
+    address: PeerAddress,
+    stop: CancellationToken,
+    links: Arc<Mutex<BTreeMap<Namespace, Arc<Mutex<LinkState>>>>>,
+}
+
+/// The peers of a replica.
+pub struct Links {
+    runner: Arc<Runner>,
+    options: LinkOptions,
+    peers: Mutex<BTreeMap<String, Peer>>,
+}
+
+impl Links {
+    /// Starts links to `peers`, given as name and URL. They stop at `shutdown`.
+    ///
+    /// # Errors
+    /// [`PeeringError`] when a name or URL is unusable or there are too many.
+    pub fn start(
+        replica: Arc<Replica>,
+        peers: &[(String, String)],
+        options: LinkOptions,
+        shutdown: CancellationToken,
+    ) -> Result<Arc<Self>, PeeringError> {
+        let http = http_client().map_err(|error| PeeringError::Failed(error.to_string()))?;
+        let links = Self {
+            runner: Arc::new(Runner::new(replica, http, options.bloom, shutdown)),
+            options,
+            peers: Mutex::default(),
+        };
+        for (name, url) in peers {
+            links.put(name, url)?;
+        }
+        Ok(Arc::new(links))
+    }
+
+    /// A configured peer's address, or that of a URL.
+    fn resolve(&self, peer: &str) -> Result<PeerAddress, PeeringError> {
+        if let Some(peer) = lock(&self.peers).get(peer) {
+            return Ok(peer.address.clone());
+        }
+        if peer.contains("://") {
+            return PeerAddress::parse(peer);
+        }
+        Err(PeeringError::UnknownPeer(peer.chars().take(80).collect()))
+    }
+
+    fn connect(&self, address: PeerAddress) -> Peer {
+        let peer = Peer {
+            address,
+            stop: self.runner.shutdown().child_token(),
+            links: Arc::default(),
+        };
+        let (runner, links) = (Arc::clone(&self.runner), Arc::clone(&peer.links));
+        let (address, stop) = (peer.address.clone(), peer.stop.clone());
+        tokio::spawn(async move {
+            loop {
+                link_new_namespaces(&runner, &address, &links, &stop);
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = sleep(NEW_NAMESPACES) => {}
+                }
+            }
+        });
+        peer
+    }
+
+    fn status(&self, name: &str, peer: &Peer) -> PeerStatus {
+        let (penalties, banned) = self.runner.penalty(&peer.address);
+        let states: Vec<LinkState> = lock(&peer.links)
+            .values()
+            .map(|state| lock(state).clone())
+            .collect();
+        let failed = states.iter().find(|state| state.healthy == Some(false));
+        let health = match (banned, failed) {
+            (Some(_), _) => "banned",
+            (None, Some(_)) => "unreachable",
+            (None, None) if states.iter().any(|state| state.healthy.is_some()) => "healthy",
+            (None, None) => "connecting",
+        };
+        let replica = states.iter().find_map(|state| state.replica);
+        PeerStatus {
+            name: name.to_owned(),
+            url: peer.address.to_string(),
+            replica: replica.map(|id| id.to_string()),
+            health,
+            lag: states.iter().map(|state| state.lag).sum(),
+            penalties,
+            last_error: failed.and_then(|state| state.last_error.clone()),
+            last_synced: states.iter().filter_map(|s| s.last_synced.clone()).max(),
+        }
+    }
+}
+
+fn link_new_namespaces(
+    runner: &Arc<Runner>,
+    address: &PeerAddress,
+    links: &Mutex<BTreeMap<Namespace, Arc<Mutex<LinkState>>>>,
+    stop: &CancellationToken,
+) {
+    let open = runner.replica().namespaces();
+    let mut links = lock(links);
+    links.retain(|name, _| open.iter().any(|namespace| namespace.name() == name));
+    for namespace in open {
+        if links.contains_key(namespace.name()) {
+            continue;
+        }
+        let state = Arc::<Mutex<LinkState>>::default();
+        links.insert(namespace.name().clone(), Arc::clone(&state));
+        let closed = namespace.closed();
+        let link = Link::new(
+            Arc::clone(runner),
+            address.clone(),
+            namespace,
+            state,
+            stop.clone(),
+        );
+        tokio::spawn(async move {
+            tokio::select! {
+                () = link.run() => {}
+                () = closed.cancelled() => {}
+            }
+        });
+    }
+}
+
+impl Peering for Links {
+    fn list(&self) -> Vec<PeerStatus> {
+        let peers = lock(&self.peers);
+        peers
+            .iter()
+            .map(|(name, peer)| self.status(name, peer))
+            .collect()
+    }
+
+    fn put(&self, name: &str, url: &str) -> Result<bool, PeeringError> {
+        // Peer names follow the rule for namespaces: safe in URLs, logs and flags.
+        Namespace::new(name).map_err(|_| PeeringError::BadName)?;
+        let address = PeerAddress::parse(url)?;
+        let mut peers = lock(&self.peers);
+        let known = peers.get(name);
+        if known.is_some_and(|peer| peer.address == address) {
+            return Ok(false);
+        }
+        if known.is_none() && peers.len() >= self.options.peers_max {
+            return Err(PeeringError::TooManyPeers);
+        }
+        let before = peers.insert(name.to_owned(), self.connect(address));
+        if let Some(before) = &before {
+            before.stop.cancel();
+        }
+        Ok(before.is_none())
+    }
+
+    fn remove(&self, name: &str) -> Result<(), PeeringError> {
+        let removed = lock(&self.peers).remove(name);
+        let peer = removed.ok_or_else(|| PeeringError::UnknownPeer(name.to_owned()))?;
+        peer.stop.cancel();
+        Ok(())
+    }
+
+    fn sync(&self, request: SyncRequest) -> Answer<'_, Report> {
+        Box::pin(async move {
+            let address = self.resolve(&request.peer)?;
+            let job = Job {
+                pull: request.pull,
+                push: request.push,
+                strategy: request.strategy,
+            };
+            let ran = self.runner.sync(&address, &request.namespace, job).await?;
+            Ok(ran.report)
+        })
+    }
+
+    fn diff(&self, request: SyncRequest) -> Answer<'_, DiffReport> {
+        Box::pin(async move {
+            let address = self.resolve(&request.peer)?;
+            let namespace = &request.namespace;
+            let found = self.runner.diff(&address, namespace, request.strategy);
+            let (report, differing) = found.await?;
+            Ok(DiffReport {
+                equal: differing.is_empty(),
+                strategy: report.strategy,
+                bytes_sent: report.bytes_sent,
+                bytes_received: report.bytes_received,
+                differences: differing
+                    .into_iter()
+                    .map(|entry| DiffEntry {
+                        id: Some(entry.id.to_string()),
+                        key: entry.key.to_hex(),
+                        left: entry.left.map(|hash| hash.to_hex()),
+                        right: entry.right.map(|hash| hash.to_hex()),
+                    })
+                    .collect(),
+            })
+        })
+    }
+}

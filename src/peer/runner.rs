@@ -1,0 +1,254 @@
+//! Runs sessions: one at a time for each peer and namespace, on a thread that may block, with
+//! penalties for peers that misbehave.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use reqwest::Client;
+use tokio::runtime::Handle;
+use tokio::task;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::peer::address::PeerAddress;
+use crate::peer::client::{BlockingClient, PeerClient};
+use crate::peer::home::LocalHome;
+use crate::peer::penalty::Penalty;
+use crate::reconcile::strategy::{BloomSettings, StrategyName};
+use crate::replica::compare::CompareOptions;
+use crate::replica::diff::{Differing, diff};
+use crate::replica::exchange::SessionError;
+use crate::replica::report::{Outcome, Report};
+use crate::replica::session::{PeerSeen, SessionOptions, run};
+use crate::runtime::namespace::OpenNamespace;
+use crate::runtime::peering::PeeringError;
+use crate::runtime::replica::Replica;
+use crate::runtime::writer::lock;
+use crate::types::id::Namespace;
+
+/// How long a user's session waits for a running one with the same peer.
+const TURN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Addresses that are remembered; more are forgotten once nothing is held against them.
+const REMEMBERED: usize = 1024;
+
+/// What one session is to do.
+#[derive(Debug, Clone, Copy)]
+pub struct Job {
+    /// Take over what the peer has.
+    pub pull: bool,
+    /// Give the peer what we have.
+    pub push: bool,
+    /// How to find differences; `None` lets the planner choose.
+    pub strategy: Option<StrategyName>,
+}
+
+/// What a session came to.
+#[derive(Debug)]
+pub struct Ran {
+    /// Its report.
+    pub report: Report,
+    /// Who answered, when somebody did.
+    pub seen: Option<PeerSeen>,
+    /// True when the peer itself was at fault.
+    pub misbehaved: bool,
+}
+
+#[derive(Default)]
+struct Known {
+    turns: HashMap<(PeerAddress, Namespace), Arc<tokio::sync::Mutex<()>>>,
+    penalties: HashMap<PeerAddress, Penalty>,
+}
+
+/// Runs sessions for a replica.
+pub struct Runner {
+    replica: Arc<Replica>,
+    http: Client,
+    bloom: BloomSettings,
+    shutdown: CancellationToken,
+    known: Mutex<Known>,
+}
+
+impl Runner {
+    /// A runner whose sessions break off at `shutdown`.
+    pub fn new(
+        replica: Arc<Replica>,
+        http: Client,
+        bloom: BloomSettings,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self {
+            replica,
+            http,
+            bloom,
+            shutdown,
+            known: Mutex::default(),
+        }
+    }
+
+    /// The replica that the sessions work for.
+    pub fn replica(&self) -> &Arc<Replica> {
+        &self.replica
+    }
+
+    /// The token that breaks everything off.
+    pub fn shutdown(&self) -> &CancellationToken {
+        &self.shutdown
+    }
+
+    /// A client for a namespace of a peer.
+    pub fn client(&self, address: &PeerAddress, namespace: &Namespace) -> PeerClient {
+        let (http, shutdown) = (self.http.clone(), self.shutdown.clone());
+        PeerClient::new(http, address.clone(), namespace.clone(), shutdown)
+    }
+
+    /// Points held against a peer, and how long it is banned for.
+    pub fn penalty(&self, address: &PeerAddress) -> (f64, Option<Duration>) {
+        let now = Instant::now();
+        let known = lock(&self.known);
+        let penalty = known.penalties.get(address);
+        penalty.map_or((0.0, None), |penalty| {
+            (penalty.points(now), penalty.banned_for(now))
+        })
+    }
+
+    /// Runs a session to its end. A session that fails is an `Ok` report that says so.
+    ///
+    /// # Errors
+    /// [`PeeringError`] when it could not even begin.
+    pub async fn sync(
+        &self,
+        address: &PeerAddress,
+        namespace: &Namespace,
+        job: Job,
+    ) -> Result<Ran, PeeringError> {
+        let _turn = self.turn(address, namespace).await?;
+        let (open, root) = self.open(namespace)?;
+        let sessions = self.replica.sessions();
+        let mut report = sessions.begin(address.to_string(), namespace.to_string(), root);
+        let options = SessionOptions {
+            pull: job.pull,
+            push: job.push,
+            compare: self.compare_options(job.strategy),
+            limits: *self.replica.limits(),
+        };
+        let home = LocalHome::new(Arc::clone(&self.replica), open);
+        let mut transport = BlockingClient::new(self.client(address, namespace), Handle::current());
+        let session = task::spawn_blocking(move || {
+            let result = run(&mut transport, &home, &options, &mut report);
+            (report, result)
+        });
+        let (report, result) = session
+            .await
+            .map_err(|e| PeeringError::Failed(e.to_string()))?;
+        self.note(address, &report, result.as_ref().err());
+        Ok(Ran {
+            misbehaved: result.as_ref().is_err_and(SessionError::is_misbehaviour),
+            seen: result.ok(),
+            report,
+        })
+    }
+
+    /// Finds what differs from a peer.
+    ///
+    /// # Errors
+    /// [`PeeringError`] when there is no result.
+    pub async fn diff(
+        &self,
+        address: &PeerAddress,
+        namespace: &Namespace,
+        strategy: Option<StrategyName>,
+    ) -> Result<(Report, Vec<Differing>), PeeringError> {
+        let _turn = self.turn(address, namespace).await?;
+        let (open, root) = self.open(namespace)?;
+        let mut report = Report::begin(0, address.to_string(), namespace.to_string(), root);
+        let (options, limits) = (self.compare_options(strategy), *self.replica.limits());
+        let home = LocalHome::new(Arc::clone(&self.replica), open);
+        let mut transport = BlockingClient::new(self.client(address, namespace), Handle::current());
+        let session = task::spawn_blocking(move || {
+            let result = diff(&mut transport, &home, &options, &limits, &mut report);
+            (report, result)
+        });
+        let (report, result) = session
+            .await
+            .map_err(|e| PeeringError::Failed(e.to_string()))?;
+        self.penalize(address, result.as_ref().err());
+        let differing = result.map_err(|error| PeeringError::Failed(error.to_string()))?;
+        Ok((report, differing))
+    }
+
+    fn compare_options(&self, forced: Option<StrategyName>) -> CompareOptions {
+        CompareOptions {
+            forced,
+            bloom: self.bloom,
+        }
+    }
+
+    fn open(&self, namespace: &Namespace) -> Result<(Arc<OpenNamespace>, String), PeeringError> {
+        let open = self.replica.namespace(namespace);
+        let open = open.ok_or_else(|| PeeringError::UnknownNamespace(namespace.clone()))?;
+        let root = open.view().head().root.hash.to_hex();
+        Ok((open, root))
+    }
+
+    /// Waits until no other session with this peer runs in this namespace.
+    async fn turn(
+        &self,
+        address: &PeerAddress,
+        namespace: &Namespace,
+    ) -> Result<tokio::sync::OwnedMutexGuard<()>, PeeringError> {
+        if let (_, Some(banned)) = self.penalty(address) {
+            return Err(PeeringError::Banned(banned.as_secs() + 1));
+        }
+        let turn = {
+            let mut known = lock(&self.known);
+            known.forget_idle();
+            let place = (address.clone(), namespace.clone());
+            Arc::clone(known.turns.entry(place).or_default())
+        };
+        tokio::select! {
+            () = self.shutdown.cancelled() => Err(PeeringError::ShuttingDown),
+            turn = tokio::time::timeout(TURN_TIMEOUT, turn.lock_owned()) => {
+                turn.map_err(|_| PeeringError::Busy)
+            }
+        }
+    }
+
+    fn note(&self, address: &PeerAddress, report: &Report, error: Option<&SessionError>) {
+        self.penalize(address, error);
+        let (sent, received) = (report.bytes_sent, report.bytes_received);
+        let (pulled, pushed) = (report.states_pulled, report.states_pushed);
+        let strategy = &report.strategy;
+        match (&report.outcome, error) {
+            (Outcome::Failed, Some(error)) => {
+                warn!(peer = %address, %error, strategy, sent, received, "sync failed");
+            }
+            _ if pulled + pushed > 0 => {
+                info!(peer = %address, strategy, pulled, pushed, sent, received, "synced");
+            }
+            _ => {}
+        }
+    }
+
+    fn penalize(&self, address: &PeerAddress, error: Option<&SessionError>) {
+        if error.is_some_and(SessionError::is_misbehaviour) {
+            let now = Instant::now();
+            let mut known = lock(&self.known);
+            let penalty = known.penalties.entry(address.clone());
+            penalty.or_insert_with(|| Penalty::new(now)).add(now);
+        }
+    }
+}
+
+impl Known {
+    fn forget_idle(&mut self) {
+        if self.turns.len() > REMEMBERED {
+            self.turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        }
+        if self.penalties.len() > REMEMBERED {
+            let now = Instant::now();
+            self.penalties
+                .retain(|_, penalty| penalty.points(now) > 1.0);
+        }
+    }
+}

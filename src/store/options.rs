@@ -1,0 +1,22 @@
+//! How a namespace keeps its data.
+
+/// How a namespace keeps its data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// Memory for pages of the file, in bytes.
+    pub cache_bytes: usize,
+    /// Contents up to this many bytes, packed, live in their record's row.
+    pub inline_bytes: usize,
+    /// Superseding changes a state remembers; older ones are forgotten.
+    pub history_versions: usize,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 96 << 20,
+            inline_bytes: 2048,
+            history_versions: 8,
+        }
+    }
+}
