@@ -5,6 +5,7 @@
 pub mod bloom;
 pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod delta;
 pub mod http;
 pub mod merkle;
@@ -12,6 +13,7 @@ pub mod peer;
 pub mod reconcile;
 pub mod replica;
 pub mod runtime;
+pub mod server;
 pub mod store;
 pub mod types;
 pub mod wire;

@@ -3,6 +3,7 @@
 //! What a command does lives in the layers below; here is only how it is asked for and shown.
 
 mod client;
+mod config;
 mod diff;
 mod error;
 mod export;
@@ -13,6 +14,8 @@ mod options;
 mod output;
 mod progress;
 mod proof;
+mod serve;
+mod settings;
 mod states;
 mod sync;
 mod text;
@@ -45,6 +48,8 @@ struct Cli {
 /// Everything `samestate` can do.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(serve::ServeArgs),
+    Config(config::ConfigArgs),
     Verify(verify::VerifyArgs),
     #[command(flatten)]
     Client(ClientCommand),
@@ -81,6 +86,8 @@ pub fn run() -> ExitCode {
         }
     };
     let result = match cli.command {
+        Command::Serve(args) => Ok(serve::run(&args)),
+        Command::Config(args) => Ok(config::run(&args, cli.options.json)),
         Command::Verify(args) => verify::verify(&args, &cli.options),
         Command::Client(command) => on_client_runtime(command.run(&cli.options)),
     };

@@ -63,7 +63,7 @@ pub fn verify(args: &VerifyArgs, options: &Options) -> Result<ExitCode, CliError
             .push(NamespaceVerified { namespace, report });
     }
     if options.json {
-        print(&(json(&verified) + "\n"))?;
+        print(&json(&verified))?;
     }
     Ok(if verified.ok {
         ExitCode::SUCCESS

@@ -118,7 +118,7 @@ fn write(line: &[u8], state_bytes: u64) -> Result<Write, Problem> {
     match line {
         Line::Delete { id, if_match } => Ok(Write {
             id: GameId::new(&id)?,
-            precondition: precondition(if_match, None)?,
+            precondition: precondition(if_match.as_deref(), None)?,
             change: Change::Delete,
         }),
         Line::Put {
@@ -144,7 +144,7 @@ fn write(line: &[u8], state_bytes: u64) -> Result<Write, Problem> {
             };
             Ok(Write {
                 id: GameId::new(&id)?,
-                precondition: precondition(if_match, if_none_match)?,
+                precondition: precondition(if_match.as_deref(), if_none_match.as_deref())?,
                 change: Change::Put(content),
             })
         }
@@ -152,13 +152,13 @@ fn write(line: &[u8], state_bytes: u64) -> Result<Write, Problem> {
 }
 
 fn precondition(
-    if_match: Option<String>,
-    if_none_match: Option<String>,
+    if_match: Option<&str>,
+    if_none_match: Option<&str>,
 ) -> Result<Precondition, Problem> {
-    match (if_match, if_none_match.as_deref()) {
+    match (if_match, if_none_match) {
         (None, None) => Ok(Precondition::None),
         (None, Some("*")) => Ok(Precondition::Absent),
-        (Some(tags), None) => conditions::of_if_match(&tags),
+        (Some(tags), None) => conditions::of_if_match(tags),
         _ => Err(bad_batch(
             "if_none_match takes * only, and not together with if_match",
         )),

@@ -4,7 +4,6 @@ use thiserror::Error;
 
 use crate::merkle::node::Summary;
 use crate::merkle::prefix::Prefix;
-use crate::types::hash::StateKey;
 use crate::types::leaf::Leaf;
 
 /// The storage under a view failed.
@@ -20,12 +19,6 @@ pub trait SetView {
     /// [`ViewError`] when the storage fails; so for every other method.
     fn root(&self) -> Result<Summary, ViewError>;
 
-    /// Everything below a prefix.
-    ///
-    /// # Errors
-    /// See [`SetView::root`].
-    fn subtree(&self, at: Prefix) -> Result<Summary, ViewError>;
-
     /// The `2^levels` subtrees that are `levels` (at most 8) bits below a prefix, left to right.
     ///
     /// # Errors
@@ -37,18 +30,6 @@ pub trait SetView {
     /// # Errors
     /// See [`SetView::root`].
     fn leaves(&self, within: Prefix, limit: usize) -> Result<Vec<Leaf>, ViewError>;
-
-    /// The first leaves behind a key, or of all, at most `limit`, sorted by key.
-    ///
-    /// # Errors
-    /// See [`SetView::root`].
-    fn leaves_after(&self, after: Option<StateKey>, limit: usize) -> Result<Vec<Leaf>, ViewError>;
-
-    /// One leaf.
-    ///
-    /// # Errors
-    /// See [`SetView::root`].
-    fn leaf(&self, key: &StateKey) -> Result<Option<Leaf>, ViewError>;
 
     /// The first changes behind a feed position, at most `limit`, in the feed's order: each state
     /// once, with the position of its last change and its leaf as it is now.

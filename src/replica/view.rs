@@ -206,25 +206,12 @@ impl SetView for View {
         Ok(self.head.root)
     }
 
-    fn subtree(&self, at: Prefix) -> Result<Summary, ViewError> {
-        self.tree().subtree(at).map_err(failed)
-    }
-
     fn children(&self, at: Prefix, levels: u8) -> Result<Vec<Summary>, ViewError> {
         self.tree().children(at, levels).map_err(failed)
     }
 
     fn leaves(&self, within: Prefix, limit: usize) -> Result<Vec<Leaf>, ViewError> {
         self.snapshot.leaves_below(within, limit).map_err(failed)
-    }
-
-    fn leaves_after(&self, after: Option<StateKey>, limit: usize) -> Result<Vec<Leaf>, ViewError> {
-        self.snapshot.leaves_after(after, limit).map_err(failed)
-    }
-
-    fn leaf(&self, key: &StateKey) -> Result<Option<Leaf>, ViewError> {
-        let found = self.snapshot.leaf(key).map_err(failed)?;
-        Ok(found.map(|(leaf, _)| leaf))
     }
 
     fn changes_after(&self, seq: u64, limit: usize) -> Result<Vec<(u64, Leaf)>, ViewError> {

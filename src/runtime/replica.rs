@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use thiserror::Error;
 use tokio::sync::Semaphore;
@@ -12,6 +12,7 @@ use crate::clock::{SystemClock, WallClock};
 use crate::replica::engine::Engine;
 use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::session_log::SessionLog;
+use crate::runtime::writer::lock;
 use crate::store::directory::{DataDirectory, fresh_epoch};
 use crate::store::error::StoreError;
 use crate::store::options::StoreOptions;
@@ -68,6 +69,9 @@ pub struct Replica {
     options: ReplicaOptions,
     wall: Arc<dyn WallClock>,
     namespaces: RwLock<BTreeMap<Namespace, Arc<OpenNamespace>>>,
+    /// Held while a namespace is created or dropped, so that nobody opens a file that another one
+    /// is about to remove.
+    membership: Mutex<()>,
     readers: Arc<Semaphore>,
     sessions: SessionLog,
 }
@@ -83,6 +87,7 @@ impl Replica {
             options,
             wall: Arc::new(SystemClock),
             namespaces: RwLock::default(),
+            membership: Mutex::default(),
             readers: Arc::new(Semaphore::new(READERS)),
             sessions: SessionLog::default(),
         };
@@ -155,6 +160,7 @@ impl Replica {
     /// # Errors
     /// [`NamespaceError`] when there are too many or the file cannot be made.
     pub fn create_namespace(&self, name: &Namespace) -> Result<bool, NamespaceError> {
+        let _changing = lock(&self.membership);
         if self.namespace(name).is_some() {
             return Ok(false);
         }
@@ -174,6 +180,7 @@ impl Replica {
         if *name == Namespace::default_namespace() {
             return Err(NamespaceError::Default);
         }
+        let _changing = lock(&self.membership);
         let removed = self.write_map().remove(name);
         let open = removed.ok_or_else(|| NamespaceError::Unknown(name.clone()))?;
         open.stop();

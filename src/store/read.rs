@@ -112,28 +112,6 @@ impl Snapshot {
         .collect()
     }
 
-    /// Leaves behind `after` in key order, at most `limit`.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the engine fails or a row is damaged.
-    pub fn leaves_after(
-        &self,
-        after: Option<StateKey>,
-        limit: usize,
-    ) -> Result<Vec<Leaf>, StoreError> {
-        let from = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.0));
-        let from = from.as_ref();
-        let rows = self
-            .records
-            .range::<&[u8; 32]>((from, Bound::Unbounded))?
-            .take(limit);
-        rows.map(|entry| {
-            let (key, row) = entry?;
-            leaf_of_row(StateKey(*key.value()), row.value())
-        })
-        .collect()
-    }
-
     /// Keys of ids that start with `prefix`, behind `after`, in order of id, at most `limit`.
     ///
     /// # Errors

@@ -1,4 +1,8 @@
 //! One binary for all integration tests: a second one would link the whole crate again.
 
 #[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod sessions;
+#[cfg(test)]
 mod tidy;

@@ -121,10 +121,6 @@ impl SetView for Set {
         Ok(self.summary(Prefix::ROOT))
     }
 
-    fn subtree(&self, at: Prefix) -> Result<Summary, ViewError> {
-        Ok(self.summary(at))
-    }
-
     fn children(&self, at: Prefix, levels: u8) -> Result<Vec<Summary>, ViewError> {
         assert!(levels <= 8, "{levels} levels were asked for");
         let child = |slot| self.summary(at.child(slot, levels).unwrap());
@@ -133,16 +129,6 @@ impl SetView for Set {
 
     fn leaves(&self, within: Prefix, limit: usize) -> Result<Vec<Leaf>, ViewError> {
         Ok(self.below(within).iter().take(limit).copied().collect())
-    }
-
-    fn leaves_after(&self, after: Option<StateKey>, limit: usize) -> Result<Vec<Leaf>, ViewError> {
-        let start = self.leaves.partition_point(|leaf| Some(leaf.key) <= after);
-        Ok(self.leaves[start..].iter().take(limit).copied().collect())
-    }
-
-    fn leaf(&self, key: &StateKey) -> Result<Option<Leaf>, ViewError> {
-        let found = self.leaves.binary_search_by_key(key, |leaf| leaf.key);
-        Ok(found.ok().map(|at| self.leaves[at]))
     }
 
     fn changes_after(&self, seq: u64, limit: usize) -> Result<Vec<(u64, Leaf)>, ViewError> {

@@ -1,0 +1,116 @@
+//! `serve`: runs a replica until it is told to stop.
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Args;
+use thiserror::Error;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::output::{note, print};
+use crate::cli::settings::SettingArgs;
+use crate::config::error::ConfigError;
+use crate::config::layers::{environment, load};
+use crate::config::settings::{LogFormat, LogSettings, Settings};
+use crate::server::{self, Ready, ServeError};
+
+/// Run a replica
+///
+/// Prints one line when it takes requests. On SIGTERM or Ctrl-C it finishes the requests in flight,
+/// commits what is queued and exits; a second signal exits at once, which loses nothing that was
+/// answered. Settings come from flags, then SAMESTATE_* variables, then --config, then defaults.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  samestate serve --data /var/lib/samestate
+  samestate serve --data d --listen [::]:7400 --peer eu-2=http://10.0.0.2:7400")]
+pub struct ServeArgs {
+    #[command(flatten)]
+    settings: SettingArgs,
+}
+
+/// Why a server did not run.
+#[derive(Debug, Error)]
+enum RunError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error("cannot start: {0}")]
+    Start(#[from] io::Error),
+    #[error("stopped at once by a second signal; nothing that was answered is lost")]
+    Abandoned,
+}
+
+/// Runs a replica until it is told to stop.
+pub fn run(args: &ServeArgs) -> ExitCode {
+    match serve(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            note(&format!("error: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(args: &ServeArgs) -> Result<(), RunError> {
+    let settings = load(&args.settings.0, environment)?.settings;
+    start_log(&settings.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(until_told(settings));
+    if matches!(result, Err(RunError::Abandoned)) {
+        runtime.shutdown_background();
+    }
+    result
+}
+
+async fn until_told(settings: Settings) -> Result<(), RunError> {
+    if settings.data.is_none() {
+        return Err(ServeError::NoData.into());
+    }
+    let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
+    let signals = (signal(terminate)?, signal(interrupt)?);
+    let (shutdown, abandon) = (CancellationToken::new(), CancellationToken::new());
+    tokio::spawn(follow_signals(signals, [shutdown.clone(), abandon.clone()]));
+    let listener = server::bind(&settings).await?;
+    tokio::select! {
+        served = server::run(listener, settings, shutdown, announce) => Ok(served?),
+        () = abandon.cancelled() => Err(RunError::Abandoned),
+    }
+}
+
+/// The first signal asks to stop, the second one does not ask.
+async fn follow_signals(
+    (mut terminate, mut interrupt): (Signal, Signal),
+    told: [CancellationToken; 2],
+) {
+    for token in told {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        token.cancel();
+    }
+}
+
+fn announce(ready: &Ready) {
+    if let Err(error) = print(&ready.to_string()) {
+        // Whoever waits for the line will not get it, but the replica serves.
+        note(&format!("warning: {error}"));
+    }
+}
+
+/// Logs go to standard error, data to standard output.
+fn start_log(log: &LogSettings) {
+    let lines = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_env_filter(EnvFilter::new(&log.level));
+    match log.format {
+        LogFormat::Text => lines.init(),
+        LogFormat::Json => lines.json().init(),
+    }
+}

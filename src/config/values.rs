@@ -1,0 +1,77 @@
+//! How the texts of settings become values.
+
+use std::ops::RangeInclusive;
+
+/// A whole number within bounds.
+pub fn number(text: &str, allowed: RangeInclusive<u64>) -> Option<u64> {
+    let number = text.trim().parse().ok()?;
+    allowed.contains(&number).then_some(number)
+}
+
+/// A number of bytes within bounds: `65536`, `64KiB`, `64 MiB`, `1GiB`.
+pub fn bytes(text: &str, allowed: RangeInclusive<u64>) -> Option<u64> {
+    let text = text.trim();
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
+    let unit = units
+        .iter()
+        .find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, shift)));
+    let (count, shift) = unit.unwrap_or((text, &0));
+    let count: u64 = count.trim_end().parse().ok()?;
+    let bytes = count.checked_mul(1 << shift)?;
+    allowed.contains(&bytes).then_some(bytes)
+}
+
+/// `HOST:PORT`, whose host may be a name.
+pub fn address(text: &str) -> Option<String> {
+    let (host, port) = text.rsplit_once(':')?;
+    port.parse::<u16>().ok()?;
+    let is_bare_ipv6 = host.contains(':') && !host.starts_with('[');
+    (!host.is_empty() && !is_bare_ipv6).then(|| text.to_owned())
+}
+
+/// `NAME=URL`.
+pub fn peer(text: &str) -> Option<(String, String)> {
+    let (name, url) = text.split_once('=')?;
+    let is_usable = !name.is_empty() && url.starts_with("http://");
+    is_usable.then(|| (name.to_owned(), url.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_binary_units() {
+        for (text, value) in [
+            ("0", 0),
+            (" 17 ", 17),
+            ("64KiB", 65_536),
+            ("2 MiB", 2 << 20),
+            ("1GiB", 1 << 30),
+        ] {
+            assert_eq!(bytes(text, 0..=u64::MAX), Some(value), "{text}");
+        }
+        for bad in ["", "KiB", "1kb", "1.5MiB", "-1", "99999999999GiB"] {
+            assert_eq!(bytes(bad, 0..=u64::MAX), None, "{bad}");
+        }
+        assert_eq!(bytes("2KiB", 0..=2047), None);
+    }
+
+    #[test]
+    fn addresses_have_a_host_and_a_port() {
+        for good in ["127.0.0.1:0", "[::1]:7400", "localhost:80"] {
+            assert!(address(good).is_some(), "{good}");
+        }
+        for bad in [
+            "",
+            "7400",
+            ":7400",
+            "localhost",
+            "localhost:http",
+            "::1:7400",
+            "h:65536",
+        ] {
+            assert!(address(bad).is_none(), "{bad}");
+        }
+    }
+}

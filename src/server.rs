@@ -1,0 +1,162 @@
+//! The composition root: an open replica, its links to peers and the HTTP face on one listener.
+
+use std::fmt;
+use std::future::IntoFuture;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::serve::ListenerExt;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::task;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::settings::Settings;
+use crate::http::app::App;
+use crate::http::routes::router;
+use crate::peer::links::Links;
+use crate::runtime::peering::PeeringError;
+use crate::runtime::replica::Replica;
+use crate::store::error::StoreError;
+use crate::types::id::ReplicaId;
+
+/// Why a server did not start, or ended before it was told to.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// Nobody said where the data is.
+    #[error("no data directory: give --data DIR, SAMESTATE_DATA, or data in the settings file")]
+    NoData,
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; choose another --listen address")]
+    Listen {
+        /// As set.
+        address: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The data directory cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The configured peers cannot be used.
+    #[error("cannot use the configured peers: {0}")]
+    Peers(#[from] PeeringError),
+    /// The listener failed.
+    #[error("the listener failed: {0}")]
+    Listener(#[source] io::Error),
+    /// A thread that opens or closes the store failed; the log says more.
+    #[error("the store could not be opened or closed: a thread of it failed")]
+    Thread,
+}
+
+/// A server that takes requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Which replica it is.
+    pub replica: ReplicaId,
+    /// How many namespaces it holds.
+    pub namespaces: usize,
+    /// How many states they hold.
+    pub states: u64,
+}
+
+impl fmt::Display for Ready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "listening on http://{} replica={} namespaces={} states={}",
+            self.address, self.replica, self.namespaces, self.states
+        )
+    }
+}
+
+/// Takes the configured address.
+///
+/// # Errors
+/// [`ServeError::Listen`], for example when another process has it.
+pub async fn bind(settings: &Settings) -> Result<TcpListener, ServeError> {
+    let bound = TcpListener::bind(&settings.listen).await;
+    bound.map_err(|source| ServeError::Listen {
+        address: settings.listen.clone(),
+        source,
+    })
+}
+
+/// Serves a replica until `shutdown`, then finishes the requests in flight, commits what is
+/// queued and closes the store. Calls `ready` once, when requests are about to be taken.
+///
+/// # Errors
+/// [`ServeError`] when it cannot start, or the listener fails.
+pub async fn run(
+    listener: TcpListener,
+    settings: Settings,
+    shutdown: CancellationToken,
+    ready: impl FnOnce(&Ready),
+) -> Result<(), ServeError> {
+    let root = settings.data.clone().ok_or(ServeError::NoData)?;
+    let options = settings.replica;
+    let open = task::spawn_blocking(move || Replica::open(&root, options)).await;
+    let replica = Arc::new(open.map_err(|_| ServeError::Thread)??);
+    // Cancelled by `shutdown`, and also when serving fails.
+    let stop = shutdown.child_token();
+    let served = serve(listener, Arc::clone(&replica), &settings, &stop, ready).await;
+    stop.cancel();
+    let closed = task::spawn_blocking(move || replica.stop()).await;
+    info!("stopped");
+    served.and(closed.map_err(|_| ServeError::Thread))
+}
+
+async fn serve(
+    listener: TcpListener,
+    replica: Arc<Replica>,
+    settings: &Settings,
+    stop: &CancellationToken,
+    ready: impl FnOnce(&Ready),
+) -> Result<(), ServeError> {
+    let address = listener.local_addr().map_err(ServeError::Listener)?;
+    let links = Links::start(
+        Arc::clone(&replica),
+        &settings.peers,
+        settings.links,
+        stop.clone(),
+    )?;
+    let app = App::new(Arc::clone(&replica), links, settings.http, stop.clone());
+    // Answers are short, and clients wait for them: they must not wait for company.
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            warn!(%error, "cannot turn off Nagle's algorithm for a connection");
+        }
+    });
+    let server = axum::serve(listener, router(app));
+    let server = server.with_graceful_shutdown(stop.clone().cancelled_owned());
+    ready(&ready_line(address, &replica));
+    let out_of_patience = async {
+        stop.cancelled().await;
+        info!("stopping; requests in flight are finished");
+        sleep(settings.shutdown_grace).await;
+    };
+    tokio::select! {
+        served = server.into_future() => served.map_err(ServeError::Listener),
+        () = out_of_patience => {
+            warn!("requests still in flight are given up");
+            Ok(())
+        }
+    }
+}
+
+fn ready_line(address: SocketAddr, replica: &Replica) -> Ready {
+    let namespaces = replica.namespaces();
+    let states = namespaces
+        .iter()
+        .map(|namespace| namespace.view().head().live);
+    Ready {
+        address,
+        replica: replica.id(),
+        states: states.sum(),
+        namespaces: namespaces.len(),
+    }
+}

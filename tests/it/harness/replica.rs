@@ -1,0 +1,251 @@
+//! Replicas within this process, with the real writer thread and responder but without sockets.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use samestate::peer::home::LocalHome;
+use samestate::reconcile::strategy::{BloomSettings, StrategyName};
+use samestate::replica::check::check;
+use samestate::replica::command::{Change, Command, Content, Precondition, Receipt, Write};
+use samestate::replica::compare::CompareOptions;
+use samestate::replica::exchange::SessionError;
+use samestate::replica::report::Report;
+use samestate::replica::session::{SessionOptions, run};
+use samestate::replica::transport::{Home, Transport, TransportError};
+use samestate::replica::view::View;
+use samestate::runtime::namespace::OpenNamespace;
+use samestate::runtime::replica::{Replica, ReplicaOptions};
+use samestate::runtime::sync_service::answer;
+use samestate::runtime::writer::SubmitError;
+use samestate::types::hash::ContentHash;
+use samestate::types::id::{GameId, Namespace, ReplicaId};
+use samestate::types::limits::Limits;
+use samestate::wire::messages::Endpoint;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+/// Where async code of tests runs.
+pub fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(2).enable_all().build().unwrap()
+    })
+}
+
+pub fn id(text: &str) -> GameId {
+    GameId::new(text).unwrap()
+}
+
+/// A command part that puts `bytes`.
+pub fn put(name: &str, bytes: &[u8]) -> Write {
+    let bytes = Bytes::copy_from_slice(bytes);
+    Write {
+        id: id(name),
+        precondition: Precondition::None,
+        change: Change::Put(Content {
+            hash: ContentHash::of(&bytes),
+            bytes,
+            content_type: None,
+        }),
+    }
+}
+
+/// A command part that deletes.
+pub fn delete(name: &str) -> Write {
+    Write {
+        id: id(name),
+        precondition: Precondition::None,
+        change: Change::Delete,
+    }
+}
+
+/// What a session between two replicas of a test is to do.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    pub pull: bool,
+    pub push: bool,
+    pub strategy: Option<StrategyName>,
+}
+
+impl Plan {
+    pub const PULL: Self = Self {
+        pull: true,
+        push: false,
+        strategy: None,
+    };
+
+    pub const BOTH: Self = Self {
+        pull: true,
+        push: true,
+        strategy: None,
+    };
+
+    pub fn with(self, strategy: StrategyName) -> Self {
+        Self {
+            strategy: Some(strategy),
+            ..self
+        }
+    }
+
+    pub fn options(self) -> SessionOptions {
+        SessionOptions {
+            pull: self.pull,
+            push: self.push,
+            compare: CompareOptions {
+                forced: self.strategy,
+                bloom: BloomSettings::default(),
+            },
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// A replica in a directory of its own.
+pub struct Node {
+    pub replica: Arc<Replica>,
+    // Behind the replica, which closes its files when it is dropped.
+    _dir: TempDir,
+}
+
+impl Node {
+    /// A new replica with this id.
+    pub fn new(replica: u64) -> Self {
+        Self::with_options(replica, ReplicaOptions::default())
+    }
+
+    pub fn with_options(replica: u64, options: ReplicaOptions) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        name_replica(dir.path(), ReplicaId(replica));
+        let replica = Replica::open(dir.path(), options).unwrap();
+        Self {
+            replica: Arc::new(replica),
+            _dir: dir,
+        }
+    }
+
+    pub fn namespace(&self) -> Arc<OpenNamespace> {
+        let name = Namespace::default_namespace();
+        self.replica.namespace(&name).unwrap()
+    }
+
+    pub fn home(&self) -> LocalHome {
+        LocalHome::new(Arc::clone(&self.replica), self.namespace())
+    }
+
+    pub fn view(&self) -> Arc<View> {
+        self.namespace().view()
+    }
+
+    pub fn root(&self) -> String {
+        self.view().head().root.hash.to_hex()
+    }
+
+    /// Carries writes out as one command.
+    pub fn write(&self, writes: Vec<Write>) -> Result<Vec<Receipt>, SubmitError> {
+        let namespace = self.namespace();
+        let queued = namespace.queue_blocking(Command::Write(writes))?;
+        queued.wait().map(|committed| committed.receipts)
+    }
+
+    pub fn put(&self, name: &str, bytes: &[u8]) {
+        self.write(vec![put(name, bytes)]).unwrap();
+    }
+
+    /// A session that this replica starts.
+    pub fn try_sync(&self, peer: &Self, plan: Plan) -> (Report, Result<(), SessionError>) {
+        self.sync_over(&mut Direct::to(peer), &self.home(), plan)
+    }
+
+    /// A session that must succeed.
+    pub fn sync(&self, peer: &Self, plan: Plan) -> Report {
+        let (report, result) = self.try_sync(peer, plan);
+        result.unwrap_or_else(|error| panic!("{plan:?}: {error}: {report:?}"));
+        report
+    }
+
+    /// A session over a transport and for a home of the test's making.
+    pub fn sync_over(
+        &self,
+        transport: &mut dyn Transport,
+        home: &dyn Home,
+        plan: Plan,
+    ) -> (Report, Result<(), SessionError>) {
+        let mut report = Report::begin(1, "peer".into(), "default".into(), self.root());
+        let result = run(transport, home, &plan.options(), &mut report);
+        (report, result.map(|_| ()))
+    }
+
+    /// The bytes of all current versions of every state, sorted; `None` for a deletion.
+    pub fn contents(&self) -> BTreeMap<String, Vec<Option<Vec<u8>>>> {
+        let view = self.view();
+        let mut contents = BTreeMap::new();
+        let visited = view.snapshot().visit_records(&mut |_, row| {
+            let row = row.unwrap();
+            let versions = row.placed();
+            let mut bytes: Vec<_> = versions
+                .map(|(version, place)| view.snapshot().content(version, place).unwrap())
+                .collect();
+            bytes.sort();
+            contents.insert(row.record.id.to_string(), bytes);
+        });
+        visited.unwrap();
+        contents
+    }
+
+    /// Reads everything and fails on any fault.
+    pub fn check(&self) {
+        let report = check(self.view().snapshot(), &mut |_| {}).unwrap();
+        assert_eq!(report.faults, [], "replica {}", self.replica.id());
+        assert_eq!(report.root, self.root());
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.replica.stop();
+    }
+}
+
+/// Gives a data directory its replica id before it is opened for the first time.
+pub fn name_replica(dir: &Path, replica: ReplicaId) {
+    std::fs::write(dir.join("replica"), format!("{replica}\n")).unwrap();
+}
+
+/// Hands messages straight to the responder of another replica.
+pub struct Direct {
+    replica: Arc<Replica>,
+    namespace: Arc<OpenNamespace>,
+}
+
+impl Direct {
+    pub fn to(peer: &Node) -> Self {
+        Self {
+            replica: Arc::clone(&peer.replica),
+            namespace: peer.namespace(),
+        }
+    }
+}
+
+impl Transport for Direct {
+    fn call(
+        &mut self,
+        endpoint: Endpoint,
+        request: Vec<u8>,
+        limit: usize,
+    ) -> Result<Vec<u8>, TransportError> {
+        let body = Bytes::from(request);
+        let answered = answer(&self.replica, &self.namespace, endpoint.name(), body);
+        let reply = runtime().block_on(answered);
+        let reply = reply.map_err(|error| TransportError::Refused {
+            code: format!("{error:?}").chars().take(200).collect(),
+            detail: error.to_string(),
+        })?;
+        if reply.len() > limit {
+            return Err(TransportError::TooLong(limit));
+        }
+        Ok(reply)
+    }
+}
