@@ -5,6 +5,7 @@ use std::future::IntoFuture;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::serve::ListenerExt;
 use thiserror::Error;
@@ -22,6 +23,8 @@ use crate::runtime::peering::PeeringError;
 use crate::runtime::replica::Replica;
 use crate::store::error::StoreError;
 use crate::types::id::ReplicaId;
+
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// Why a server did not start, or ended before it was told to.
 #[derive(Debug, Error)]
@@ -124,6 +127,7 @@ async fn serve(
         settings.links,
         stop.clone(),
     )?;
+    tokio::spawn(sweep(Arc::clone(&replica), stop.clone()));
     let app = App::new(Arc::clone(&replica), links, settings.http, stop.clone());
     // Answers are short, and clients wait for them: they must not wait for company.
     let listener = listener.tap_io(|stream| {
@@ -145,6 +149,13 @@ async fn serve(
             warn!("requests still in flight are given up");
             Ok(())
         }
+    }
+}
+
+/// Sessions whose initiator is gone hold old pages until they are given up.
+async fn sweep(replica: Arc<Replica>, stop: CancellationToken) {
+    while stop.run_until_cancelled(sleep(SWEEP_EVERY)).await.is_some() {
+        replica.sweep();
     }
 }
 

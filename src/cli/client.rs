@@ -184,6 +184,12 @@ impl Client {
         self.http.request(method, url)
     }
 
+    /// A request about the replica as a whole: `resource` is a path below `/v1/`.
+    pub fn server_request(&self, method: Method, resource: &str) -> RequestBuilder {
+        let url = self.server.at(&format!("/v1/{resource}"));
+        self.http.request(method, url)
+    }
+
     /// A request about one state: `resource` is `states`, `history` or `proofs`.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! `serve`: runs a replica until it is told to stop.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -108,6 +108,7 @@ fn announce(ready: &Ready) {
 fn start_log(log: &LogSettings) {
     let lines = tracing_subscriber::fmt()
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .with_env_filter(EnvFilter::new(&log.level));
     match log.format {
         LogFormat::Text => lines.init(),

@@ -4,6 +4,7 @@
 pub mod error;
 pub mod file;
 pub mod layers;
+pub mod process;
 pub mod settings;
 pub mod table;
 pub mod values;

@@ -240,6 +240,9 @@ impl From<Refusal> for Problem {
             .with("etag", current),
             Refusal::NotFound { id } => Self::not_found(detail).with("id", id.as_str()),
             Refusal::MissingBody { .. } => Self::new(StatusCode::CONFLICT, "missing_body", detail),
+            Refusal::Damaged { .. } => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "damaged", detail)
+            }
             Refusal::TooManyVersions { .. } => {
                 Self::new(StatusCode::CONFLICT, "too_many_versions", detail)
             }

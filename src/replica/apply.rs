@@ -72,7 +72,7 @@ fn put_records(
         let row = put_record(tables, mutation, previous.as_ref())?;
         let was_live = previous.is_some_and(|previous| !previous.record.is_deleted());
         let is_live = !row.record.is_deleted();
-        head.live = head.live + u64::from(is_live) - u64::from(was_live);
+        head.live = (head.live + u64::from(is_live)).saturating_sub(u64::from(was_live));
         head.seq = head.seq.max(mutation.seq);
         leaves.insert(mutation.key, row.leaf);
     }

@@ -124,6 +124,12 @@ pub enum Refusal {
         /// The version's content.
         hash: ContentHash,
     },
+    /// The state's own record cannot be read, so nothing can be decided about it.
+    #[error("{what}")]
+    Damaged {
+        /// What was found.
+        what: String,
+    },
     /// Merging would give a state more current versions than allowed.
     #[error("{id:?} has too many conflicting versions; resolve them with a PUT first")]
     TooManyVersions {

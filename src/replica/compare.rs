@@ -160,11 +160,13 @@ fn attempt(
         }
     };
     let records = fetch_records(exchange, session, &difference.differing)?;
-    if proves(view, peer, &difference, &records)? {
-        Ok(Attempt::Proven(records, difference.absent))
-    } else {
-        Ok(Attempt::Failed(MISMATCH))
+    let changes = changes(view, &difference, &records)?;
+    if !proves(view, peer, &changes)? {
+        return Ok(Attempt::Failed(MISMATCH));
     }
+    let removed = changes.iter().filter(|change| change.leaf.is_none());
+    let absent = removed.map(|change| change.key).collect();
+    Ok(Attempt::Proven(records, absent))
 }
 
 fn phase_of(name: StrategyName) -> &'static str {
@@ -214,14 +216,13 @@ fn fetch_records(
     }
 }
 
-/// True when our tree, with the peer's records in place of ours, has the announced root. Then the
-/// differences are complete, and every record is one that the root speaks of.
-fn proves(
+/// What turns our tree into the peer's: its records in place of ours. Of ours, those below a
+/// differing prefix that it does not name are absent there, as are those found to be so.
+fn changes(
     view: &View,
-    peer: &OpenReply,
     difference: &Difference,
     records: &[StateRecord],
-) -> Result<bool, SessionError> {
+) -> Result<Vec<LeafChange>, SessionError> {
     let mut changes: BTreeMap<StateKey, Option<Leaf>> = BTreeMap::new();
     changes.extend(difference.absent.iter().map(|key| (*key, None)));
     for bits in &difference.differing {
@@ -234,10 +235,15 @@ fn proves(
         let leaf = record.leaf();
         changes.insert(leaf.key, Some(leaf));
     }
-    let changes: Vec<LeafChange> = changes
-        .into_iter()
+    let changes = changes.into_iter();
+    Ok(changes
         .map(|(key, leaf)| LeafChange { key, leaf })
-        .collect();
-    let root = root_with(view.top(), view.snapshot(), &changes).map_err(StoreError::from)?;
+        .collect())
+}
+
+/// True when our tree with the changes has the announced root. Then the differences are complete,
+/// and every record is one that the root speaks of.
+fn proves(view: &View, peer: &OpenReply, changes: &[LeafChange]) -> Result<bool, SessionError> {
+    let root = root_with(view.top(), view.snapshot(), changes).map_err(StoreError::from)?;
     Ok(root == peer.root && root.hash.matches(&peer.root.hash))
 }

@@ -107,7 +107,12 @@ impl Engine {
         let mut decider = Decider::new(&*view, &mut self.clock, replica, now, seq);
         let mut outcomes = Vec::with_capacity(commands.len());
         for command in commands {
-            outcomes.push(decider.decide(command)?.map(|decision| {
+            let decided = match decider.decide(command) {
+                // One damaged record must not fail the writes that share its batch.
+                Err(StoreError::Damaged(what)) => Err(Refusal::Damaged { what }),
+                decided => decided?,
+            };
+            outcomes.push(decided.map(|decision| {
                 batch.mutations.extend(decision.mutations);
                 decision.receipts
             }));

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::merkle::prefix::leading_bits;
 use crate::replica::command::Incoming;
 use crate::replica::exchange::{Exchange, SessionError};
 use crate::replica::transfer::{Decoder, News, TransferError, Wanted, decode_bodies, news};
 use crate::replica::transport::{Home, Merging};
 use crate::replica::view::View;
 use crate::types::hash::{LeafDigest, StateKey};
+use crate::types::leaf::Leaf;
 use crate::types::record::StateRecord;
 use crate::wire::messages::{BodiesRequest, BodyHeads, Endpoint, Want};
 
@@ -25,8 +27,9 @@ pub struct Puller<'s> {
     decoder: Decoder,
     last: Option<Wanted>,
     merging: Option<Merging>,
-    /// Their leaf of every record that was taken over unchanged.
-    pub agreed: HashMap<StateKey, LeafDigest>,
+    /// States that both will hold in the same form: 64 bits each of key and digest, so that a copy
+    /// of millions takes tens of megabytes. A collision costs the next session a tree descent.
+    agreed: HashMap<u64, u64>,
     /// States of which we hold something that the peer does not.
     pub ahead: Vec<StateKey>,
 }
@@ -91,13 +94,20 @@ impl<'s> Puller<'s> {
         self.session
     }
 
+    /// True when this form of a state is one that the peer holds too.
+    pub fn agrees(&self, leaf: &Leaf) -> bool {
+        let taken = self.agreed.get(&leading_bits(&leaf.key));
+        taken == Some(&digest_bits(&leaf.digest))
+    }
+
     /// Notes whether we will hold exactly what the peer holds, or more.
     fn note(&mut self, view: &Arc<View>, record: &StateRecord) -> Result<(), SessionError> {
         let key = record.key();
         let held = view.snapshot().record(&key)?;
         let merged = held.map(|row| row.record.merge(record).0);
         if merged.as_ref().is_none_or(|merged| merged == record) {
-            self.agreed.insert(key, record.digest());
+            let digest = digest_bits(&record.digest());
+            self.agreed.insert(leading_bits(&key), digest);
         } else {
             self.ahead.push(key);
         }
@@ -183,4 +193,10 @@ impl<'s> Puller<'s> {
             None => Ok(()),
         }
     }
+}
+
+fn digest_bits(digest: &LeafDigest) -> u64 {
+    let mut eight = [0; 8];
+    eight.copy_from_slice(&digest.0[..8]);
+    u64::from_be_bytes(eight)
 }

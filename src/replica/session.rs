@@ -188,8 +188,10 @@ impl<'s> Session<'s> {
             self.agree(peer, closed.seq, view.head().seq);
             return Ok(());
         }
-        self.exchange.report.equal = ours.hash.matches(&peer.root.hash);
-        if self.options.pull {
+        if ours.hash.matches(&peer.root.hash) {
+            self.exchange.report.equal = true;
+            self.agree(peer, peer.seq, view.head().seq);
+        } else if self.options.pull {
             let our_seq = agreed_until(before, &view, puller)?;
             self.agree(peer, peer.seq, our_seq);
         }
@@ -223,9 +225,8 @@ fn agreed_until(before: &View, now: &View, puller: &Puller<'_>) -> Result<u64, S
             break;
         }
         for (changed_at, key) in changes {
-            let leaf = now.snapshot().leaf(&key)?.map(|(leaf, _)| leaf.digest);
-            let taken_over = puller.agreed.get(&key).copied();
-            if leaf.is_none() || leaf != taken_over {
+            let leaf = now.snapshot().leaf(&key)?;
+            if !leaf.is_some_and(|(leaf, _)| puller.agrees(&leaf)) {
                 return Ok(until.min(changed_at.saturating_sub(1)));
             }
             seq = changed_at;

@@ -103,6 +103,7 @@ pub fn news(
     }
     let kept = merged.as_ref().unwrap_or(record).versions();
     let known = view.versions(&key)?;
+    let current = held.as_ref().map_or(0, |row| row.record.versions().len());
     let mut news = News {
         incoming: Incoming {
             record: record.clone(),
@@ -137,7 +138,7 @@ pub fn news(
             want: Want {
                 state: leading_bits(&key),
                 version: version_index,
-                bases: bases(view, &record.id, &known, previous, version.size)?,
+                bases: bases(view, &record.id, &known, current, previous, version.size)?,
             },
         });
     }
@@ -159,24 +160,28 @@ fn same_bytes(
     }
 }
 
-/// Versions here that are likely to resemble a wanted one: earlier versions of the state, or the
-/// state before it in its folder.
+/// Versions here that are likely to resemble a wanted one: those of the state itself, of which the
+/// first `current` of `known` are current ones, or the state before it in its folder.
 fn bases(
     view: &View,
     id: &GameId,
     known: &[Placed],
+    current: usize,
     previous: Option<&Wanted>,
     size: u64,
 ) -> Result<Vec<BaseHint>, StoreError> {
-    let mut hints: Vec<BaseHint> = known
-        .iter()
-        .filter(|held| !held.version.tombstone)
-        .map(|held| BaseHint {
-            state: None,
-            content: content_bits(&held.version.content),
-        })
-        .take(BASES_MAX)
-        .collect();
+    let hint = |held: &Placed| BaseHint {
+        state: None,
+        content: content_bits(&held.version.content),
+    };
+    let has_bytes = |held: &&Placed| !held.version.tombstone;
+    // What is current here is what the sender is likely to remember; older versions are not.
+    let (here, history) = known.split_at(current.min(known.len()));
+    let mut hints: Vec<BaseHint> = here.iter().filter(has_bytes).map(hint).collect();
+    hints.truncate(BASES_MAX);
+    if hints.is_empty() {
+        hints.extend(history.iter().find(has_bytes).map(hint));
+    }
     if hints.is_empty() && size > SMALL_STATE {
         hints.extend(neighbour(view, id, previous)?);
     }

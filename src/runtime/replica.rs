@@ -187,6 +187,13 @@ impl Replica {
         Ok(self.directory.remove(name)?)
     }
 
+    /// Gives up what other replicas have left behind; called now and then.
+    pub fn sweep(&self) {
+        for namespace in self.namespaces() {
+            namespace.pins().sweep();
+        }
+    }
+
     /// Commits what is queued and closes all files. Blocks.
     pub fn stop(&self) {
         for namespace in self.namespaces() {

@@ -201,11 +201,14 @@ impl Writer {
                 }
             }
             Err(failure) => {
-                error!(%failure, "writes are refused until the store is opened again");
+                error!(%failure, "a batch of writes failed");
                 for reply in replies {
                     let _ = reply.send(Err(SubmitError::Storage(Arc::clone(&failure))));
                 }
-                self.failure = Some(failure);
+                if failure.needs_reopening() {
+                    error!("writes are refused until the store is opened again");
+                    self.failure = Some(failure);
+                }
             }
         }
     }

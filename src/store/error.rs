@@ -54,6 +54,21 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The error of a commit whose outcome is unknown.
+    pub fn commit_failed(error: redb::Error) -> Self {
+        match error.into() {
+            Self::Full => Self::Full,
+            Self::Engine(error) => Self::Engine(error),
+            other => Self::Engine(Box::new(redb::Error::Corrupted(other.to_string()))),
+        }
+    }
+
+    /// True when the store must be opened again before it can be trusted with another write: the
+    /// engine failed, as opposed to a row that was found damaged before anything was changed.
+    pub fn needs_reopening(&self) -> bool {
+        !matches!(self, Self::Damaged(_))
+    }
+
     /// A damage report in words.
     pub fn damaged(what: impl Into<String>) -> Self {
         Self::Damaged(what.into())

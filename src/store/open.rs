@@ -100,7 +100,9 @@ impl Store {
         };
         match result {
             Ok(value) => {
-                transaction.commit()?;
+                // Whatever the engine says here, what is on disk is not known until it is opened again.
+                let committed = transaction.commit();
+                committed.map_err(|error| StoreError::commit_failed(error.into()))?;
                 Ok(value)
             }
             Err(error) => {
