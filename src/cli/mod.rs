@@ -4,6 +4,7 @@
 
 mod client;
 mod config;
+mod demo;
 mod diff;
 mod error;
 mod export;
@@ -48,6 +49,7 @@ struct Cli {
 /// Everything `samestate` can do.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::DemoArgs),
     Serve(serve::ServeArgs),
     Config(config::ConfigArgs),
     Verify(verify::VerifyArgs),
@@ -86,6 +88,7 @@ pub fn run() -> ExitCode {
         }
     };
     let result = match cli.command {
+        Command::Demo(args) => on_client_runtime(demo::demo(args, &cli.options)),
         Command::Serve(args) => Ok(serve::run(&args)),
         Command::Config(args) => Ok(config::run(&args, cli.options.json)),
         Command::Verify(args) => verify::verify(&args, &cli.options),

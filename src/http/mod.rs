@@ -19,6 +19,7 @@ pub mod peers;
 pub mod problem;
 pub mod proofs;
 pub mod range;
+pub mod representation;
 pub mod root;
 pub mod routes;
 pub mod sessions;

@@ -338,3 +338,69 @@ impl From<SyncError> for Problem {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::path::PathBuf;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::types::hash::ContentHash;
+    use crate::types::id::GameId;
+
+    fn told(error: impl Into<Problem>) -> (u16, &'static str) {
+        let problem = error.into();
+        let (status, code) = (problem.status.as_u16(), problem.code);
+        let response = problem.into_response();
+        let waits = response.headers().contains_key(RETRY_AFTER);
+        assert_eq!(waits, matches!(status, 429 | 503), "{code}");
+        (status, code)
+    }
+
+    #[test]
+    fn storage_errors_tell_a_full_disk_from_damage_and_the_rest() {
+        let unusable = || StoreError::Unusable {
+            path: PathBuf::from("d"),
+            source: io::ErrorKind::PermissionDenied.into(),
+        };
+        assert_eq!(told(StoreError::Full), (507, "storage_full"));
+        assert_eq!(told(StoreError::damaged("x")), (500, "damaged"));
+        assert_eq!(told(unusable()), (500, "storage_failed"));
+        let full = SubmitError::Storage(Arc::new(StoreError::Full));
+        assert_eq!(told(full), (507, "storage_full"));
+        assert_eq!(
+            told(NamespaceError::Store(unusable())),
+            (500, "storage_failed")
+        );
+        assert_eq!(
+            told(SyncError::Store(StoreError::Full)),
+            (507, "storage_full")
+        );
+    }
+
+    #[test]
+    fn what_the_writer_and_sessions_refuse_keeps_its_code() {
+        let id = GameId::new("a").unwrap();
+        let missing = Refusal::MissingBody {
+            id: id.clone(),
+            hash: ContentHash::NONE,
+        };
+        assert_eq!(told(SubmitError::QueueFull), (503, "overloaded"));
+        assert_eq!(told(SubmitError::ShuttingDown), (503, "shutting_down"));
+        assert_eq!(told(missing), (409, "missing_body"));
+        assert_eq!(
+            told(Refusal::TooManyVersions { id }),
+            (409, "too_many_versions")
+        );
+        assert_eq!(told(SyncError::UnknownSession), (404, "unknown_session"));
+        assert_eq!(
+            told(SyncError::HashMismatch("x".into())),
+            (422, "hash_mismatch")
+        );
+        assert_eq!(
+            told(SyncError::Submit(SubmitError::QueueFull)),
+            (503, "overloaded")
+        );
+    }
+}

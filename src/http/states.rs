@@ -5,16 +5,12 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
-    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, LAST_MODIFIED, X_CONTENT_TYPE_OPTIONS,
-};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::http_date;
 use crate::delta::compress::decompress;
 use crate::delta::error::DeltaError;
 use crate::http::app::{App, blocking, commit};
@@ -24,22 +20,18 @@ use crate::http::conditions;
 use crate::http::extract::{Params, Target};
 use crate::http::problem::Problem;
 use crate::http::range::{self, Span};
+use crate::http::representation::{Found, outside};
 use crate::replica::command::{Change, Command, Content, Receipt, Write};
-use crate::replica::view::View;
 use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::writer::Committed;
-use crate::store::rows::Placed;
 use crate::types::hash::{ContentHash, StateKey};
 use crate::types::id::GameId;
-use crate::types::record::etag;
 use crate::types::version::check_content_type;
 
 /// Bytes that are hashed without leaving the async thread: a few dozen microseconds.
 const HASH_INLINE: usize = 16 << 10;
 /// Content is assumed to compress no better than this; what does is decompressed a second time.
 const EXPANSION: u64 = 16;
-const SAMESTATE_VERSION: HeaderName = HeaderName::from_static("samestate-version");
-const SAMESTATE_CONFLICTS: HeaderName = HeaderName::from_static("samestate-conflicts");
 
 /// The query of a write.
 #[derive(Debug, Deserialize)]
@@ -54,11 +46,8 @@ pub struct WriteQuery {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReadQuery {
-    version: Option<ContentHashText>,
+    version: Option<String>,
 }
-
-/// A content hash as text, checked by the handler so that the problem is a precise one.
-type ContentHashText = String;
 
 /// What a client gets for a write.
 #[derive(Debug, Serialize)]
@@ -269,107 +258,6 @@ impl Wanted {
         });
         answer.await
     }
-}
-
-/// A version that answers a read.
-struct Found {
-    placed: Placed,
-    etag: String,
-    conflicts: usize,
-}
-
-impl Found {
-    fn look(
-        view: &View,
-        id: &GameId,
-        key: &StateKey,
-        version: Option<&ContentHash>,
-    ) -> Result<Self, Problem> {
-        let row = view.snapshot().record(key)?;
-        let row = row.ok_or_else(|| Problem::not_found(format!("there is no state {id:?}")))?;
-        let conflicts = row.record.conflicts();
-        if let Some(hash) = version {
-            let placed = view.version(key, hash)?.ok_or_else(|| {
-                Problem::not_found(format!(
-                    "{id:?} has no such version (any more); see its history"
-                ))
-            })?;
-            return Ok(Self {
-                placed,
-                // A version's bytes never change, and its tag must not pass for the state's.
-                etag: format!("\"{hash}\""),
-                conflicts,
-            });
-        }
-        match row.placed().next() {
-            Some((version, placement)) if !version.tombstone => Ok(Self {
-                placed: Placed {
-                    version: version.clone(),
-                    placement: placement.clone(),
-                },
-                etag: etag(&row.leaf.digest),
-                conflicts,
-            }),
-            _ => Err(Problem::not_found(format!("the state {id:?} is deleted"))),
-        }
-    }
-
-    fn response(&self, bytes: Bytes, span: Span) -> Response {
-        let size = bytes.len();
-        let part = match span {
-            Span::Part(part) => usize::try_from(part.start)
-                .ok()
-                .zip(usize::try_from(part.end).ok()),
-            Span::Whole | Span::Outside => None,
-        };
-        let mut response = match part {
-            Some((start, end)) if start < end && end <= size => {
-                let range = format!("bytes {start}-{}/{size}", end - 1);
-                let body = Body::from(bytes.slice(start..end));
-                (StatusCode::PARTIAL_CONTENT, [(CONTENT_RANGE, range)], body).into_response()
-            }
-            _ => Body::from(bytes).into_response(),
-        };
-        self.describe(response.headers_mut());
-        response
-    }
-
-    fn describe(&self, headers: &mut HeaderMap) {
-        let version = &self.placed.version;
-        let media_type = version.content_type.as_deref();
-        let texts = [
-            (ETAG, self.etag.as_str()),
-            (
-                CONTENT_TYPE,
-                media_type.unwrap_or("application/octet-stream"),
-            ),
-            (LAST_MODIFIED, &http_date(version.stamp.millis)),
-            (SAMESTATE_VERSION, &version.content.to_hex()),
-            (SAMESTATE_CONFLICTS, &self.conflicts.to_string()),
-            (ACCEPT_RANGES, "bytes"),
-            // May be kept, but has to be asked for again each time, which a 304 answers.
-            (CACHE_CONTROL, "no-cache"),
-            // Anybody may store a page with scripts; browsers must not run it as one of ours.
-            (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-            (CONTENT_SECURITY_POLICY, "sandbox"),
-        ];
-        for (name, text) in texts {
-            // All are printable ASCII: a content type was checked when it was stored.
-            if let Ok(value) = HeaderValue::from_str(text) {
-                headers.insert(name, value);
-            }
-        }
-    }
-}
-
-fn outside(size: u64) -> Response {
-    let detail = format!("the state has {size} bytes; ask for a range within them");
-    let problem = Problem::new(
-        StatusCode::RANGE_NOT_SATISFIABLE,
-        "range_not_satisfiable",
-        detail,
-    );
-    ([(CONTENT_RANGE, format!("bytes */{size}"))], problem).into_response()
 }
 
 /// The answer to a command that wrote one state.

@@ -23,6 +23,7 @@ const COSTS: &[Column] = &[
     ("ON THE WIRE", Align::Right, 12),
     ("IF SENT WHOLE", Align::Right, 14),
     ("RATIO", Align::Right, 7),
+    ("SECONDS", Align::Right, 8),
 ];
 
 /// The demonstration as programs read it.
@@ -71,7 +72,7 @@ pub async fn ending(stage: &mut Stage, program: &Path) -> Result<Summary, DemoEr
     let root = stage.agreement(&stage.trio.all()).await?;
     read_everything(stage, &root).await?;
     verify_everything(stage, program, &root).await?;
-    let line = format!("equal roots on a, b and c: {}", root.root);
+    let line = format!("equal roots on a, b and c:\n{}", root.root);
     stage.show.held(&line)?;
     let summary = Summary::of(&stage.costs, None, Some(root.root));
     show_costs(stage, &summary)?;
@@ -108,7 +109,7 @@ async fn read_everything(stage: &Stage, root: &Root) -> Result<(), DemoError> {
         }
     }
     let claim = format!(
-        "all {} read from each replica have the bytes that were written, and there are no others",
+        "{} read from each replica: the bytes that were written, and no others",
         count(ids.len() as u64, "state")
     );
     let found = format!("{} held; wrong are: {}", root.count, wrong.join(", "));
@@ -140,7 +141,7 @@ async fn verify_everything(
     }
     let bytes = checked.iter().map(|namespace| namespace.bytes).sum();
     stage.show.held(&format!(
-        "all three killed, their files read in full ({}): samestate verify finds no faults",
+        "all three killed; samestate verify read {} in their files: no faults",
         human_bytes(bytes)
     ))?;
     Ok(())
@@ -168,19 +169,22 @@ async fn verify(program: &Path, data: &Path) -> Result<Output, CliError> {
 }
 
 fn show_costs(stage: &Stage, summary: &Summary) -> Result<(), DemoError> {
-    stage.show.say("")?;
+    stage.show.gap()?;
     stage.show.header(COSTS)?;
     for cost in &summary.steps {
-        stage.show.row(COSTS, &cost_row(cost.step, cost.traffic))?;
+        let row = cost_row(cost.step, cost.traffic, cost.seconds);
+        stage.show.row(COSTS, &row)?;
     }
-    stage.show.total(COSTS, &cost_row("together", summary.total))?;
+    let seconds = summary.steps.iter().map(|step| step.seconds).sum();
+    let row = cost_row("together", summary.total, seconds);
+    stage.show.total(COSTS, &row)?;
     stage
         .show
-        .say("(all messages both ways, without HTTP headers; sessions that moved a state)")?;
+        .say("messages both ways, without HTTP headers; sessions that moved at least one state")?;
     Ok(())
 }
 
-fn cost_row(name: &str, traffic: Traffic) -> [String; 6] {
+fn cost_row(name: &str, traffic: Traffic, seconds: f64) -> [String; 7] {
     [
         name.to_owned(),
         traffic.sessions.to_string(),
@@ -188,6 +192,7 @@ fn cost_row(name: &str, traffic: Traffic) -> [String; 6] {
         human_bytes(traffic.bytes_on_the_wire),
         human_bytes(traffic.bytes_if_sent_whole),
         percent(traffic.ratio()),
+        format!("{seconds:.2}"),
     ]
 }
 

@@ -45,9 +45,6 @@ pub enum DemoError {
         /// What was the case instead.
         instead: String,
     },
-    /// The directory already holds something.
-    #[error("{} is in use: give --data a new or an empty directory", .0.display())]
-    NotEmpty(PathBuf),
     /// The recorded game states inside the program.
     #[error("the recorded game states cannot be read: {0}; build the program anew")]
     Recording(#[from] ArchiveError),

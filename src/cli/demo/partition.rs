@@ -23,10 +23,11 @@ pub async fn partition(stage: &mut Stage, recording: &Recording) -> Result<(), D
         "the next turn: cities at b, units at c, and one player at both, differently",
     )?;
     let measured = stage.measure("partition and healing");
-    let a = stage.trio.a.url();
-    // The link of either side keeps two replicas in step, so each pair has one.
-    stage.trio.b.api.link("a", &a).await?;
+    // A link of either side keeps two replicas in step. Here b only ever answers, because what it
+    // has to say of sessions of its own would die with it in the next step.
+    stage.trio.a.api.link("b", &stage.trio.b.url()).await?;
     stage.trio.c.api.unlink("a").await?;
+    stage.quiet().await?;
     write_on_both_sides(stage, recording).await?;
     heal(stage).await?;
     let parting = &recording.parting;
@@ -47,7 +48,7 @@ async fn write_on_both_sides(stage: &mut Stage, recording: &Recording) -> Result
     let side = stage.agreement(&[&stage.trio.a, &stage.trio.b]).await?;
     let other = c.root().await?;
     let claim = format!(
-        "{} writes at b, {} at c, all acknowledged; roots {} on a and b, {} on c",
+        "{} writes at b and {} at c were acknowledged\nroots: {} on a and b, {} on c",
         here.len(),
         there.len(),
         short(&side.root),
@@ -59,6 +60,7 @@ async fn write_on_both_sides(stage: &mut Stage, recording: &Recording) -> Result
 
 async fn heal(stage: &mut Stage) -> Result<(), DemoError> {
     let (a, b) = (stage.trio.a.url(), stage.trio.b.url());
+    stage.quiet().await?;
     let (before, healed) = (stage.meter.total(), Instant::now());
     let c = &stage.trio.c.api;
     c.link("a", &a).await?;
@@ -68,20 +70,17 @@ async fn heal(stage: &mut Stage) -> Result<(), DemoError> {
     stage.quiet().await?;
     let traffic = stage.meter.total() - before;
     let line = format!(
-        "healed: {} moved in {} of {}, equal roots {} after {seconds:.3} s",
+        "healed: equal roots {} after {seconds:.3} s\n{} moved, {} on the wire for {}",
+        short(&root.root),
         count(traffic.states, "state"),
         human_bytes(traffic.bytes_on_the_wire),
-        human_bytes(traffic.bytes_if_sent_whole),
-        short(&root.root)
+        human_bytes(traffic.bytes_if_sent_whole)
     );
     Ok(stage.show.held(&line)?)
 }
 
 /// The conflict must be the same everywhere, and neither version lost anywhere.
-async fn see_conflict(
-    stage: &Stage,
-    (at_b, at_c): &(State, State),
-) -> Result<Conflict, DemoError> {
+async fn see_conflict(stage: &Stage, (at_b, at_c): &(State, State)) -> Result<Conflict, DemoError> {
     let mut last = None;
     for replica in stage.trio.all() {
         let listed = replica.api.conflicts().await?;
@@ -105,13 +104,14 @@ async fn see_conflict(
     }
     let conflict = last.ok_or_else(|| untrue("no replica was asked"))?;
     let id = &conflict.id;
+    let hashes = conflict.versions.iter();
+    let hashes = hashes.filter_map(|version| version.content_hash.as_deref());
+    let urls = hashes.map(|hash| format!("\nGET …/states/{id}?version={}…", short(hash)));
     stage.show.held(&format!(
-        "{id} is in conflict on all three (Samestate-Conflicts: 1); either version can be read:"
+        "{id} is in conflict on all three (Samestate-Conflicts: 1)\n\
+         nothing is lost, every replica has both versions:{}",
+        urls.collect::<String>()
     ))?;
-    for version in &conflict.versions {
-        let hash = version.content_hash.as_deref().unwrap_or_default();
-        stage.show.say(&format!("    GET …/states/{id}?version={}…", short(hash)))?;
-    }
     Ok(conflict)
 }
 
@@ -123,15 +123,14 @@ fn untrue(found: &str) -> DemoError {
 }
 
 fn ids_of(conflicts: &[Conflict]) -> String {
-    let ids: Vec<&str> = conflicts.iter().map(|conflict| conflict.id.as_str()).collect();
+    let ids: Vec<&str> = conflicts
+        .iter()
+        .map(|conflict| conflict.id.as_str())
+        .collect();
     format!("{} conflicts: {}", ids.len(), ids.join(", "))
 }
 
-async fn resolve(
-    stage: &mut Stage,
-    conflict: &Conflict,
-    chosen: &State,
-) -> Result<(), DemoError> {
+async fn resolve(stage: &mut Stage, conflict: &Conflict, chosen: &State) -> Result<(), DemoError> {
     let (a, id) = (stage.trio.a.api.clone(), &chosen.id);
     let (bytes, content) = (&chosen.bytes, ContentHash::of(&chosen.bytes));
     stage.ledger.attempt(id, content);
@@ -152,8 +151,11 @@ async fn resolve(
         left += replica.api.conflicts().await?.len();
     }
     let claim = format!(
-        "a PUT with If-Match resolved it, a second one got {refused}; no conflicts, equal roots {}",
+        "a PUT with If-Match resolved it, a second one got {refused}\n\
+         no conflicts left, equal roots {}",
         short(&root.root)
     );
-    stage.show.claim(left == 0, &claim, &format!("{left} conflicts are left"))
+    stage
+        .show
+        .claim(left == 0, &claim, &format!("{left} conflicts are left"))
 }

@@ -106,7 +106,9 @@ impl Replica {
     /// [`CliError::File`] when the system does not let us.
     pub fn kill(&mut self) -> Result<(), CliError> {
         let killed = self.process.0.kill().and_then(|()| self.process.0.wait());
-        killed.map(drop).map_err(file_error("kill", &self.home.program))
+        killed
+            .map(drop)
+            .map_err(file_error("kill", &self.home.program))
     }
 
     /// Starts it again with the same data at the same address, with these peers from the start.
@@ -218,7 +220,9 @@ fn first_line(stdout: ChildStdout) -> Result<oneshot::Receiver<String>, CliError
 }
 
 fn parse_ready(line: &str) -> Option<Ready> {
-    let mut words = line.strip_prefix("listening on http://")?.split_ascii_whitespace();
+    let mut words = line
+        .strip_prefix("listening on http://")?
+        .split_ascii_whitespace();
     let address = words.next()?.to_owned();
     let (mut replica, mut states) = (None, None);
     for word in words {
@@ -237,7 +241,9 @@ fn parse_ready(line: &str) -> Option<Ready> {
 
 fn last_lines(log: &Path) -> String {
     let text = fs::read(log).unwrap_or_default();
-    let end = text.get(text.len().saturating_sub(LOG_BYTES)..).unwrap_or_default();
+    let end = text
+        .get(text.len().saturating_sub(LOG_BYTES)..)
+        .unwrap_or_default();
     let end = String::from_utf8_lossy(end);
     let lines: Vec<&str> = end.lines().collect();
     let from = lines.len().saturating_sub(LOG_LINES);
@@ -257,7 +263,12 @@ mod tests {
             states: 79,
         };
         assert_eq!(parse_ready(line), Some(ready));
-        for other in ["", "listening on http://h:1", "error: no\n", "listening on http://h:1 x"] {
+        for other in [
+            "",
+            "listening on http://h:1",
+            "error: no\n",
+            "listening on http://h:1 x",
+        ] {
             assert_eq!(parse_ready(other), None, "{other}");
         }
     }

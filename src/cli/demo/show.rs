@@ -40,7 +40,7 @@ impl Show {
         }
     }
 
-    /// A headline, and a line that says what is done.
+    /// A headline, and lines that say what is done.
     ///
     /// # Errors
     /// [`CliError::Output`].
@@ -50,7 +50,18 @@ impl Show {
         let rule = "─".repeat(WIDTH.saturating_sub(title.chars().count()));
         let (title, rule) = (self.paint(BOLD, &title), self.paint(CYAN, &rule));
         self.print(&format!("\n{title}{rule}"))?;
-        self.print(&self.paint(DIM, &format!("{INDENT}{doing}")))
+        for line in doing.lines() {
+            self.print(&self.paint(DIM, &format!("{INDENT}{line}")))?;
+        }
+        Ok(())
+    }
+
+    /// An empty line.
+    ///
+    /// # Errors
+    /// [`CliError::Output`].
+    pub fn gap(&self) -> Result<(), CliError> {
+        self.print("")
     }
 
     /// A plain line.
@@ -97,12 +108,13 @@ impl Show {
         self.print(&self.paint(BOLD, &line_up(columns, cells)))
     }
 
-    /// Something that was checked and held.
+    /// Something that was checked and held; further lines stand below the first.
     ///
     /// # Errors
     /// [`CliError::Output`].
     pub fn held(&self, what: &str) -> Result<(), CliError> {
         let mark = self.paint(GREEN, "✓");
+        let what = what.replace('\n', &format!("\n{INDENT}  "));
         self.print(&format!("{INDENT}{mark} {what}"))
     }
 

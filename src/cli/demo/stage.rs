@@ -112,7 +112,10 @@ impl Stage {
     }
 
     /// Waits until no replica runs a session.
-    async fn quiet(&mut self) -> Result<(), DemoError> {
+    ///
+    /// # Errors
+    /// [`DemoError`] when a replica does not answer or a session does not end.
+    pub async fn quiet(&mut self) -> Result<(), DemoError> {
         let started = Instant::now();
         loop {
             let mut running = 0;

@@ -148,7 +148,8 @@ struct Replayed {
 pub async fn replay(stage: &mut Stage, recording: &Recording) -> Result<(), DemoError> {
     stage.show.step(
         "An hour of saves is replayed",
-        "a save every few minutes; b runs a session after each, c follows over a live link",
+        "15 saves and two turns of single records: an hour at a save every four minutes\n\
+         b fetches each in a session of its own, c follows by itself over a live link",
     )?;
     let measured = stage.measure("an hour of saves");
     let from = stage.trio.a.url();
@@ -170,7 +171,7 @@ pub async fn replay(stage: &mut Stage, recording: &Recording) -> Result<(), Demo
     stage.show.held(&claim)?;
     let wire = traffic.bytes_on_the_wire;
     let claim = format!(
-        "the sessions took {:.1} times fewer bytes than zstd of each save would have",
+        "{:.1} times fewer bytes than zstd of every save would have taken",
         zstd as f64 / wire.max(1) as f64
     );
     let found = format!("{wire} bytes for {zstd} bytes of zstd");

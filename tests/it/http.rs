@@ -1,0 +1,251 @@
+//! The HTTP face without sockets: requests go straight into the router, over a replica in a
+//! temporary directory and peers that answer as told.
+
+mod bodies;
+mod errors;
+mod feed;
+mod many;
+mod peers;
+mod states;
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, Method, Request};
+use samestate::http::app::{App, HttpOptions};
+use samestate::http::routes::router;
+use samestate::replica::report::{Outcome, Report};
+use samestate::runtime::namespace::OpenNamespace;
+use samestate::runtime::peering::{
+    Answer, DiffEntry, DiffReport, PeerStatus, Peering, PeeringError, SyncRequest,
+};
+use samestate::runtime::replica::{Replica, ReplicaOptions};
+use samestate::types::id::Namespace;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// Largest state of the replicas under test.
+pub const STATE_BYTES: u64 = 64 << 10;
+
+pub struct Face {
+    pub app: App,
+    pub peering: Arc<Told>,
+    router: Router,
+    _folder: TempDir,
+}
+
+impl Face {
+    pub fn new() -> Self {
+        Self::with(HttpOptions::default())
+    }
+
+    pub fn with(options: HttpOptions) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut replica = ReplicaOptions::default();
+        replica.limits.state_bytes = STATE_BYTES;
+        replica.namespaces_max = 3;
+        let replica = Arc::new(Replica::open(folder.path(), replica).unwrap());
+        let peering = Arc::new(Told::default());
+        let shutdown = CancellationToken::new();
+        let app = App::new(replica, Arc::<Told>::clone(&peering), options, shutdown);
+        Self {
+            router: router(app.clone()),
+            app,
+            peering,
+            _folder: folder,
+        }
+    }
+
+    pub fn namespace(&self) -> Arc<OpenNamespace> {
+        let name = Namespace::default_namespace();
+        self.app.replica.namespace(&name).unwrap()
+    }
+
+    pub async fn answer(&self, request: Request<Body>) -> axum::response::Response {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    /// Sends a request; `headers` are lines such as `If-Match: *`.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[&str],
+        body: impl Into<Body>,
+    ) -> Reply {
+        let mut request = Request::builder().method(method).uri(path);
+        for line in headers {
+            let (name, value) = line.split_once(": ").unwrap();
+            request = request.header(name, value);
+        }
+        let (parts, body) = self
+            .answer(request.body(body.into()).unwrap())
+            .await
+            .into_parts();
+        Reply {
+            status: parts.status.as_u16(),
+            headers: parts.headers,
+            body: to_bytes(body, usize::MAX).await.unwrap().to_vec(),
+        }
+    }
+
+    pub async fn get(&self, path: &str) -> Reply {
+        self.send(Method::GET, path, &[], Body::empty()).await
+    }
+
+    pub async fn post(&self, path: &str, body: impl Into<Body>) -> Reply {
+        self.send(Method::POST, path, &[], body).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Reply {
+        self.send(Method::DELETE, path, &[], Body::empty()).await
+    }
+
+    /// Stores a state in the default namespace.
+    pub async fn put(&self, id: &str, body: &str) -> Reply {
+        let path = format!("/v1/ns/default/states/{id}");
+        self.send(Method::PUT, &path, &[], body.to_owned()).await
+    }
+}
+
+pub struct Reply {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// The JSON of an answer with this status.
+    pub fn ok(&self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", self.text());
+        self.json()
+    }
+
+    /// The JSON of a problem, once it has all that problems have.
+    pub fn problem(&self, status: u16, code: &str) -> Value {
+        assert_eq!(self.status, status, "{}", self.text());
+        assert_eq!(
+            self.header(CONTENT_TYPE.as_str()),
+            "application/problem+json"
+        );
+        let problem = self.json();
+        assert_eq!(problem["code"], code);
+        assert_eq!(problem["status"], status);
+        assert_eq!(problem["type"], "about:blank");
+        assert!(!problem["title"].as_str().unwrap().is_empty());
+        assert!(problem["detail"].as_str().unwrap().len() > 10, "{problem}");
+        let waits = self.headers.contains_key(RETRY_AFTER);
+        assert_eq!(waits, matches!(status, 429 | 503), "{problem}");
+        problem
+    }
+}
+
+/// Peers that answer by their name, and remember what they were asked.
+#[derive(Default)]
+pub struct Told {
+    pub peers: Mutex<Vec<PeerStatus>>,
+    pub asked: Mutex<Vec<SyncRequest>>,
+}
+
+impl Told {
+    fn verdict(&self, request: SyncRequest) -> Result<(), PeeringError> {
+        let peer = request.peer.clone();
+        self.asked.lock().unwrap().push(request);
+        match peer.as_str() {
+            "busy" => Err(PeeringError::Busy),
+            "banned" => Err(PeeringError::Banned(7)),
+            "failed" => Err(PeeringError::Failed("the peer said nothing".into())),
+            "stopping" => Err(PeeringError::ShuttingDown),
+            "elsewhere" => Err(PeeringError::UnknownNamespace(
+                Namespace::default_namespace(),
+            )),
+            "unknown" => Err(PeeringError::UnknownPeer(peer)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Peering for Told {
+    fn list(&self) -> Vec<PeerStatus> {
+        self.peers.lock().unwrap().clone()
+    }
+
+    fn put(&self, name: &str, url: &str) -> Result<bool, PeeringError> {
+        match (name, url) {
+            ("bad_name", _) => return Err(PeeringError::BadName),
+            (_, "bad_url") => return Err(PeeringError::BadUrl(url.into())),
+            ("surplus", _) => return Err(PeeringError::TooManyPeers),
+            _ => {}
+        }
+        let mut peers = self.peers.lock().unwrap();
+        let before = peers.len();
+        peers.retain(|peer| peer.name != name);
+        let is_new = peers.len() == before;
+        peers.push(PeerStatus {
+            name: name.into(),
+            url: url.into(),
+            replica: None,
+            health: "connecting",
+            lag: 0,
+            penalties: 0.0,
+            last_error: None,
+            last_synced: None,
+        });
+        Ok(is_new)
+    }
+
+    fn remove(&self, name: &str) -> Result<(), PeeringError> {
+        let mut peers = self.peers.lock().unwrap();
+        let at = peers.iter().position(|peer| peer.name == name);
+        let at = at.ok_or_else(|| PeeringError::UnknownPeer(name.into()))?;
+        peers.remove(at);
+        Ok(())
+    }
+
+    fn sync(&self, request: SyncRequest) -> Answer<'_, Report> {
+        Box::pin(async {
+            let (peer, namespace) = (request.peer.clone(), request.namespace.to_string());
+            self.verdict(request)?;
+            let mut report = Report::begin(1, peer, namespace, "00".into());
+            report.outcome = Outcome::Complete;
+            Ok(report)
+        })
+    }
+
+    fn diff(&self, request: SyncRequest) -> Answer<'_, DiffReport> {
+        Box::pin(async {
+            self.verdict(request)?;
+            let entry = DiffEntry {
+                id: Some("a".into()),
+                key: "00".into(),
+                left: Some("11".into()),
+                right: None,
+            };
+            Ok(DiffReport {
+                equal: false,
+                strategy: "merkle".into(),
+                bytes_sent: 1,
+                bytes_received: 2,
+                differences: vec![entry],
+            })
+        })
+    }
+}

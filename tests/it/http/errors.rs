@@ -1,0 +1,61 @@
+//! Paths and methods that do not exist, health, and a replica that stops.
+
+use axum::body::Body;
+use axum::http::Method;
+
+use crate::http::Face;
+
+#[tokio::test]
+async fn unknown_paths_and_methods_are_problems_too() {
+    let face = Face::new();
+    for path in [
+        "/",
+        "/v1",
+        "/v2/ns",
+        "/v1/ns/default/",
+        "/v1/ns/default/stats",
+        "/v1/ns/default/states/",
+    ] {
+        face.get(path).await.problem(404, "unknown_path");
+    }
+    for (method, path, allowed) in [
+        (Method::POST, "/v1/ns/default/states/a", "PUT"),
+        (Method::PATCH, "/v1/ns/default/states/a", "GET"),
+        (Method::DELETE, "/v1/ns/default/states", "GET"),
+        (Method::GET, "/v1/ns/default/batch", "POST"),
+        (Method::PUT, "/healthz", "GET"),
+    ] {
+        let reply = face.send(method, path, &[], Body::empty()).await;
+        reply.problem(405, "method_not_allowed");
+        assert!(
+            reply.header("allow").contains(allowed),
+            "{path}: {:?}",
+            reply.headers
+        );
+    }
+    face.get("/v1/ns/eu/root")
+        .await
+        .problem(404, "namespace_not_found");
+    face.get("/v1/ns/E/root")
+        .await
+        .problem(400, "bad_namespace");
+    face.get("/v1/ns/%FF/root").await.problem(400, "bad_id");
+}
+
+#[tokio::test]
+async fn a_replica_that_stops_says_so() {
+    let face = Face::new();
+    assert_eq!(face.get("/healthz").await.ok(200)["status"], "alive");
+    assert_eq!(face.get("/readyz").await.ok(200)["status"], "ready");
+    face.put("a", "x").await.ok(201);
+    face.app.shutdown.cancel();
+    face.get("/readyz").await.problem(503, "shutting_down");
+    face.get("/healthz").await.ok(200);
+    face.put("a", "y").await.ok(200);
+    let replica = face.app.replica.clone();
+    tokio::task::spawn_blocking(move || replica.stop())
+        .await
+        .unwrap();
+    face.put("a", "z").await.problem(503, "shutting_down");
+    assert_eq!(face.get("/v1/ns/default/states/a").await.text(), "y");
+}
