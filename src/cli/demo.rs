@@ -28,6 +28,7 @@ use crate::cli::demo::ending::{Summary, ending};
 use crate::cli::demo::error::DemoError;
 use crate::cli::demo::partition::partition;
 use crate::cli::demo::recording::Recording;
+use crate::cli::demo::replicas::Replica;
 use crate::cli::demo::show::Show;
 use crate::cli::demo::stage::Stage;
 use crate::cli::demo::steps::{first_replication, import, replay, start};
@@ -219,7 +220,7 @@ async fn start_again(stage: &mut Stage) -> Result<(), DemoError> {
 }
 
 fn invite(stage: &Stage, workspace: &Workspace) -> Result<(), CliError> {
-    let [a, b, c] = stage.trio.all().map(|replica| replica.url());
+    let [a, b, c] = stage.trio.all().map(Replica::url);
     let show = &stage.show;
     show.title("\nThe replicas are up again, each linked to the other two. Try:")?;
     for command in [

@@ -33,9 +33,6 @@ pub struct PutArgs {
     /// Media type to keep with the state
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
-    /// Forget the state after this time, such as 30m or 7d
-    #[arg(long, value_name = "DURATION")]
-    ttl: Option<String>,
     /// Only if the state still has this ETag
     #[arg(long, value_name = "ETAG")]
     if_match: Option<String>,
@@ -72,8 +69,7 @@ pub struct RemoveArgs {
 /// [`CliError`] of the file, the connection or the server.
 pub async fn put(args: PutArgs, options: &Options) -> Result<ExitCode, CliError> {
     let client = options.client()?;
-    let query: Vec<_> = args.ttl.iter().map(|ttl| ("ttl", ttl.as_str())).collect();
-    let mut request = client.state_request(Method::PUT, "states", &args.id, &query)?;
+    let mut request = client.state_request(Method::PUT, "states", &args.id, &[])?;
     if let Some(media_type) = args.content_type {
         request = request.header(CONTENT_TYPE, media_type);
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::config::layers::Origin;
+use crate::config::origin::Origin;
 
 /// Why settings cannot be used.
 #[derive(Debug, Error)]

@@ -2,40 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::fmt;
 use std::path::PathBuf;
 
 use crate::config::error::ConfigError;
 use crate::config::file;
+use crate::config::origin::Origin;
 use crate::config::settings::Settings;
 use crate::config::table::{SETTINGS, Setting};
 
 /// The variable that names the settings file.
 pub const FILE_VARIABLE: &str = "SAMESTATE_CONFIG";
-
-/// Where a value came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// Nobody set it.
-    Default,
-    /// The settings file.
-    File(PathBuf),
-    /// A variable of the environment.
-    Variable(String),
-    /// The command line.
-    Flag(&'static str),
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => f.write_str("default"),
-            Self::File(path) => write!(f, "{}", path.display()),
-            Self::Variable(name) => f.write_str(name),
-            Self::Flag(flag) => write!(f, "--{flag}"),
-        }
-    }
-}
 
 /// What the command line says.
 #[derive(Debug, Clone, Default)]

@@ -4,6 +4,7 @@
 pub mod error;
 pub mod file;
 pub mod layers;
+pub mod origin;
 pub mod process;
 pub mod settings;
 pub mod table;

@@ -101,7 +101,7 @@ mod tests {
     use super::*;
     use crate::merkle::memory::{any_leaves, leaf};
     use crate::types::hash::{ContentHash, hex};
-    use crate::types::id::{GameId, ReplicaId};
+    use crate::types::id::{GameId, ReplicaId, WriterId};
     use crate::types::record::StateRecord;
     use crate::types::version::{Stamp, Version, VersionVector};
 
@@ -164,7 +164,7 @@ mod tests {
     fn record(n: u64) -> StateRecord {
         let content = format!("state {n}");
         let mut vector = VersionVector::default();
-        vector.set(ReplicaId(1), n);
+        vector.set(WriterId(1), n);
         let version = Version {
             vector,
             stamp: Stamp {

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 /// Points for one session that an honest peer would not have caused to fail.
 const POINTS: f64 = 10.0;
-/// Points at which the ban begins.
-const BAN_AT: f64 = 30.0;
+/// Points at which the ban begins: the third fault within a few minutes.
+const BAN_AT: f64 = 25.0;
 /// Time after which points count half.
 const HALF_LIFE: Duration = Duration::from_secs(600);
 /// Length of a ban.
@@ -60,12 +60,14 @@ mod tests {
     fn repeated_misbehaviour_bans_and_time_heals() {
         let start = Instant::now();
         let mut penalty = Penalty::new(start);
+        let second = start + Duration::from_secs(30);
+        let third = start + Duration::from_secs(60);
         penalty.add(start);
-        penalty.add(start);
-        assert_eq!(penalty.banned_for(start), None);
-        penalty.add(start);
-        assert!(penalty.banned_for(start).is_some());
-        assert_eq!(penalty.banned_for(start + BAN), None);
+        penalty.add(second);
+        assert_eq!(penalty.banned_for(second), None);
+        penalty.add(third);
+        assert!(penalty.banned_for(third).is_some());
+        assert_eq!(penalty.banned_for(third + BAN), None);
         assert!(penalty.points(start + HALF_LIFE) < 16.0);
     }
 

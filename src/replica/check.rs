@@ -14,6 +14,7 @@ use crate::store::error::StoreError;
 use crate::store::read::Snapshot;
 use crate::store::rows::{ContentBody, Head, Placement, RecordRow};
 use crate::types::hash::{ChunkHash, ContentHash, StateKey};
+use crate::types::id::GameId;
 use crate::types::leaf::Leaf;
 use crate::types::version::Version;
 
@@ -231,6 +232,11 @@ impl<'s> Check<'s> {
         for hash in std::mem::take(&mut self.chunk_references).into_keys() {
             self.fault("chunk", &hash, &"is referred to, but missing");
         }
+        let (chunks, counts) = snapshot.chunk_counts()?;
+        if chunks != counts {
+            let detail = format!("there are {chunks} chunks and {counts} reference counts");
+            self.fault("chunk", &"reference counts", &detail);
+        }
         Ok(())
     }
 
@@ -241,6 +247,9 @@ impl<'s> Check<'s> {
             count += 1;
             if !self.seqs.contains_key(&key) {
                 self.fault("id", &id, &"has no record");
+            }
+            if GameId::new(id).map(|id| StateKey::of(&id)) != Ok(key) {
+                self.fault("id", &id, &"stands with the key of another id");
             }
         })?;
         self.same_count("id", "ids", count);

@@ -11,7 +11,7 @@ use crate::replica::command::{
 };
 use crate::store::error::StoreError;
 use crate::types::hash::{ContentHash, StateKey};
-use crate::types::id::{GameId, ReplicaId};
+use crate::types::id::{GameId, WriterId};
 use crate::types::record::{CURRENT_VERSIONS_MAX, StateRecord, etag};
 use crate::types::version::{Version, VersionVector};
 
@@ -37,25 +37,26 @@ pub struct Decision {
 pub struct Decider<'a> {
     source: &'a dyn RecordSource,
     clock: &'a mut HybridClock,
-    replica: ReplicaId,
+    writer: WriterId,
     now: u64,
     seq: u64,
     pending: HashMap<StateKey, StateRecord>,
 }
 
 impl<'a> Decider<'a> {
-    /// A decider on top of `source`, whose change feed ends at `seq`.
+    /// A decider on top of `source`, whose change feed ends at `seq`. `writer` is the name under
+    /// which writes count in version vectors; it belongs to one life of the feed.
     pub fn new(
         source: &'a dyn RecordSource,
         clock: &'a mut HybridClock,
-        replica: ReplicaId,
+        writer: WriterId,
         now: u64,
         seq: u64,
     ) -> Self {
         Self {
             source,
             clock,
-            replica,
+            writer,
             now,
             seq,
             pending: HashMap::new(),
@@ -149,7 +150,8 @@ impl<'a> Decider<'a> {
             self.clock.observe(version.stamp, self.now);
             lease_epoch = lease_epoch.max(version.lease_epoch);
         }
-        vector.set(self.replica, seq);
+        let counter = seq.max(vector.get(self.writer).saturating_add(1));
+        vector.set(self.writer, counter);
         let stamp = self.clock.tick(self.now);
         match change {
             Change::Put(content) => Version {
@@ -281,6 +283,7 @@ mod tests {
 
     use super::*;
     use crate::replica::command::Content;
+    use crate::types::id::ReplicaId;
 
     struct Memory(BTreeMap<StateKey, StateRecord>);
 
@@ -313,7 +316,7 @@ mod tests {
     #[test]
     fn commands_of_a_batch_see_each_other() {
         let (source, mut clock) = (Memory(BTreeMap::new()), HybridClock::new(ReplicaId(1), 0));
-        let mut decider = Decider::new(&source, &mut clock, ReplicaId(1), 1000, 7);
+        let mut decider = Decider::new(&source, &mut clock, WriterId(1), 1000, 7);
         let mut decide = |write| decider.decide(Command::Write(vec![write])).unwrap();
         let first = decide(put("a", 1, Precondition::Absent)).unwrap();
         assert_eq!(
@@ -337,7 +340,7 @@ mod tests {
     #[test]
     fn a_refused_command_leaves_no_trace() {
         let (source, mut clock) = (Memory(BTreeMap::new()), HybridClock::new(ReplicaId(1), 0));
-        let mut decider = Decider::new(&source, &mut clock, ReplicaId(1), 1000, 0);
+        let mut decider = Decider::new(&source, &mut clock, WriterId(1), 1000, 0);
         let both = vec![
             put("a", 1, Precondition::None),
             put("b", 1, Precondition::Exists),
@@ -350,11 +353,11 @@ mod tests {
     #[test]
     fn a_record_without_its_bytes_is_refused() {
         let (source, mut clock) = (Memory(BTreeMap::new()), HybridClock::new(ReplicaId(1), 0));
-        let mut decider = Decider::new(&source, &mut clock, ReplicaId(1), 1000, 0);
+        let mut decider = Decider::new(&source, &mut clock, WriterId(1), 1000, 0);
         let write = Command::Write(vec![put("a", 1, Precondition::None)]);
         let mutation = decider.decide(write).unwrap().unwrap().mutations.remove(0);
         let mut other_clock = HybridClock::new(ReplicaId(2), 0);
-        let mut other = Decider::new(&source, &mut other_clock, ReplicaId(2), 1000, 0);
+        let mut other = Decider::new(&source, &mut other_clock, WriterId(2), 1000, 0);
         let bare = Incoming {
             record: mutation.record.clone(),
             bodies: Vec::new(),

@@ -75,7 +75,9 @@ pub fn diff(
         &[],
     );
     let Findings::Records(records, absent) = found? else {
-        return Err(SessionError::Misfit("too much differs to be listed"));
+        return Err(SessionError::Impossible(
+            "more differs than can be listed; raise the limit or sync first",
+        ));
     };
     closed?;
     Ok(merge_sides(&view, records, absent)?)

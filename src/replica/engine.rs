@@ -102,9 +102,9 @@ impl Engine {
         batch: &mut Batch,
     ) -> Result<Outcomes, StoreError> {
         let view = Arc::clone(&self.view);
-        let (replica, now) = (self.store.identity().replica, self.wall.now_millis());
+        let (writer, now) = (self.store.identity().writer(), self.wall.now_millis());
         let seq = view.head().seq;
-        let mut decider = Decider::new(&*view, &mut self.clock, replica, now, seq);
+        let mut decider = Decider::new(&*view, &mut self.clock, writer, now, seq);
         let mut outcomes = Vec::with_capacity(commands.len());
         for command in commands {
             let decided = match decider.decide(command) {

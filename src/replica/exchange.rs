@@ -34,6 +34,9 @@ pub enum SessionError {
     /// The peer's answer does not fit the question.
     #[error("the peer's answer does not fit the question: {0}")]
     Misfit(&'static str),
+    /// The session cannot be held, through nobody's misbehaviour.
+    #[error("{0}")]
+    Impossible(&'static str),
     /// The records do not add up to the root.
     #[error(
         "the records the peer sent do not add up to the root it announced; nothing of it was stored"
@@ -63,7 +66,7 @@ impl SessionError {
                     | TransferError::Malformed(_)
             ),
             Self::Transport(error) => matches!(error, TransportError::TooLong(_)),
-            Self::Merge(_) | Self::Store(_) => false,
+            Self::Merge(_) | Self::Store(_) | Self::Impossible(_) => false,
         }
     }
 }

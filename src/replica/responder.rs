@@ -25,6 +25,9 @@ use crate::wire::messages::{
     RangeRequest, RecordsReply, RecordsRequest, StoreRequest, SubtreesReply, SubtreesRequest, Want,
 };
 
+/// Records that may share 64 bits of their keys: two hardly ever do.
+const RECORDS_AT_PREFIX: usize = 4;
+
 /// Why a message was not answered.
 #[derive(Debug, Error)]
 pub enum ResponderError {
@@ -77,7 +80,7 @@ pub fn records(view: &View, head: &RecordsRequest) -> Result<RecordsReply, Respo
     for bits in &head.prefixes {
         let at = Prefix::new(*bits, Prefix::DEPTH_MAX)
             .ok_or(ResponderError::BadRequest("a prefix is too deep"))?;
-        let rows = view.snapshot().records_below(at, BASES_MAX)?;
+        let rows = view.snapshot().records_below(at, RECORDS_AT_PREFIX)?;
         records.extend(rows.into_iter().map(|row| row.record));
     }
     Ok(RecordsReply { records })

@@ -104,7 +104,7 @@ impl<'s> Session<'s> {
         let (reply, _): (OpenReply, _) = asked?;
         self.exchange.report.peer = reply.replica.to_string();
         if reply.replica == self.home.replica() {
-            return Err(SessionError::Misfit("the peer is this replica itself"));
+            return Err(SessionError::Impossible("the peer is this replica itself"));
         }
         Ok(reply)
     }

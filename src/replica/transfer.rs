@@ -42,6 +42,9 @@ pub enum TransferError {
     /// The message's parts do not fit together.
     #[error("malformed transfer: {0}")]
     Malformed(&'static str),
+    /// History moved on while the session ran.
+    #[error("the version that a delta of {0:?} was made from is gone; sync again")]
+    BaseGone(GameId),
     /// The sender cannot read the version any more.
     #[error("the peer cannot read its copy of {0:?}; run `samestate verify` there")]
     MissingAtPeer(GameId),
@@ -346,7 +349,7 @@ impl Decoder {
         payload: &[u8],
     ) -> Result<Bytes, TransferError> {
         let base = match head.base {
-            Some(index) => Some(self.base(view, &wanted.want, index)?),
+            Some(index) => Some(self.base(view, wanted, index)?),
             None => None,
         };
         let size = usize::try_from(wanted.version.size)
@@ -368,7 +371,8 @@ impl Decoder {
         Ok(bytes)
     }
 
-    fn base(&self, view: &View, want: &Want, index: u8) -> Result<Bytes, TransferError> {
+    fn base(&self, view: &View, wanted: &Wanted, index: u8) -> Result<Bytes, TransferError> {
+        let want = &wanted.want;
         let hint = want
             .bases
             .get(usize::from(index))
@@ -378,8 +382,8 @@ impl Decoder {
             return Ok(bytes.clone());
         }
         let held = held_content(view, state, hint.content)?;
-        held.map(Bytes::from)
-            .ok_or(TransferError::Malformed("a base is gone; sync again"))
+        let held = held.map(Bytes::from);
+        held.ok_or_else(|| TransferError::BaseGone(wanted.id.clone()))
     }
 }
 

@@ -44,7 +44,7 @@ pub enum SubmitError {
     /// A condition of the command does not hold.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The store failed. Unless the disk is full, it takes no writes until it is opened again.
+    /// The store failed, see [`StoreError::needs_reopening`].
     #[error("{0}")]
     Storage(Arc<StoreError>),
 }

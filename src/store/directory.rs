@@ -106,7 +106,10 @@ impl DataDirectory {
     /// [`StoreError::Unusable`] when it cannot be removed.
     pub fn remove(&self, namespace: &Namespace) -> Result<(), StoreError> {
         let path = self.file(namespace);
-        fs::remove_file(&path).map_err(|source| unusable(&path, source))
+        let folder = self.root.join("namespaces");
+        fs::remove_file(&path)
+            .and_then(|()| File::open(&folder)?.sync_all())
+            .map_err(|source| unusable(&path, source))
     }
 }
 

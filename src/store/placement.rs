@@ -2,6 +2,7 @@
 //! large ones in content-defined chunks that versions and states share.
 
 use redb::ReadableTable;
+use tracing::error;
 
 use crate::delta::chunker::chunks;
 use crate::delta::compress::pack;
@@ -15,36 +16,46 @@ use crate::types::hash::{ChunkHash, ContentHash};
 pub const WHOLE_BYTES_MAX: usize = 15_800;
 
 impl Tables<'_> {
-    /// Stores the bytes of a version that is about to be referred to once more.
+    /// Stores the bytes of a version that is about to be referred to once more. Bytes that are
+    /// there already are compared with those at hand and put right if they differ, so that no
+    /// write is acknowledged onto damage.
     ///
     /// # Errors
     /// [`StoreError`] when the engine fails.
     pub fn place(&mut self, hash: &ContentHash, bytes: &[u8]) -> Result<Placement, StoreError> {
-        if bytes.len() <= WHOLE_BYTES_MAX {
-            let packed = pack(bytes);
-            if packed.len() <= self.options.inline_bytes {
-                return Ok(Placement::Inline(packed));
-            }
-            if !self.refer_again(hash)? {
-                self.put_content(hash, bytes.len(), ContentBody::Packed(packed))?;
-            }
-        } else if !self.refer_again(hash)? {
-            let list = self.store_chunks(bytes)?;
-            self.put_content(hash, bytes.len(), ContentBody::Chunks(list))?;
+        let fits_whole = bytes.len() <= WHOLE_BYTES_MAX;
+        let packed = if fits_whole { pack(bytes) } else { Vec::new() };
+        if fits_whole && packed.len() <= self.options.inline_bytes {
+            return Ok(Placement::Inline(packed));
         }
+        let known = self.content_row(hash)?;
+        let references = known.as_ref().map_or(0, |row| row.references);
+        let body = if fits_whole {
+            ContentBody::Packed(packed)
+        } else {
+            ContentBody::Chunks(self.store_chunks(bytes, references == 0)?)
+        };
+        let row = ContentRow {
+            references: references + 1,
+            size: bytes.len() as u64,
+            body,
+        };
+        self.contents.insert(&hash.0, row.to_bytes().as_slice())?;
         Ok(Placement::Shared)
     }
 
-    /// Gives up one reference; bytes that nobody refers to any more are removed.
+    /// Gives up one reference; bytes that nobody refers to any more are removed. A content that is
+    /// gone already is no reason to fail a write: `samestate verify` names it.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] when there was no such reference.
+    /// [`StoreError`] when the engine fails.
     pub fn release(&mut self, hash: &ContentHash, placement: &Placement) -> Result<(), StoreError> {
         if *placement != Placement::Shared {
             return Ok(());
         }
         let Some(mut row) = self.content_row(hash)? else {
-            return Err(StoreError::damaged(format!("content {hash} is missing")));
+            error!(content = %hash, "a content to be released is missing or damaged");
+            return Ok(());
         };
         if row.references > 1 {
             row.references -= 1;
@@ -60,60 +71,39 @@ impl Tables<'_> {
         Ok(())
     }
 
-    fn refer_again(&mut self, hash: &ContentHash) -> Result<bool, StoreError> {
-        let Some(mut row) = self.content_row(hash)? else {
-            return Ok(false);
-        };
-        row.references += 1;
-        self.contents.insert(&hash.0, row.to_bytes().as_slice())?;
-        Ok(true)
-    }
-
+    /// The row of a content; `None` when there is none, or a damaged one.
     fn content_row(&self, hash: &ContentHash) -> Result<Option<ContentRow>, StoreError> {
         let value = self.contents.get(&hash.0)?;
-        value
-            .map(|row| ContentRow::from_bytes(row.value()))
-            .transpose()
+        Ok(value.and_then(|row| ContentRow::from_bytes(row.value()).ok()))
     }
 
-    fn put_content(
+    /// Stores what is lacking of the chunks. With `count` each of them is referred to once more.
+    fn store_chunks(
         &mut self,
-        hash: &ContentHash,
-        size: usize,
-        body: ContentBody,
-    ) -> Result<(), StoreError> {
-        let row = ContentRow {
-            references: 1,
-            size: size as u64,
-            body,
-        };
-        self.contents.insert(&hash.0, row.to_bytes().as_slice())?;
-        Ok(())
-    }
-
-    fn store_chunks(&mut self, bytes: &[u8]) -> Result<Vec<(ChunkHash, u32)>, StoreError> {
+        bytes: &[u8],
+        count: bool,
+    ) -> Result<Vec<(ChunkHash, u32)>, StoreError> {
         let mut list = Vec::new();
         for range in chunks(bytes) {
             let chunk = &bytes[range];
             let hash = ChunkHash::of(chunk);
-            let references = self
-                .chunk_references
-                .get(&hash.0)?
-                .map_or(0, |count| count.value());
-            if references == 0 {
-                self.chunks.insert(&hash.0, pack(chunk).as_slice())?;
+            let packed = pack(chunk);
+            let stored = self.chunks.get(&hash.0)?;
+            let intact = stored.is_some_and(|stored| stored.value() == packed);
+            if !intact {
+                self.chunks.insert(&hash.0, packed.as_slice())?;
             }
-            self.chunk_references.insert(&hash.0, references + 1)?;
+            if count {
+                let references = self.references_of(&hash)?;
+                self.chunk_references.insert(&hash.0, references + 1)?;
+            }
             list.push((hash, chunk.len() as u32));
         }
         Ok(list)
     }
 
     fn release_chunk(&mut self, hash: &ChunkHash) -> Result<(), StoreError> {
-        let references = self
-            .chunk_references
-            .get(&hash.0)?
-            .map_or(0, |count| count.value());
+        let references = self.references_of(hash)?;
         if references > 1 {
             self.chunk_references.insert(&hash.0, references - 1)?;
         } else {
@@ -121,5 +111,10 @@ impl Tables<'_> {
             self.chunks.remove(&hash.0)?;
         }
         Ok(())
+    }
+
+    fn references_of(&self, hash: &ChunkHash) -> Result<u64, StoreError> {
+        let count = self.chunk_references.get(&hash.0)?;
+        Ok(count.map_or(0, |count| count.value()))
     }
 }

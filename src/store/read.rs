@@ -230,6 +230,14 @@ impl Snapshot {
         Ok((self.records.len()?, self.ids.len()?, self.changes.len()?))
     }
 
+    /// Number of chunks and of their reference counts; always equal.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails.
+    pub fn chunk_counts(&self) -> Result<(u64, u64), StoreError> {
+        Ok((self.chunks.len()?, self.chunk_references.len()?))
+    }
+
     /// Visits every record row in key order (for checks that read everything).
     ///
     /// # Errors

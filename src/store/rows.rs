@@ -7,7 +7,7 @@ use crate::store::error::StoreError;
 use crate::types::binary::{decode, decode_prefix, encode};
 use crate::types::cursor::Epoch;
 use crate::types::hash::{ChunkHash, LeafDigest, StateKey};
-use crate::types::id::ReplicaId;
+use crate::types::id::{ReplicaId, WriterId};
 use crate::types::leaf::Leaf;
 use crate::types::record::StateRecord;
 use crate::types::version::Version;
@@ -223,6 +223,15 @@ pub struct Identity {
     pub epoch: Epoch,
     /// How often the file has been opened for writing.
     pub incarnation: u64,
+}
+
+impl Identity {
+    /// The name under which this file's writes count in version vectors: one for each life of the
+    /// feed, since the counter is the feed position. A namespace that was dropped and made anew
+    /// counts from 1 again, and must not seem to repeat writes that its peers still remember.
+    pub fn writer(&self) -> WriterId {
+        WriterId(self.epoch.0)
+    }
 }
 
 /// Where the namespace stands after its newest commit.

@@ -190,6 +190,11 @@ impl FromStr for ReplicaId {
     }
 }
 
+/// Names one life of a namespace's file as a writer, in version vectors. Two lives of one replica,
+/// before and after a namespace was dropped and made anew, are two writers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct WriterId(pub u64);
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -178,8 +178,8 @@ fn update_text(hash: &mut Sha256, text: &str) {
 
 fn update_version(hash: &mut Sha256, version: &Version) {
     hash.update((version.vector.entries().len() as u32).to_le_bytes());
-    for (replica, counter) in version.vector.entries() {
-        hash.update(replica.0.to_le_bytes());
+    for (writer, counter) in version.vector.entries() {
+        hash.update(writer.0.to_le_bytes());
         hash.update(counter.to_le_bytes());
     }
     hash.update(version.stamp.millis.to_le_bytes());
@@ -199,13 +199,13 @@ mod tests {
 
     use super::*;
     use crate::types::hash::ContentHash;
-    use crate::types::id::ReplicaId;
+    use crate::types::id::{ReplicaId, WriterId};
     use crate::types::version::{Stamp, VersionVector};
 
     fn version(entries: &[(u64, u64)], byte: u8) -> Version {
         let mut vector = VersionVector::default();
-        for (replica, counter) in entries {
-            vector.set(ReplicaId(*replica), *counter);
+        for (writer, counter) in entries {
+            vector.set(WriterId(*writer), *counter);
         }
         Version {
             vector,

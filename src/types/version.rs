@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::types::hash::ContentHash;
-use crate::types::id::ReplicaId;
+use crate::types::id::{ReplicaId, WriterId};
 
-/// Most replicas that may write one state. Bounds the size of a record from outside.
+/// Most writers that one state may have. Bounds the size of a record from outside.
 pub const VECTOR_ENTRIES_MAX: usize = 256;
 /// Longest content type, in bytes.
 pub const CONTENT_TYPE_MAX: usize = 255;
@@ -51,43 +51,43 @@ pub enum BadVersion {
     TombstoneWithContent,
 }
 
-/// Which writes a version has seen: the highest write counter of each replica that wrote the state.
+/// Which writes a version has seen: the highest counter of each writer of the state.
 ///
-/// A replica's counter is its change-feed position at the write, so it grows for ever, even when a
+/// A writer's counter is its change-feed position at the write, so it grows for ever, even when a
 /// deleted state is created anew. See Parker et al., "Detection of Mutual Inconsistency in
 /// Distributed Systems" (1983).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
-pub struct VersionVector(BTreeMap<ReplicaId, u64>);
+pub struct VersionVector(BTreeMap<WriterId, u64>);
 
 impl VersionVector {
-    /// The counter of a replica, 0 when it never wrote.
-    pub fn get(&self, replica: ReplicaId) -> u64 {
-        self.0.get(&replica).copied().unwrap_or(0)
+    /// The counter of a writer, 0 when it never wrote.
+    pub fn get(&self, writer: WriterId) -> u64 {
+        self.0.get(&writer).copied().unwrap_or(0)
     }
 
-    /// Records that `replica` wrote with `counter`.
-    pub fn set(&mut self, replica: ReplicaId, counter: u64) {
-        self.0.insert(replica, counter);
+    /// Records that `writer` wrote with `counter`.
+    pub fn set(&mut self, writer: WriterId, counter: u64) {
+        self.0.insert(writer, counter);
     }
 
     /// Afterwards this vector has seen whatever either has seen.
     pub fn join(&mut self, other: &Self) {
-        for (replica, counter) in &other.0 {
-            let mine = self.0.entry(*replica).or_insert(0);
+        for (writer, counter) in &other.0 {
+            let mine = self.0.entry(*writer).or_insert(0);
             *mine = (*mine).max(*counter);
         }
     }
 
-    /// Entries in order of replica id.
-    pub fn entries(&self) -> impl ExactSizeIterator<Item = (ReplicaId, u64)> + '_ {
-        self.0.iter().map(|(replica, counter)| (*replica, *counter))
+    /// Entries in order of writer.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = (WriterId, u64)> + '_ {
+        self.0.iter().map(|(writer, counter)| (*writer, *counter))
     }
 
     /// How this vector relates to another one.
     pub fn compare(&self, other: &Self) -> Causality {
         let ahead = |left: &Self, right: &Self| {
             left.entries()
-                .any(|(replica, counter)| counter > right.get(replica))
+                .any(|(writer, counter)| counter > right.get(writer))
         };
         match (ahead(self, other), ahead(other, self)) {
             (false, false) => Causality::Equal,
@@ -206,8 +206,8 @@ mod tests {
 
     fn vector(entries: &[(u64, u64)]) -> VersionVector {
         let mut vector = VersionVector::default();
-        for (replica, counter) in entries {
-            vector.set(ReplicaId(*replica), *counter);
+        for (writer, counter) in entries {
+            vector.set(WriterId(*writer), *counter);
         }
         vector
     }

@@ -14,8 +14,9 @@ use crate::types::hash::NodeHash;
 use crate::types::id::ReplicaId;
 use crate::types::record::StateRecord;
 
-/// Most entries of a list in one request.
-pub const LIST_MAX: usize = 8192;
+/// Most entries of a list in one request. A reply of as many records stays below the limit of a
+/// message while they average less than 4 KiB each.
+pub const LIST_MAX: usize = 4096;
 
 /// A request and its reply share one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use samestate::replica::exchange::SessionError;
 use samestate::replica::report::Outcome;
 use samestate::replica::transport::{Transport, TransportError};
 use samestate::types::hash::{ContentHash, NodeHash};
-use samestate::types::id::{GameId, ReplicaId};
+use samestate::types::id::{GameId, ReplicaId, WriterId};
 use samestate::types::version::{Version, VersionVector};
 use samestate::wire::frame::{open, seal};
 use samestate::wire::messages::{
@@ -271,7 +271,7 @@ fn records_that_do_not_add_up_to_the_root() {
         |version| version.lease_epoch = 9,
         |version| version.expires_at = Some(1),
         |version| version.content_type = Some("text/html".into()),
-        |version| version.vector.set(ReplicaId(2), u64::MAX),
+        |version| version.vector.set(WriterId(2), u64::MAX),
     ];
     let mut cases: Vec<Case> = Vec::new();
     for alter in alterations {
@@ -290,12 +290,12 @@ fn records_that_do_not_add_up_to_the_root() {
     });
     let empty = loose(|reply| reply.records[0].1.clear());
     let nobody = loose(|reply| reply.records[0].1[0].vector = VersionVector::default());
-    let zero = loose(|reply| reply.records[0].1[0].vector.set(ReplicaId(7), 0));
+    let zero = loose(|reply| reply.records[0].1[0].vector.set(WriterId(7), 0));
     let seen = loose(|reply| {
         let mut older = reply.records[0].1[0].clone();
         older.stamp.millis -= 1;
         let mut newer = older.clone();
-        newer.vector.set(ReplicaId(7), 1);
+        newer.vector.set(WriterId(7), 1);
         reply.records[0].1 = vec![newer, older];
     });
     let grave = loose(|reply| reply.records[0].1[0].tombstone = true);

@@ -18,12 +18,12 @@ use crate::config::process::neutral_environment;
 
 const COSTS: &[Column] = &[
     ("STEP", Align::Left, 22),
-    ("SESSIONS", Align::Right, 9),
-    ("STATES", Align::Right, 7),
-    ("ON THE WIRE", Align::Right, 12),
-    ("IF SENT WHOLE", Align::Right, 14),
-    ("RATIO", Align::Right, 7),
-    ("SECONDS", Align::Right, 8),
+    ("SESSIONS", Align::Right, 8),
+    ("STATES", Align::Right, 6),
+    ("ON THE WIRE", Align::Right, 11),
+    ("IF SENT WHOLE", Align::Right, 13),
+    ("RATIO", Align::Right, 6),
+    ("SECONDS", Align::Right, 7),
 ];
 
 /// The demonstration as programs read it.

@@ -23,8 +23,8 @@ pub async fn partition(stage: &mut Stage, recording: &Recording) -> Result<(), D
         "the next turn: cities at b, units at c, and one player at both, differently",
     )?;
     let measured = stage.measure("partition and healing");
-    // A link of either side keeps two replicas in step. Here b only ever answers, because what it
-    // has to say of sessions of its own would die with it in the next step.
+    // A link of either side keeps two replicas in step, and a is in the middle. Sessions are run
+    // by a and c only: what b could tell of its own ones would die with it in the next step.
     stage.trio.a.api.link("b", &stage.trio.b.url()).await?;
     stage.trio.c.api.unlink("a").await?;
     stage.quiet().await?;
@@ -59,12 +59,9 @@ async fn write_on_both_sides(stage: &mut Stage, recording: &Recording) -> Result
 }
 
 async fn heal(stage: &mut Stage) -> Result<(), DemoError> {
-    let (a, b) = (stage.trio.a.url(), stage.trio.b.url());
     stage.quiet().await?;
     let (before, healed) = (stage.meter.total(), Instant::now());
-    let c = &stage.trio.c.api;
-    c.link("a", &a).await?;
-    c.link("b", &b).await?;
+    stage.trio.c.api.link("a", &stage.trio.a.url()).await?;
     let root = stage.agreement(&stage.trio.all()).await?;
     let seconds = healed.elapsed().as_secs_f64();
     stage.quiet().await?;

@@ -50,7 +50,7 @@ struct Storm<'a> {
 pub async fn storm(stage: &mut Stage, recording: &Recording) -> Result<(), DemoError> {
     stage.show.step(
         "A write storm on b, which is killed in the middle of it (SIGKILL)",
-        &format!("{WRITERS} writers at once, while a and c fetch what they write"),
+        &format!("{WRITERS} writers at once, while a fetches what they write, and c from a"),
     )?;
     let measured = stage.measure("storm and crash");
     let (acknowledged, cut_off) = rage(stage, recording).await?;
@@ -184,7 +184,7 @@ async fn check_every_write(stage: &mut Stage, acknowledged: u64) -> Result<(), D
     let newer = held.len() - exact;
     let claim = format!(
         "none of the {acknowledged} acknowledged writes is lost\n{} read: {exact} as last \
-         acknowledged, {newer} newer, from writes in flight",
+         acknowledged, {newer} by a write that was in flight",
         count(held.len() as u64, "state")
     );
     let found = format!("{} are wrong: {}", wrong.len(), wrong.join(", "));

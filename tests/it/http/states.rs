@@ -5,7 +5,7 @@ use axum::http::Method;
 use bytes::Bytes;
 use samestate::replica::command::{Command, Incoming};
 use samestate::types::hash::{ContentHash, StateKey};
-use samestate::types::id::{GameId, ReplicaId};
+use samestate::types::id::{GameId, ReplicaId, WriterId};
 use samestate::types::record::StateRecord;
 use samestate::types::version::{Stamp, Version, VersionVector};
 
@@ -244,7 +244,7 @@ async fn older_versions_are_listed_read_and_restored() {
 fn foreign(id: &str, text: &'static str, millis: u64) -> Command {
     let (hash, replica) = (ContentHash::of(text.as_bytes()), ReplicaId(7));
     let mut vector = VersionVector::default();
-    vector.set(replica, 1);
+    vector.set(WriterId(7), 1);
     let version = Version {
         vector,
         stamp: Stamp {
