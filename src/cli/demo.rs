@@ -160,7 +160,7 @@ impl Act {
 
     /// Tells how it went. True when all of it held.
     fn conclude(
-        &self,
+        &mut self,
         played: Result<Summary, DemoError>,
         workspace: &mut Workspace,
     ) -> Result<bool, CliError> {
@@ -169,13 +169,14 @@ impl Act {
             Err(DemoError::Client(error @ CliError::Output(_))) => return Err(error),
             Err(error) => {
                 workspace.kept = true;
-                Show::new(self.json).failed(&error.to_string())?;
+                let reason = self.ended_replica().unwrap_or(error).to_string();
+                Show::new(self.json).failed(&reason)?;
                 let folder = workspace.folder.display();
                 note(&format!(
-                    "error: {error}\nlogs and data are left in {folder}"
+                    "error: not all of it held; logs and data are left in {folder}"
                 ));
                 let costs = self.stage.as_ref().map_or(&[][..], |stage| &stage.costs);
-                Summary::of(costs, Some(error.to_string()), None)
+                Summary::of(costs, Some(reason), None)
             }
         };
         if self.json {
@@ -183,6 +184,12 @@ impl Act {
             print(&serde_json::to_string(&summary).unwrap_or_default())?;
         }
         Ok(summary.held)
+    }
+
+    /// A replica that ended by itself, which explains whatever failed after it.
+    fn ended_replica(&mut self) -> Option<DemoError> {
+        let mut replicas = self.stage.as_mut()?.trio.all_mut().into_iter();
+        replicas.find_map(|replica| replica.check().err())
     }
 
     /// Starts the replicas again and waits until one of them ends.
@@ -195,12 +202,12 @@ impl Act {
         }
         invite(stage, workspace)?;
         loop {
+            sleep(LOOK).await;
             for replica in stage.trio.all_mut() {
                 if let Err(error) = replica.check() {
                     return Ok(error);
                 }
             }
-            sleep(LOOK).await;
         }
     }
 }

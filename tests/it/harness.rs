@@ -19,6 +19,11 @@ impl Rng {
     /// Prints the seed, which the test runner shows when the test fails.
     pub fn seeded(seed: u64) -> Self {
         println!("seed {seed}");
+        Self::quiet(seed)
+    }
+
+    /// For seeds that were drawn from a printed one.
+    pub fn quiet(seed: u64) -> Self {
         Self(seed)
     }
 

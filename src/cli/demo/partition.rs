@@ -23,9 +23,8 @@ pub async fn partition(stage: &mut Stage, recording: &Recording) -> Result<(), D
         "the next turn: cities at b, units at c, and one player at both, differently",
     )?;
     let measured = stage.measure("partition and healing");
-    // A link of either side keeps two replicas in step, and a is in the middle. Sessions are run
-    // by a and c only: what b could tell of its own ones would die with it in the next step.
-    stage.trio.a.api.link("b", &stage.trio.b.url()).await?;
+    // A link of either side keeps two replicas in step, and a is in the middle.
+    stage.trio.b.api.link("a", &stage.trio.a.url()).await?;
     stage.trio.c.api.unlink("a").await?;
     stage.quiet().await?;
     write_on_both_sides(stage, recording).await?;

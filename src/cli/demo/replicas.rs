@@ -62,6 +62,7 @@ pub struct Replica {
     pub life: u32,
     home: Home,
     process: Process,
+    killed: bool,
 }
 
 /// Where replicas live, and what they run.
@@ -105,6 +106,7 @@ impl Replica {
     /// # Errors
     /// [`CliError::File`] when the system does not let us.
     pub fn kill(&mut self) -> Result<(), CliError> {
+        self.killed = true;
         let killed = self.process.0.kill().and_then(|()| self.process.0.wait());
         killed
             .map(drop)
@@ -127,7 +129,9 @@ impl Replica {
     /// [`DemoError::Replica`].
     pub fn check(&mut self) -> Result<(), DemoError> {
         match self.process.0.try_wait() {
-            Ok(Some(status)) => Err(self.home.failure(self.name, format!("ended: {status}"))),
+            Ok(Some(status)) if !self.killed => {
+                Err(self.home.failure(self.name, format!("ended: {status}")))
+            }
             _ => Ok(()),
         }
     }
@@ -166,6 +170,7 @@ impl Replica {
             life,
             home,
             process,
+            killed: false,
         })
     }
 }

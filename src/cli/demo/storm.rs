@@ -53,6 +53,9 @@ pub async fn storm(stage: &mut Stage, recording: &Recording) -> Result<(), DemoE
         &format!("{WRITERS} writers at once, while a fetches what they write, and c from a"),
     )?;
     let measured = stage.measure("storm and crash");
+    // What b could tell of its own sessions would die with it, so a runs them.
+    stage.trio.b.api.unlink("a").await?;
+    stage.trio.a.api.link("b", &stage.trio.b.url()).await?;
     let (acknowledged, cut_off) = rage(stage, recording).await?;
     let line = format!("killed after {acknowledged} acknowledged writes; {cut_off} were in flight");
     stage.show.held(&line)?;

@@ -74,6 +74,12 @@ pub fn send(method: Method, url: &str, headers: &[(&str, &str)], body: Vec<u8>) 
     sent.unwrap_or_else(|error| panic!("{url}: {error:?}"))
 }
 
+/// Puts a state; the status of the answer, if there was one.
+pub fn try_put(url: &str, bytes: &[u8]) -> Option<u16> {
+    let sent = runtime().block_on(try_send(Method::PUT, url, &[], bytes.to_vec()));
+    sent.ok().map(|reply| reply.status)
+}
+
 impl Server {
     /// The URL of a path below the default namespace.
     pub fn at(&self, path: &str) -> String {

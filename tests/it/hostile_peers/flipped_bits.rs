@@ -102,7 +102,7 @@ fn nothing_false_survives_a_flipped_bit() {
         let answers: u32 = honest.phases.iter().map(|phase| phase.round_trips).sum();
         for nth in 0..answers as usize {
             for round in 0..FLIPS {
-                let lie = flip(nth, Rng::seeded(rng.next()), round % 2 == 0);
+                let lie = flip(nth, Rng::quiet(rng.next()), round % 2 == 0);
                 let (report, merged) = session(&victim, &peer, lie, plan);
                 failed += usize::from(report.reason.is_some());
                 for incoming in merged {

@@ -120,84 +120,49 @@ async fn a_batch_happens_as_a_whole() {
         .problem(404, "not_found");
 }
 
+/// Lines that make a batch fail, with the status and code that they get.
+fn bad_lines() -> Vec<(Value, u16, &'static str)> {
+    let put = |member: &str, value: Value| {
+        let mut line = json!({"op": "put", "id": "b", "content": ""});
+        line[member] = value;
+        line
+    };
+    let large = STANDARD.encode(vec![0; STATE_BYTES as usize + 1]);
+    vec![
+        (json!("no object"), 400, "bad_batch"),
+        (json!({"op": "put", "id": "b"}), 400, "bad_batch"),
+        (put("op", "get".into()), 400, "bad_batch"),
+        (put("ttl", 1.into()), 400, "bad_batch"),
+        (put("content", "?".into()), 400, "bad_batch"),
+        (put("id", "".into()), 400, "bad_id"),
+        (put("content_type", "".into()), 400, "bad_content_type"),
+        (put("if_match", "x".into()), 400, "bad_header"),
+        (put("if_none_match", "x".into()), 400, "bad_batch"),
+        (put("content", large.into()), 413, "state_too_large"),
+        (put("if_match", "*".into()), 412, "precondition_failed"),
+        (json!({"op": "delete", "id": "b"}), 404, "not_found"),
+    ]
+}
+
 #[tokio::test]
 async fn a_batch_that_fails_names_the_line_and_does_nothing() {
     let face = Face::new();
     let good = json!({"op": "put", "id": "a", "content": ""}).to_string();
-    let large = STANDARD.encode(vec![0; STATE_BYTES as usize + 1]);
-    for (bad, status, code) in [
-        ("{".to_owned(), 400, "bad_batch"),
-        (
-            json!({"op": "get", "id": "b"}).to_string(),
-            400,
-            "bad_batch",
-        ),
-        (
-            json!({"op": "put", "id": "b"}).to_string(),
-            400,
-            "bad_batch",
-        ),
-        (
-            json!({"op": "put", "id": "b", "content": "", "ttl": 1}).to_string(),
-            400,
-            "bad_batch",
-        ),
-        (
-            json!({"op": "put", "id": "b", "content": "?"}).to_string(),
-            400,
-            "bad_batch",
-        ),
-        (
-            json!({"op": "put", "id": "", "content": ""}).to_string(),
-            400,
-            "bad_id",
-        ),
-        (
-            json!({"op": "put", "id": "b", "content": "", "content_type": ""}).to_string(),
-            400,
-            "bad_content_type",
-        ),
-        (
-            json!({"op": "put", "id": "b", "content": "", "if_match": "x"}).to_string(),
-            400,
-            "bad_header",
-        ),
-        (
-            json!({"op": "put", "id": "b", "content": "", "if_none_match": "x"}).to_string(),
-            400,
-            "bad_batch",
-        ),
-        (
-            json!({"op": "put", "id": "b", "content": large}).to_string(),
-            413,
-            "state_too_large",
-        ),
-        (
-            json!({"op": "put", "id": "b", "content": "", "if_match": "*"}).to_string(),
-            412,
-            "precondition_failed",
-        ),
-        (
-            json!({"op": "delete", "id": "b"}).to_string(),
-            404,
-            "not_found",
-        ),
-    ] {
-        let problem = face
-            .post(BATCH, format!("{good}\n{bad}\n"))
-            .await
-            .problem(status, code);
+    for (bad, status, code) in bad_lines() {
+        let reply = face.post(BATCH, format!("{good}\n{bad}\n")).await;
+        let problem = reply.problem(status, code);
         assert_eq!(problem["line"], 2, "{bad}: {problem}");
     }
+    let cut = face.post(BATCH, format!("{good}\n\n{{")).await;
+    assert_eq!(cut.problem(400, "bad_batch")["line"], 3);
     face.post(BATCH, "\n \n").await.problem(400, "bad_batch");
     let surplus = format!("{good}\n").repeat(10_001);
-    face.post(BATCH, surplus)
-        .await
-        .problem(413, "batch_too_large");
-    face.post(BATCH, " ".repeat(8 << 20))
-        .await
-        .problem(413, "body_too_large");
-    assert_eq!(face.get("/v1/ns/default/root").await.json()["seq"], 0);
+    let surplus = face.post(BATCH, surplus).await;
+    surplus.problem(413, "batch_too_large");
+    let long = face.post(BATCH, " ".repeat(8 << 20)).await;
+    long.problem(413, "body_too_large");
+    let root = face.get("/v1/ns/default/root").await.json();
+    assert_eq!(root["seq"], 0);
 }
 
 #[tokio::test]
