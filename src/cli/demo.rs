@@ -105,6 +105,7 @@ pub async fn demo(args: DemoArgs, options: &Options) -> Result<ExitCode, CliErro
             Ok(ExitCode::SUCCESS)
         }
         ended = act.stay_up(&workspace) => {
+            workspace.kept = true;
             note(&format!("error: {}", ended?));
             Ok(ExitCode::FAILURE)
         }

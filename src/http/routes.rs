@@ -6,7 +6,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use tracing::debug;
 
@@ -50,6 +50,7 @@ pub fn router(app: App) -> Router {
         .route("/readyz", get(health::ready))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
+        .layer(from_fn(refuse_other_sites))
         .layer(from_fn(log))
         .with_state(app)
 }
@@ -65,6 +66,20 @@ async fn unknown_method(method: Method, uri: Uri) -> Problem {
         uri.path()
     );
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+}
+
+/// A page of another site that a browser shows must not write here in its user's name, least of
+/// all on a server that trusts whoever reaches it. Browsers say where a request comes from; other
+/// clients do not send this header.
+async fn refuse_other_sites(request: Request, next: Next) -> Response {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let site = request.headers().get("sec-fetch-site");
+    let ours = site.is_none_or(|site| site == "same-origin" || site == "none");
+    if reads || ours {
+        return next.run(request).await;
+    }
+    let detail = "requests from pages of other sites may only read";
+    Problem::new(StatusCode::FORBIDDEN, "forbidden", detail).into_response()
 }
 
 async fn log(request: Request, next: Next) -> Response {

@@ -122,7 +122,7 @@ impl Runner {
         namespace: &Namespace,
         job: Job,
     ) -> Result<Ran, PeeringError> {
-        let _turn = self.turn(address, namespace).await?;
+        let turn = self.turn(address, namespace).await?;
         let (open, root) = self.open(namespace)?;
         let sessions = self.replica.sessions();
         let mut report = sessions.begin(address.to_string(), namespace.to_string(), root);
@@ -134,7 +134,9 @@ impl Runner {
         };
         let home = LocalHome::new(Arc::clone(&self.replica), open);
         let mut transport = BlockingClient::new(self.client(address, namespace), Handle::current());
+        // The thread keeps the turn: whoever asked may hang up, the session goes on to its end.
         let session = task::spawn_blocking(move || {
+            let _turn = turn;
             let result = run(&mut transport, &home, &options, &mut report);
             (report, result)
         });
@@ -159,13 +161,14 @@ impl Runner {
         namespace: &Namespace,
         strategy: Option<StrategyName>,
     ) -> Result<(Report, Vec<Differing>), PeeringError> {
-        let _turn = self.turn(address, namespace).await?;
+        let turn = self.turn(address, namespace).await?;
         let (open, root) = self.open(namespace)?;
         let mut report = Report::begin(0, address.to_string(), namespace.to_string(), root);
         let (options, limits) = (self.compare_options(strategy), *self.replica.limits());
         let home = LocalHome::new(Arc::clone(&self.replica), open);
         let mut transport = BlockingClient::new(self.client(address, namespace), Handle::current());
         let session = task::spawn_blocking(move || {
+            let _turn = turn;
             let result = diff(&mut transport, &home, &options, &limits, &mut report);
             (report, result)
         });

@@ -139,3 +139,80 @@ pub fn load_view(store: &Store) -> Result<(Top, View), StoreError> {
     let view = View::new(snapshot, top.clone(), head, store.identity());
     Ok((top, view))
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::replica::command::{Change, Content, Incoming, Precondition, Write};
+    use crate::types::hash::ContentHash;
+    use crate::types::id::GameId;
+
+    fn open(folder: &Path, name: &str, replica: u64, epoch: u64) -> Engine {
+        let (path, wall) = (folder.join(name), Arc::new(SystemClock));
+        let options = StoreOptions::default();
+        Engine::open(&path, ReplicaId(replica), Epoch(epoch), options, wall).unwrap()
+    }
+
+    fn put(engine: &mut Engine, bytes: &'static [u8]) {
+        let content = Content {
+            bytes: Bytes::from_static(bytes),
+            hash: ContentHash::of(bytes),
+            content_type: None,
+        };
+        let write = Command::Write(vec![Write {
+            id: GameId::new("match").unwrap(),
+            precondition: Precondition::None,
+            change: Change::Put(content),
+        }]);
+        assert!(engine.commit(vec![write], BTreeMap::new()).unwrap()[0].is_ok());
+    }
+
+    /// Everything that `from` shows of the state, as it would come out of a session.
+    fn hand_over(from: &Engine, to: &mut Engine) {
+        let view = from.view();
+        let row = view.row(&GameId::new("match").unwrap()).unwrap().unwrap();
+        let (version, bytes) = view.shown_content(&row).unwrap().unwrap();
+        let incoming = Incoming {
+            record: row.record,
+            bodies: vec![(version.content, Bytes::from(bytes))],
+        };
+        let merge = Command::Merge(vec![incoming]);
+        assert!(to.commit(vec![merge], BTreeMap::new()).unwrap()[0].is_ok());
+    }
+
+    #[test]
+    fn a_namespace_made_anew_does_not_repeat_what_its_peers_remember() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut peer = open(folder.path(), "peer.redb", 2, 20);
+        let mut before = open(folder.path(), "before.redb", 1, 10);
+        for bytes in [b"one", b"two"] {
+            put(&mut before, bytes);
+        }
+        hand_over(&before, &mut peer);
+        let mut anew = open(folder.path(), "anew.redb", 1, 11);
+        put(&mut anew, b"new");
+        hand_over(&anew, &mut peer);
+        hand_over(&before, &mut anew);
+        for engine in [&peer, &anew] {
+            let row = engine.view().row(&GameId::new("match").unwrap());
+            let record = row.unwrap().unwrap().record;
+            assert_eq!((record.versions().len(), record.conflicts()), (2, 1));
+        }
+        assert_eq!(peer.view().head().root, anew.view().head().root);
+    }
+
+    #[test]
+    fn one_put_among_many_touches_few_nodes() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut engine = open(folder.path(), "one.redb", 1, 1);
+        put(&mut engine, b"one");
+        let before = engine.work();
+        put(&mut engine, b"two");
+        let work = engine.work();
+        assert!(work.hashes - before.hashes <= 20, "{work:?}");
+        assert_eq!(work.rows_written - before.rows_written, 1);
+    }
+}

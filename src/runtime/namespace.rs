@@ -96,6 +96,13 @@ impl OpenNamespace {
         self.writer()?.queue_blocking(command)
     }
 
+    /// True when writes are refused until the replica is started again: the store failed.
+    pub fn has_failed(&self) -> bool {
+        lock(&self.writer)
+            .as_ref()
+            .is_some_and(WriterHandle::has_failed)
+    }
+
     /// Is cancelled when the namespace closes.
     pub fn closed(&self) -> CancellationToken {
         self.closed.clone()

@@ -2,6 +2,7 @@
 //! batch, publishes the new view, and only then answers.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -80,9 +81,15 @@ impl Queued {
 #[derive(Clone)]
 pub struct WriterHandle {
     queue: mpsc::Sender<Job>,
+    failed: Arc<AtomicBool>,
 }
 
 impl WriterHandle {
+    /// True when the store takes no writes until it is opened again.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
     /// Queues a command and waits until it is durable or refused.
     ///
     /// # Errors
@@ -125,7 +132,13 @@ pub fn spawn(
     agreements: Agreements,
 ) -> std::io::Result<(WriterHandle, JoinHandle<()>)> {
     let (queue, jobs) = mpsc::channel(QUEUE_COMMANDS);
+    let failed = Arc::<AtomicBool>::default();
+    let handle = WriterHandle {
+        queue,
+        failed: Arc::clone(&failed),
+    };
     let writer = Writer {
+        failed,
         engine,
         jobs,
         views,
@@ -135,7 +148,7 @@ pub fn spawn(
     let thread = std::thread::Builder::new()
         .name(format!("writer-{name}"))
         .spawn(move || writer.run())?;
-    Ok((WriterHandle { queue }, thread))
+    Ok((handle, thread))
 }
 
 struct Writer {
@@ -145,6 +158,8 @@ struct Writer {
     agreements: Agreements,
     /// Set when a commit's outcome is unknown: from then on every command is refused.
     failure: Option<Arc<StoreError>>,
+    /// Tells others of the failure.
+    failed: Arc<AtomicBool>,
 }
 
 impl Writer {
@@ -208,6 +223,7 @@ impl Writer {
                 if failure.needs_reopening() {
                     error!("writes are refused until the store is opened again");
                     self.failure = Some(failure);
+                    self.failed.store(true, Ordering::Relaxed);
                 }
             }
         }

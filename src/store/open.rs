@@ -170,6 +170,9 @@ fn open_error(path: &Path, error: DatabaseError) -> StoreError {
             )),
             _ => StoreError::Unusable { path, source },
         },
+        DatabaseError::Storage(StorageError::Corrupted(what)) => {
+            StoreError::damaged(format!("{}: {what}", path.display()))
+        }
         DatabaseError::UpgradeRequired(format) => StoreError::damaged(format!(
             "{} has engine file format {format}, which this build cannot read",
             path.display()

@@ -1,1 +1,415 @@
-//! Hostile peers over real HTTP.
+//! Hostile peers over real HTTP: initiators that send what they must not to a real server, and
+//! servers that answer a real replica without end or sense.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+use bytes::Bytes;
+use reqwest::Method;
+use samestate::delta::codec::CodecId;
+use samestate::replica::command::Command;
+use samestate::types::hash::{ContentHash, NodeHash, StateKey};
+use samestate::types::id::ReplicaId;
+use samestate::types::record::StateRecord;
+use samestate::wire::frame::{open, seal};
+use samestate::wire::messages::{
+    BaseHint, BodyHead, Endpoint, OfferReply, OfferRequest, OpenReply, OpenRequest, StoreReply,
+    StoreRequest, Want,
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::harness::Rng;
+use crate::harness::http::{Reply, send};
+use crate::harness::process::Server;
+use crate::harness::replica::{Node, id};
+
+fn server() -> (Server, TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    server.put("match/1", b"what an honest client wrote");
+    (server, dir)
+}
+
+fn post(server: &Server, name: &str, body: Vec<u8>) -> Reply {
+    send(Method::POST, &server.at(&format!("sync/{name}")), &[], body)
+}
+
+fn tell(server: &Server, at: Endpoint, head: &impl Serialize, blob: &[u8]) -> Reply {
+    post(server, at.name(), seal(at.kind(), head, blob))
+}
+
+/// Opens a session as some replica that holds nothing.
+fn session(server: &Server) -> u64 {
+    let head = OpenRequest {
+        replica: ReplicaId(66),
+        root: NodeHash([0; 32]),
+    };
+    let reply = tell(server, Endpoint::Open, &head, &[]);
+    let opened = open(Endpoint::Open.kind(), &reply.body, 1 << 20);
+    let (reply, _): (OpenReply, _) = opened.unwrap();
+    reply.session.unwrap()
+}
+
+/// A record as another replica would write it, with its bytes.
+fn record(name: &str, bytes: &[u8]) -> StateRecord {
+    let node = Node::new(66);
+    node.put(name, bytes);
+    let row = node.view().row(&id(name)).unwrap().unwrap();
+    row.record
+}
+
+fn want(record: &StateRecord) -> Want {
+    let first: [u8; 8] = StateKey::of(&record.id).0[..8].try_into().unwrap();
+    Want {
+        state: u64::from_be_bytes(first),
+        version: 0,
+        bases: Vec::new(),
+    }
+}
+
+fn raw(length: usize) -> BodyHead {
+    BodyHead {
+        codec: CodecId::RAW.0,
+        base: None,
+        length: length as u32,
+    }
+}
+
+/// An honest message that stores one state.
+fn store(session: u64, record: &StateRecord, length: usize) -> StoreRequest {
+    StoreRequest {
+        session,
+        wants: vec![want(record)],
+        records: vec![record.clone()],
+        heads: vec![raw(length)],
+    }
+}
+
+#[test]
+fn a_push_with_wrong_bytes_stores_nothing() {
+    let (server, _dir) = server();
+    let root = server.root();
+    let (state, session) = (b"the true bytes", session(&server));
+    let record = record("match/2", state);
+    let tell = |head: &StoreRequest, blob: &[u8], status: u16, code: &str| {
+        let reply = tell(&server, Endpoint::Store, head, blob);
+        assert_eq!(
+            (reply.status, &reply.code()[..]),
+            (status, code),
+            "{reply:?}"
+        );
+        assert_eq!(server.root(), root, "{code}: something was stored");
+    };
+    let honest = || store(session, &record, state.len());
+    tell(&honest(), b"the fake bytes", 422, "hash_mismatch");
+    tell(&honest(), b"the true byte", 400, "bad_message");
+    tell(&honest(), b"the true bytes and more", 400, "bad_message");
+    let nothing_sent = StoreRequest {
+        wants: Vec::new(),
+        heads: Vec::new(),
+        ..honest()
+    };
+    tell(&nothing_sent, b"", 409, "missing_body");
+    tell(
+        &StoreRequest {
+            session: session ^ 1,
+            ..honest()
+        },
+        state,
+        404,
+        "unknown_session",
+    );
+    tell(
+        &StoreRequest {
+            heads: Vec::new(),
+            ..honest()
+        },
+        state,
+        400,
+        "bad_message",
+    );
+    let twice = vec![record.clone(), record.clone()];
+    tell(
+        &StoreRequest {
+            records: twice,
+            ..honest()
+        },
+        state,
+        400,
+        "bad_message",
+    );
+    tell(
+        &StoreRequest {
+            records: Vec::new(),
+            ..honest()
+        },
+        state,
+        400,
+        "bad_message",
+    );
+    let wants: [fn(&mut Want); 3] = [
+        |want| want.version = 9,
+        |want| want.state ^= 1,
+        |want| {
+            want.bases = vec![
+                BaseHint {
+                    state: None,
+                    content: 1
+                };
+                5
+            ]
+        },
+    ];
+    for change in wants {
+        let mut head = honest();
+        change(&mut head.wants[0]);
+        tell(&head, state, 400, "bad_message");
+    }
+    let heads: [fn(&mut BodyHead); 4] = [
+        |head| head.codec = 99,
+        |head| head.codec = BodyHead::MISSING,
+        |head| head.base = Some(3),
+        |head| head.length = u32::MAX,
+    ];
+    for change in heads {
+        let mut head = honest();
+        change(&mut head.heads[0]);
+        tell(&head, state, 400, "bad_message");
+    }
+    let stored = tell_honestly(&server, &honest(), state);
+    assert_eq!(stored, 1);
+    assert_eq!(server.get("match/2").body, state);
+}
+
+fn tell_honestly(server: &Server, head: &StoreRequest, blob: &[u8]) -> u32 {
+    let reply = tell(server, Endpoint::Store, head, blob);
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let stored = open(Endpoint::Store.kind(), &reply.body, 1 << 20);
+    let (reply, _): (StoreReply, _) = stored.unwrap();
+    reply.stored
+}
+
+#[test]
+fn messages_that_make_no_sense_are_refused_by_name() {
+    let (server, _dir) = server();
+    let root = server.root();
+    let mut rng = Rng::seeded(30);
+    for at in Endpoint::ALL {
+        for body in [
+            Vec::new(),
+            b"GET / HTTP/1.1".to_vec(),
+            rng.bytes(16),
+            rng.bytes(4_000),
+        ] {
+            let reply = post(&server, at.name(), body);
+            assert_eq!(
+                (reply.status, &reply.code()[..]),
+                (400, "bad_message"),
+                "{at:?}"
+            );
+        }
+        let other = Endpoint::ALL
+            .into_iter()
+            .find(|other| *other != at)
+            .unwrap();
+        let reply = post(&server, at.name(), seal(other.kind(), &0u8, &[]));
+        assert_eq!(
+            (reply.status, &reply.code()[..]),
+            (400, "bad_message"),
+            "{at:?}"
+        );
+        let bomb = samestate::delta::compress::compress(&vec![0; 64 << 20], 3).unwrap();
+        let mut frame = seal(at.kind(), &0u8, &[]);
+        frame[6] = 1;
+        frame.truncate(16);
+        frame.extend(bomb);
+        let reply = post(&server, at.name(), frame);
+        assert_eq!(
+            (reply.status, &reply.code()[..]),
+            (400, "bad_message"),
+            "{at:?}"
+        );
+    }
+    let unknown = post(&server, "everything", Vec::new());
+    assert_eq!(
+        (unknown.status, &unknown.code()[..]),
+        (404, "unknown_message")
+    );
+    let oversized = post(&server, Endpoint::Open.name(), vec![0; 17 << 20]);
+    assert_eq!(
+        (oversized.status, &oversized.code()[..]),
+        (413, "body_too_large")
+    );
+    assert_eq!(server.root(), root);
+    assert_eq!(server.get("match/1").status, 200);
+}
+
+#[test]
+fn pushes_with_flipped_bits_store_the_truth_or_nothing() {
+    let (server, _dir) = server();
+    let mut rng = Rng::seeded(31);
+    let session = session(&server);
+    let state = rng.bytes(300);
+    let record = record("match/2", &state);
+    let frame = seal(
+        Endpoint::Store.kind(),
+        &store(session, &record, state.len()),
+        &state,
+    );
+    let root = server.root();
+    for _ in 0..300 {
+        let mut flipped = frame.clone();
+        let at = rng.below(flipped.len());
+        flipped[at] ^= 1 << rng.below(8);
+        let reply = post(&server, "store", flipped);
+        assert!(
+            matches!(reply.status, 200 | 400 | 404 | 409 | 413 | 422),
+            "{at}: {reply:?}"
+        );
+        if reply.status != 200 {
+            assert_eq!(server.root(), root, "byte {at}: {reply:?}");
+            continue;
+        }
+        // A flip within the record makes another record, which a replica is free to write; its
+        // bytes are those that its hash speaks of all the same.
+        let listed = send(Method::GET, &server.at("states"), &[], Vec::new()).json();
+        for row in listed["states"].as_array().unwrap() {
+            let name = row["id"].as_str().unwrap();
+            let held = server.get(&percent(name));
+            assert_eq!(held.status, 200, "{name}: {held:?}");
+            assert_eq!(
+                ContentHash::of(&held.body).to_hex(),
+                row["content_hash"],
+                "{name}"
+            );
+        }
+        break;
+    }
+}
+
+fn percent(id: &str) -> String {
+    percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
+#[test]
+fn offers_are_bounded_and_checked() {
+    let (server, _dir) = server();
+    let session = session(&server);
+    let one = record("match/2", b"bytes");
+    let many = OfferRequest {
+        session,
+        records: vec![one.clone(); 8_193],
+    };
+    let reply = tell(&server, Endpoint::Offer, &many, &[]);
+    assert_eq!(
+        (reply.status, &reply.code()[..]),
+        (400, "bad_message"),
+        "{reply:?}"
+    );
+    let honest = OfferRequest {
+        session,
+        records: vec![one],
+    };
+    let reply = tell(&server, Endpoint::Offer, &honest, &[]);
+    let offered = open(Endpoint::Offer.kind(), &reply.body, 1 << 20);
+    let (reply, _): (OfferReply, _) = offered.unwrap();
+    assert_eq!((reply.wanted, reply.wants.len()), (vec![0], 1));
+}
+
+/// A server that answers every request with `answer`.
+fn fake(answer: fn(&mut TcpStream)) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            std::thread::spawn(move || {
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request);
+                answer(&mut stream);
+            });
+        }
+    });
+    url
+}
+
+fn sync_from(server: &Server, url: &str) -> Reply {
+    let order = json!({ "from": url, "pull": true }).to_string();
+    post(server, "run", order.into_bytes())
+}
+
+fn endless(stream: &mut TcpStream) {
+    let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    let mut sent = stream.write_all(head);
+    let mut chunk = b"100000\r\n".to_vec();
+    chunk.extend(vec![7; 1 << 20]);
+    chunk.extend(b"\r\n");
+    while sent.is_ok() {
+        sent = stream.write_all(&chunk);
+    }
+}
+
+fn nonsense(stream: &mut TcpStream) {
+    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello");
+}
+
+fn broken_off(stream: &mut TcpStream) {
+    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\nSMST");
+}
+
+fn turned_away(stream: &mut TcpStream) {
+    let _ = stream.write_all(
+        b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
+    );
+}
+
+#[test]
+fn servers_that_answer_without_end_or_sense_are_given_up_and_banned() {
+    let (server, _dir) = server();
+    let root = server.root();
+    let cases: [(fn(&mut TcpStream), &str, bool); 4] = [
+        (endless, "longer than", true),
+        (nonsense, "short frame", true),
+        (broken_off, "cannot reach the peer", false),
+        (turned_away, "http_302", false),
+    ];
+    for (answer, reason, misbehaviour) in cases {
+        let url = fake(answer);
+        for attempt in 0..4 {
+            let reply = sync_from(&server, &url);
+            if misbehaviour && attempt == 3 {
+                assert_eq!(
+                    (reply.status, &reply.code()[..]),
+                    (503, "peer_banned"),
+                    "{reply:?}"
+                );
+                continue;
+            }
+            assert_eq!(reply.status, 200, "{reply:?}");
+            let report: Value = reply.json();
+            assert_eq!(report["outcome"], "failed", "{report}");
+            let told = report["reason"].as_str().unwrap();
+            assert!(told.contains(reason), "{told}");
+            assert_eq!(report["root_after"], root.as_str());
+        }
+    }
+    assert_eq!(server.root(), root);
+}
+
+#[test]
+fn a_merge_of_records_without_their_bytes_is_refused_by_the_writer_itself() {
+    let (receiver, record) = (Node::new(1), record("match/2", b"bytes"));
+    let incoming = samestate::replica::command::Incoming {
+        record,
+        bodies: vec![(ContentHash::of(b"other"), Bytes::from_static(b"other"))],
+    };
+    let namespace = receiver.namespace();
+    let queued = namespace
+        .queue_blocking(Command::Merge(vec![incoming]))
+        .unwrap();
+    let refused = queued.wait().err().map(|error| error.to_string());
+    assert!(refused.unwrap().contains("are missing"));
+    assert_eq!(receiver.contents().len(), 0);
+}

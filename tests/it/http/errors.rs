@@ -59,3 +59,24 @@ async fn a_replica_that_stops_says_so() {
     face.put("a", "z").await.problem(503, "shutting_down");
     assert_eq!(face.get("/v1/ns/default/states/a").await.text(), "y");
 }
+
+#[tokio::test]
+async fn pages_of_other_sites_may_only_read() {
+    let face = Face::new();
+    face.put("a", "x").await.ok(201);
+    let path = "/v1/ns/default/states/a";
+    for site in ["cross-site", "same-site"] {
+        let header = format!("Sec-Fetch-Site: {site}");
+        let from = [header.as_str()];
+        let write = face.send(Method::PUT, path, &from, Body::from("y")).await;
+        write.problem(403, "forbidden");
+        let read = face.send(Method::GET, path, &from, Body::empty()).await;
+        assert_eq!(read.text(), "x");
+    }
+    for site in ["same-origin", "none"] {
+        let header = format!("Sec-Fetch-Site: {site}");
+        let from = [header.as_str()];
+        let write = face.send(Method::PUT, path, &from, Body::from("y")).await;
+        write.ok(200);
+    }
+}
