@@ -28,8 +28,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A session at least this often, whatever the feeds say.
 const ANTI_ENTROPY: Duration = Duration::from_secs(60);
-/// A peer that opened a session here this recently fetches our changes by itself, and is given
-/// time to do so before they are pushed.
+/// A peer that follows our feed and opened a session here this recently fetches our changes by
+/// itself, and is given time to do so before they are pushed.
 const FETCHES_ITSELF: Duration = Duration::from_secs(90);
 const FETCH_GRACE: Duration = Duration::from_secs(1);
 
@@ -96,6 +96,7 @@ impl Link {
                 pull: true,
                 push,
                 strategy: None,
+                follows: true,
             };
             let name = self.namespace.name();
             let ran = tokio::select! {

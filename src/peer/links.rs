@@ -210,6 +210,7 @@ impl Peering for Links {
                 pull: request.pull,
                 push: request.push,
                 strategy: request.strategy,
+                follows: false,
             };
             let ran = self.runner.sync(&address, &request.namespace, job).await?;
             Ok(ran.report)

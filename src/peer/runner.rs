@@ -41,6 +41,8 @@ pub struct Job {
     pub push: bool,
     /// How to find differences; `None` lets the planner choose.
     pub strategy: Option<StrategyName>,
+    /// True for sessions of a link, which follows the peer's change feed.
+    pub follows: bool,
 }
 
 /// What a session came to.
@@ -129,6 +131,7 @@ impl Runner {
         let options = SessionOptions {
             pull: job.pull,
             push: job.push,
+            follows: job.follows,
             compare: self.compare_options(job.strategy),
             limits: *self.replica.limits(),
         };

@@ -44,6 +44,7 @@ pub fn diff(
     let head = OpenRequest {
         replica: home.replica(),
         root: view.head().root.hash,
+        follows: false,
     };
     let (peer, _): (OpenReply, _) = exchange.ask("open", Endpoint::Open, &head, &[])?;
     let Some(session) = peer.session else {

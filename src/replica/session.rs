@@ -24,6 +24,8 @@ pub struct SessionOptions {
     pub pull: bool,
     /// Give the peer what we have.
     pub push: bool,
+    /// True when this session is one of a link that follows the peer's change feed.
+    pub follows: bool,
     /// How to find differences.
     pub compare: CompareOptions,
     /// What is accepted from outside.
@@ -99,6 +101,7 @@ impl<'s> Session<'s> {
         let head = OpenRequest {
             replica: self.home.replica(),
             root: view.head().root.hash,
+            follows: self.options.follows,
         };
         let asked = self.exchange.ask("open", Endpoint::Open, &head, &[]);
         let (reply, _): (OpenReply, _) = asked?;

@@ -60,8 +60,8 @@ impl Pins {
         }
     }
 
-    /// Takes note that a peer opened a session here. `root` is what it is known to hold now, when
-    /// that is known.
+    /// Takes note that a peer that follows our feed opened a session here. `root` is what it is
+    /// known to hold now, when that is known.
     pub fn hear(&self, peer: ReplicaId, root: Option<NodeHash>) {
         let mut heard = lock(&self.heard);
         if heard.len() >= HEARD_MAX && !heard.contains_key(&peer) {
@@ -73,7 +73,14 @@ impl Pins {
         }
     }
 
-    /// True when the peer opened a session here within `time`.
+    /// Takes note of what a peer that follows our feed held when it ended a session here.
+    pub fn left(&self, peer: ReplicaId, root: Option<NodeHash>) {
+        if let Some(heard) = lock(&self.heard).get_mut(&peer) {
+            heard.root = root;
+        }
+    }
+
+    /// True when the peer, following our feed, opened a session here within `time`.
     pub fn heard_within(&self, peer: ReplicaId, time: Duration) -> bool {
         let heard = lock(&self.heard);
         heard.get(&peer).is_some_and(|h| h.at.elapsed() < time)

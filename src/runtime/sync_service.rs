@@ -168,7 +168,9 @@ impl Asked<'_> {
         let (identity, stands) = (*view.identity(), *view.head());
         let equal = stands.root.hash.matches(&head.root);
         let holds = equal.then_some(stands.root.hash);
-        self.namespace.pins().hear(head.replica, holds);
+        if head.follows {
+            self.namespace.pins().hear(head.replica, holds);
+        }
         let session = if equal {
             None
         } else {
@@ -243,7 +245,7 @@ impl Asked<'_> {
         let stands = *self.namespace.view().head();
         if let (Some(peer), Some(root)) = (peer, head.root) {
             let same = root.matches(&stands.root.hash);
-            self.namespace.pins().hear(peer, same.then_some(root));
+            self.namespace.pins().left(peer, same.then_some(root));
         }
         let reply = CloseReply {
             root: stands.root,

@@ -90,6 +90,9 @@ pub struct OpenRequest {
     pub replica: ReplicaId,
     /// The asker's root: when it equals the responder's, the session is over with the reply.
     pub root: NodeHash,
+    /// True when the asker follows the responder's change feed and will come back by itself for
+    /// whatever changes; the responder then need not push.
+    pub follows: bool,
 }
 
 /// The responder's snapshot.

@@ -143,6 +143,7 @@ async fn open_session(face: &Face, replica: u64) -> Reply {
     let request = OpenRequest {
         replica: ReplicaId(replica),
         root: NodeHash([7; 32]),
+        follows: false,
     };
     message(
         face,
