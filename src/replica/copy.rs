@@ -16,8 +16,10 @@ use crate::wire::messages::{
     Endpoint, LIST_MAX, RangeRequest, RecordsReply, SubtreesReply, SubtreesRequest,
 };
 
-/// Subtrees are asked for this many levels at a time.
-const LEVELS: u8 = 4;
+/// Records that one region should have: few enough for one answer even where chance puts more.
+const REGION: u64 = LIST_MAX as u64 * 3 / 4;
+/// Most levels that one question for subtrees goes down.
+const LEVELS_MAX: u8 = 8;
 
 /// Copies whatever lies below `at`, which the peer's snapshot sums up as `theirs`. With a puller
 /// records are taken over; our own extra states are noted either way.
@@ -37,18 +39,26 @@ pub fn copy_region(
     if ours == theirs {
         return Ok(());
     }
-    if theirs.leaves <= LIST_MAX as u64 || at.depth() + LEVELS > Prefix::DEPTH_MAX {
+    if theirs.leaves <= LIST_MAX as u64 {
         let records = fetch_range(exchange, session, at, &theirs)?;
         note_extra(&view, at, &records, puller)?;
         return puller.take(exchange, records);
     }
-    let subtrees = fetch_subtrees(exchange, session, at, &theirs)?;
+    let levels = levels_to_regions(theirs.leaves);
+    let subtrees = fetch_subtrees(exchange, session, at, levels, &theirs)?;
     for (slot, subtree) in subtrees.into_iter().enumerate() {
-        let child = at.child(slot as u64, LEVELS);
+        let child = at.child(slot as u64, levels);
         let child = child.ok_or(SessionError::Misfit("a tree deeper than its keys"))?;
         copy_region(exchange, home, puller, child, subtree)?;
     }
     Ok(())
+}
+
+/// How many levels down subtrees are small enough, keys being spread evenly.
+fn levels_to_regions(leaves: u64) -> u8 {
+    let regions = leaves.div_ceil(REGION).next_power_of_two();
+    let levels = u8::try_from(regions.ilog2()).unwrap_or(LEVELS_MAX);
+    levels.clamp(1, LEVELS_MAX)
 }
 
 fn fetch_range(
@@ -84,20 +94,21 @@ fn fetch_subtrees(
     exchange: &mut Exchange<'_>,
     session: u64,
     at: Prefix,
+    levels: u8,
     theirs: &Summary,
 ) -> Result<Vec<Summary>, SessionError> {
     let head = SubtreesRequest {
         session,
         at,
-        levels: LEVELS,
+        levels,
     };
     let asked = exchange.ask("merkle_comparison", Endpoint::Subtrees, &head, &[]);
     let (reply, _): (SubtreesReply, _) = asked?;
-    if reply.subtrees.len() != 1 << LEVELS {
+    if reply.subtrees.len() != 1 << levels {
         return Err(SessionError::Misfit("another number of subtrees"));
     }
     let mut level = reply.subtrees.clone();
-    for depth in (at.depth()..at.depth() + LEVELS).rev() {
+    for depth in (at.depth()..at.depth() + levels).rev() {
         level = level
             .chunks_exact(2)
             .map(|pair| Summary::of_children(depth, &pair[0], &pair[1]))
@@ -124,4 +135,17 @@ fn note_extra(
         .filter(|key| theirs.binary_search(key).is_err());
     puller.ahead.extend(extra);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regions_are_neither_too_large_nor_needlessly_small() {
+        for (leaves, levels) in [(4097, 1), (10_000, 2), (100_000, 6), (1_000_000, 8)] {
+            assert_eq!(levels_to_regions(leaves), levels, "{leaves}");
+        }
+        assert_eq!(levels_to_regions(u64::MAX / 2), LEVELS_MAX);
+    }
 }
