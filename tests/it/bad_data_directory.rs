@@ -9,7 +9,7 @@ use redb::{Database, ReadableDatabase, TableDefinition};
 use crate::harness::process::{Server, samestate};
 
 /// Where the store keeps facts about a file.
-const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
 fn serve(dir: &Path) -> Output {
     let dir = dir.to_str().unwrap();
@@ -21,10 +21,10 @@ fn refused(output: &Output, words: &[&str]) {
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert_eq!(output.stdout, b"", "{told}");
-    let errors: Vec<&str> = told.lines().filter(|line| line.starts_with("error: ")).collect();
-    assert_eq!(errors.len(), 1, "{told}");
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(told.starts_with("error: "), "{told}");
     for word in words {
-        assert!(errors[0].contains(word), "no {word:?} in: {told}");
+        assert!(told.contains(word), "no {word:?} in: {told}");
     }
     for debug in ["panicked", "Err(", "Error {", "Os {", "RUST_BACKTRACE"] {
         assert!(!told.contains(debug), "{debug:?} in: {told}");
@@ -77,8 +77,15 @@ fn a_schema_newer_than_this_build() {
     };
     let words = ["4711", &known.to_string(), "newer", file.to_str().unwrap()];
     refused(&serve(dir.path()), &words);
-    refused(&samestate(&["verify", "--data", dir.path().to_str().unwrap()]), &words);
-    assert_eq!(schema(&Database::create(&file).unwrap()), 4711, "left as it was");
+    refused(
+        &samestate(&["verify", "--data", dir.path().to_str().unwrap()]),
+        &words,
+    );
+    assert_eq!(
+        schema(&Database::create(&file).unwrap()),
+        4711,
+        "left as it was"
+    );
 }
 
 #[test]
@@ -87,7 +94,10 @@ fn a_path_that_cannot_be_a_directory() {
     let file = dir.path().join("file");
     std::fs::write(&file, "not a directory").unwrap();
     let below = file.join("data");
-    refused(&serve(&below), &[below.to_str().unwrap(), "cannot use", "check that"]);
+    refused(
+        &serve(&below),
+        &[below.to_str().unwrap(), "cannot use", "check that"],
+    );
     refused(&serve(&file), &[file.to_str().unwrap(), "cannot use"]);
     assert_eq!(std::fs::read(&file).unwrap(), b"not a directory");
 }
@@ -121,7 +131,10 @@ fn a_directory_whose_files_belong_to_another_replica() {
     let (one, other) = (used(), used());
     std::fs::copy(file_of(one.path()), file_of(other.path())).unwrap();
     let file = file_of(other.path());
-    refused(&serve(other.path()), &[file.to_str().unwrap(), "belongs to replica"]);
+    refused(
+        &serve(other.path()),
+        &[file.to_str().unwrap(), "belongs to replica"],
+    );
     std::fs::write(one.path().join("replica"), "no hexadecimal digits\n").unwrap();
     refused(&serve(one.path()), &["does not hold a replica id"]);
 }

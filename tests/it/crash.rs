@@ -54,8 +54,17 @@ async fn write_on(url: String, writer: usize, round: u64, ledger: Ledger, mut rn
         let (id, bytes) = next_write(writer, (round << 32) + number, &mut rng);
         let after = bytes.as_ref().map(|bytes| ContentHash::of(bytes));
         let at = format!("{url}/v1/ns/default/states/{id}");
-        ledger.lock().unwrap().entry(id.clone()).or_default().unanswered = Some(after);
-        let method = if bytes.is_some() { Method::PUT } else { Method::DELETE };
+        ledger
+            .lock()
+            .unwrap()
+            .entry(id.clone())
+            .or_default()
+            .unanswered = Some(after);
+        let method = if bytes.is_some() {
+            Method::PUT
+        } else {
+            Method::DELETE
+        };
         let sent = try_send(method, &at, &[], bytes.unwrap_or_default()).await;
         let Ok(reply) = sent else {
             return answered;
@@ -145,7 +154,9 @@ fn acknowledged_writes_survive_kill_9() {
         let server = Server::start(dir.path());
         let touched: Vec<String> = {
             let ledger = ledger.lock().unwrap();
-            let changed = ledger.iter().filter(|(id, known)| known_before.get(*id) != Some(*known));
+            let changed = ledger
+                .iter()
+                .filter(|(id, known)| known_before.get(*id) != Some(*known));
             changed.map(|(id, _)| id.clone()).collect()
         };
         check(&server, &touched, &ledger, round);
@@ -154,12 +165,21 @@ fn acknowledged_writes_survive_kill_9() {
     let server = Server::start(dir.path());
     let all: Vec<String> = ledger.lock().unwrap().keys().cloned().collect();
     check(&server, &all, &ledger, KILLS);
-    let alive = ledger.lock().unwrap().values().filter(|known| known.acknowledged.is_some()).count();
+    let alive = ledger
+        .lock()
+        .unwrap()
+        .values()
+        .filter(|known| known.acknowledged.is_some())
+        .count();
     assert_eq!(server.states, alive as u64);
     let root = server.root();
     drop(server);
     let verified = succeed_json(&["verify", "--data", path]);
     assert_eq!(verified["ok"], true, "{verified}");
-    assert_eq!(verified["namespaces"][0]["root"], root.as_str(), "{verified}");
+    assert_eq!(
+        verified["namespaces"][0]["root"],
+        root.as_str(),
+        "{verified}"
+    );
     println!("{answered} answered writes, {} ids", all.len());
 }

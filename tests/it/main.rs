@@ -1,6 +1,10 @@
 //! One binary for all integration tests: a second one would link the whole crate again.
 
 #[cfg(test)]
+mod bad_data_directory;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod harness;
@@ -8,6 +12,10 @@ mod harness;
 mod hostile_peers;
 #[cfg(test)]
 mod http;
+#[cfg(test)]
+mod replication;
+#[cfg(test)]
+mod restart;
 #[cfg(test)]
 mod sessions;
 #[cfg(test)]

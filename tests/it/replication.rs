@@ -9,9 +9,9 @@ use samestate::delta::compress::compress;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::http::{send, wait_until};
+use crate::harness::http::{send, try_put, wait_until};
 use crate::harness::process::{Server, free_port, succeed, succeed_json};
-use crate::harness::{game_states, series};
+use crate::harness::{Rng, game_states, series};
 
 /// A running replica and its directory.
 struct Site {
@@ -61,7 +61,9 @@ fn writes_and_deletions_travel_both_ways_between_peers() {
     b.server.put("match/1", b"changed at b");
     wait_until("a has the change", || a.holds("match/1", b"changed at b"));
     a.server.delete("match/2");
-    wait_until("the deletion is at b", || b.server.get("match/2").status == 404);
+    wait_until("the deletion is at b", || {
+        b.server.get("match/2").status == 404
+    });
     wait_for_equal(&[&a, &b]);
     assert_eq!((a.server.count(), b.server.count()), (1, 1));
     for (site, peer, replica) in [(&a, "b", &b.server.replica), (&b, "a", &a.server.replica)] {
@@ -77,9 +79,14 @@ fn one_link_carries_both_directions() {
     let a = Site::new();
     a.server.put("match/1", b"there before the link");
     let b = Site::with_peers(&[&format!("a={}", a.server.url)]);
-    b.server.put("match/2", b"written at the side with the link");
-    wait_until("b has pulled", || b.holds("match/1", b"there before the link"));
-    wait_until("b has pushed", || a.holds("match/2", b"written at the side with the link"));
+    b.server
+        .put("match/2", b"written at the side with the link");
+    wait_until("b has pulled", || {
+        b.holds("match/1", b"there before the link")
+    });
+    wait_until("b has pushed", || {
+        a.holds("match/2", b"written at the side with the link")
+    });
     a.server.put("match/3", b"later, at a");
     b.server.put("match/4", b"later, at b");
     wait_until("b goes on pulling", || b.holds("match/3", b"later, at a"));
@@ -101,6 +108,44 @@ fn three_replicas_in_a_chain_hold_the_same() {
         a.server.get("match/1").status == 404 && c.server.get("match/1").status == 404
     });
     wait_for_equal(&[&a, &b, &c]);
+}
+
+#[test]
+fn replicas_that_are_written_to_on_both_sides_at_once_end_up_equal() {
+    let (a, b) = pair();
+    let writers: Vec<_> = [&a, &b, &a, &b]
+        .into_iter()
+        .enumerate()
+        .map(|(writer, site)| {
+            let (mut rng, url) = (Rng::seeded(writer as u64), site.server.url.clone());
+            std::thread::spawn(move || {
+                for n in 0..150 {
+                    // Some ids of everybody's, some of this writer's own.
+                    let id = match rng.below(3) {
+                        0 => format!("own/{writer}/{n}"),
+                        _ => format!("shared/{}", rng.below(10)),
+                    };
+                    let length = [10, 2_000, 30_000][rng.below(3)];
+                    let bytes = rng.bytes(length);
+                    let status = try_put(&format!("{url}/v1/ns/default/states/{id}"), &bytes);
+                    assert!(matches!(status, Some(200 | 201)), "{id}: {status:?}");
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.join().unwrap();
+    }
+    wait_for_equal(&[&a, &b]);
+    for (site, peer) in [(&a, "b"), (&b, "a")] {
+        assert_eq!(site.server.peer(peer)["penalties"], 0.0);
+    }
+    for Site { server, dir } in [a, b] {
+        server.terminate();
+        let path = dir.path().to_str().unwrap();
+        let verified = succeed_json(&["verify", "--data", path]);
+        assert_eq!(verified["ok"], true, "{verified}");
+    }
 }
 
 #[test]
@@ -137,17 +182,30 @@ fn a_conflict_from_a_partition_is_kept_on_both_sides_and_resolved_by_a_write_tha
         }
     }
     kept.sort();
-    let both = [&b"on the other side"[..], b"on the other side", b"on this side", b"on this side"];
+    let both = [
+        &b"on the other side"[..],
+        b"on the other side",
+        b"on this side",
+        b"on this side",
+    ];
     assert_eq!(kept, both);
 
     let tag = a.server.get("match/1").header("etag").to_owned();
     let url = b.server.at("states/match/1");
-    let resolved = send(Method::PUT, &url, &[("if-match", &tag)], b"resolved".to_vec());
+    let resolved = send(
+        Method::PUT,
+        &url,
+        &[("if-match", &tag)],
+        b"resolved".to_vec(),
+    );
     assert_eq!(resolved.status, 200, "{resolved:?}");
     wait_until("a has the resolution", || a.holds("match/1", b"resolved"));
     wait_for_equal(&[&a, &b]);
     for site in [&a, &b] {
-        assert_eq!(site.server.get("match/1").header("samestate-conflicts"), "0");
+        assert_eq!(
+            site.server.get("match/1").header("samestate-conflicts"),
+            "0"
+        );
         let listed = send(Method::GET, &site.server.at("conflicts"), &[], Vec::new()).json();
         assert_eq!(listed["conflicts"], Value::Array(Vec::new()));
     }
@@ -166,14 +224,22 @@ fn a_peer_that_is_down_is_tried_again_until_it_is_up() {
     let listen = format!("127.0.0.1:{port}");
     let mut server = Server::start_with(dir.path(), &listen, &[]);
     wait_until("it arrives", || server.get("match/1").body == b"waiting");
-    wait_until("the peer is healthy", || a.server.peer("b")["health"] == "healthy");
+    wait_until("the peer is healthy", || {
+        a.server.peer("b")["health"] == "healthy"
+    });
 
     server.kill();
     a.server.put("match/2", b"written while it was down");
     let server = Server::start_with(dir.path(), &listen, &[]);
     assert_eq!(server.get("match/1").body, b"waiting");
-    wait_until("it catches up", || server.get("match/2").body == b"written while it was down");
-    assert_eq!(a.server.peer("b")["penalties"], 0.0, "being down is no misbehaviour");
+    wait_until("it catches up", || {
+        server.get("match/2").body == b"written while it was down"
+    });
+    assert_eq!(
+        a.server.peer("b")["penalties"],
+        0.0,
+        "being down is no misbehaviour"
+    );
 }
 
 /// Every file below a folder by its path.
@@ -197,13 +263,19 @@ fn tree(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 #[test]
 fn a_tree_of_states_travels_through_two_replicas_and_comes_out_as_it_was() {
     let (files, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    for entry in game_states().iter().filter(|entry| entry.series == "records") {
+    for entry in game_states()
+        .iter()
+        .filter(|entry| entry.series == "records")
+    {
         let path = files.path().join(&entry.series).join(&entry.name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, &entry.bytes).unwrap();
     }
     std::fs::create_dir(files.path().join("saves")).unwrap();
-    for (name, series) in [("freeciv", series("freeciv")), ("openttd", series("openttd"))] {
+    for (name, series) in [
+        ("freeciv", series("freeciv")),
+        ("openttd", series("openttd")),
+    ] {
         let path = files.path().join("saves").join(name);
         std::fs::write(path, &series[0].bytes).unwrap();
     }
@@ -214,7 +286,10 @@ fn a_tree_of_states_travels_through_two_replicas_and_comes_out_as_it_was() {
     let imported = succeed_json(&["import", from, "--server", &a.server.url]);
     assert_eq!(imported["states"], expected.len(), "{imported}");
     let again = succeed_json(&["import", from, "--server", &a.server.url]);
-    assert_eq!((&again["states"], &again["skipped"]), (&0.into(), &expected.len().into()));
+    assert_eq!(
+        (&again["states"], &again["skipped"]),
+        (&0.into(), &expected.len().into())
+    );
 
     let sides = ["--from", &a.server.url, "--to", &b.server.url];
     let report = succeed_json(&[&["sync"], &sides[..]].concat());
@@ -226,11 +301,17 @@ fn a_tree_of_states_travels_through_two_replicas_and_comes_out_as_it_was() {
     assert_eq!(report["bytes_if_sent_whole"], whole, "{report}");
     assert!(report["ratio"].as_f64().unwrap() < 1.0, "{report}");
     let again = succeed_json(&[&["sync"], &sides[..]].concat());
-    assert_eq!((&again["strategy"], &again["equal"]), (&"none".into(), &true.into()));
+    assert_eq!(
+        (&again["strategy"], &again["equal"]),
+        (&"none".into(), &true.into())
+    );
 
     let to = out.path().to_str().unwrap();
     succeed(&["export", to, "--server", &b.server.url]);
-    assert!(tree(out.path()) == expected, "what comes out is what went in");
+    assert!(
+        tree(out.path()) == expected,
+        "what comes out is what went in"
+    );
     drop((a.dir, b.dir));
 }
 
@@ -243,7 +324,10 @@ fn a_diff_names_what_differs_and_changes_nothing() {
     let sides = [&a.server.url[..], &b.server.url];
     succeed(&["sync", "--from", sides[0], "--to", sides[1]]);
     let equal = succeed_json(&["diff", sides[0], sides[1]]);
-    assert_eq!((&equal["equal"], &equal["differences"]), (&true.into(), &Value::Array(vec![])));
+    assert_eq!(
+        (&equal["equal"], &equal["differences"]),
+        (&true.into(), &Value::Array(vec![]))
+    );
     a.server.put("match/3", b"changed at a");
     a.server.put("only/a", b"new");
     b.server.put("only/b", b"new");

@@ -10,7 +10,12 @@ fn a_restarted_replica_is_the_one_it_was() {
     let first = Server::start(dir.path());
     assert_eq!((first.namespaces, first.states), (1, 0));
     let states: Vec<(String, Vec<u8>)> = (0..40)
-        .map(|n| (format!("match/{n}"), rng.bytes([0, 100, 5_000, 120_000][n % 4])))
+        .map(|n| {
+            (
+                format!("match/{n}"),
+                rng.bytes([0, 100, 5_000, 120_000][n % 4]),
+            )
+        })
         .collect();
     for (id, bytes) in &states {
         first.put(id, bytes);
@@ -41,7 +46,11 @@ fn a_restarted_replica_is_the_one_it_was() {
     third.terminate();
     let verified = succeed_json(&["verify", "--data", dir.path().to_str().unwrap()]);
     assert_eq!(verified["ok"], true, "{verified}");
-    assert_eq!(verified["namespaces"][0]["root"], root.as_str(), "{verified}");
+    assert_eq!(
+        verified["namespaces"][0]["root"],
+        root.as_str(),
+        "{verified}"
+    );
 }
 
 #[test]
@@ -71,5 +80,9 @@ fn writes_that_are_answered_while_it_stops_are_kept() {
         let reply = again.get(&format!("match/{n}"));
         assert_eq!(reply.body, format!("state {n}").as_bytes(), "{n} of {kept}");
     }
-    assert!(again.states == kept || again.states == kept + 1, "{} {kept}", again.states);
+    assert!(
+        again.states == kept || again.states == kept + 1,
+        "{} {kept}",
+        again.states
+    );
 }

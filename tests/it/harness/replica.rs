@@ -94,6 +94,7 @@ impl Plan {
         SessionOptions {
             pull: self.pull,
             push: self.push,
+            follows: false,
             compare: CompareOptions {
                 forced: self.strategy,
                 bloom: BloomSettings::default(),
