@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::http::HeaderMap;
-use axum::http::header::CONTENT_LENGTH;
+use axum::http::header::{CONTENT_LENGTH, EXPECT};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, timeout_at};
+use tokio::task;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::http::app::App;
 use crate::http::budget::Reservation;
@@ -17,6 +18,9 @@ use crate::http::problem::Problem;
 /// Bytes a second that a client has to manage over a whole upload, so that nobody can hold memory
 /// for ever by sending a byte now and then.
 const PACE: u64 = 32 << 10;
+/// Bytes and time for which a refused body is read on.
+const DISCARD_BYTES: usize = 256 << 20;
+const DISCARD_TIME: Duration = Duration::from_secs(10);
 /// Most bytes of a JSON body that gives an order.
 const ORDER_BYTES_MAX: u64 = 64 << 10;
 
@@ -50,6 +54,10 @@ pub async fn receive(
 ) -> Result<Received, Problem> {
     let declared = content_length(headers);
     if declared.is_some_and(|declared| declared > bound.bytes) {
+        // Whoever asks first has not begun to send; reading would tell it to go ahead.
+        if !headers.contains_key(EXPECT) {
+            discard(app, body.into_data_stream());
+        }
         return Err((bound.exceeded)(bound.bytes));
     }
     let mut reservation = app.uploads.reserve(declared.unwrap_or(0)).await?;
@@ -67,6 +75,7 @@ pub async fn receive(
         };
         let length = bytes.len() as u64 + piece.len() as u64;
         if length > bound.bytes {
+            discard(app, pieces);
             return Err((bound.exceeded)(bound.bytes));
         }
         reservation.cover(length).await?;
@@ -100,6 +109,25 @@ pub async fn receive_json<T: DeserializeOwned>(
         json => json,
     };
     serde_json::from_slice(json).map_err(|error| Problem::bad_json(&error))
+}
+
+/// Reads on for a while, keeping nothing, while the refusal is on its way: a client that is still
+/// sending when the connection closes loses the answer.
+fn discard(app: &App, mut pieces: BodyDataStream) {
+    let (idle, shutdown) = (app.idle.min(DISCARD_TIME), app.shutdown.clone());
+    task::spawn(async move {
+        let surplus = async {
+            let mut left = DISCARD_BYTES;
+            while let Some(Ok(piece)) = pieces.next().await {
+                left = left.saturating_sub(piece.len());
+                if left == 0 {
+                    break;
+                }
+            }
+        };
+        let bounded = timeout(idle, surplus);
+        shutdown.run_until_cancelled(bounded).await
+    });
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {

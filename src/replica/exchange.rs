@@ -57,6 +57,7 @@ impl SessionError {
     /// True when an honest, healthy peer would not have caused this.
     pub fn is_misbehaviour(&self) -> bool {
         match self {
+            Self::Frame(BadFrame::Version(_)) => false,
             Self::Frame(_) | Self::Record(_) | Self::Misfit(_) | Self::RootMismatch => true,
             Self::Reconcile(error) => !matches!(error, ReconcileError::View(_)),
             Self::Transfer(error) => matches!(
