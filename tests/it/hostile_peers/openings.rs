@@ -33,11 +33,8 @@ fn frames_that_are_none() {
         cases.push(case(plan, cut(15), "short frame"));
         let page = |reply: &mut Vec<u8>| *reply = b"<html><body>It works!</body></html>".to_vec();
         cases.push(case(plan, bytes(at, page), "not a samestate frame"));
-        cases.push(case(
-            plan,
-            bytes(at, |reply| reply[4] = 9),
-            "protocol version 9",
-        ));
+        let newer = bytes(at, |reply| reply[4] = 9);
+        cases.push(forgiven(plan, newer, "protocol version 9"));
         cases.push(case(
             plan,
             bytes(at, |reply| reply[5] = 77),
