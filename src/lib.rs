@@ -15,5 +15,6 @@ pub mod replica;
 pub mod runtime;
 pub mod server;
 pub mod store;
+pub mod sync;
 pub mod types;
 pub mod wire;

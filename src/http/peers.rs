@@ -11,8 +11,8 @@ use crate::http::body::receive_json;
 use crate::http::extract::Name;
 use crate::http::problem::Problem;
 use crate::http::sync::strategy;
-use crate::replica::report::Report;
 use crate::runtime::peering::{PeerStatus, SyncRequest};
+use crate::sync::report::Report;
 use crate::types::id::Namespace;
 
 /// The answer.

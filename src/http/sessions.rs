@@ -5,7 +5,7 @@ use axum::extract::State;
 use serde::Serialize;
 
 use crate::http::app::App;
-use crate::replica::report::{Outcome, Report};
+use crate::sync::report::{Outcome, Report};
 
 /// The answer.
 #[derive(Debug, Serialize)]

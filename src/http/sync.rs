@@ -13,9 +13,9 @@ use crate::http::body::{Bound, Received, receive, receive_json};
 use crate::http::extract::{InNamespace, Name};
 use crate::http::problem::Problem;
 use crate::reconcile::strategy::StrategyName;
-use crate::replica::report::Report;
 use crate::runtime::peering::{DiffReport, SyncRequest};
 use crate::runtime::sync_service::{SyncError, answer, message_limit};
+use crate::sync::report::Report;
 
 /// Answers one message of another replica's session.
 ///

@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::peer::address::PeerAddress;
-use crate::replica::transport::{Transport, TransportError};
+use crate::sync::transport::{Transport, TransportError};
 use crate::types::cursor::Cursor;
 use crate::types::id::Namespace;
 use crate::wire::messages::Endpoint;

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use crate::replica::command::{Command, Incoming};
-use crate::replica::report::Report;
-use crate::replica::transport::{Home, MergeError, Merging};
 use crate::replica::view::View;
 use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::replica::Replica;
 use crate::runtime::writer::{Queued, SubmitError};
 use crate::store::error::StoreError;
 use crate::store::rows::Agreement;
+use crate::sync::report::Report;
+use crate::sync::transport::{Home, MergeError, Merging};
 use crate::types::id::ReplicaId;
 
 /// A namespace of this replica, for sessions.

@@ -13,12 +13,12 @@ use crate::peer::client::http_client;
 use crate::peer::link::{Link, LinkState};
 use crate::peer::runner::{Job, Runner};
 use crate::reconcile::strategy::BloomSettings;
-use crate::replica::report::Report;
 use crate::runtime::peering::{
     Answer, DiffEntry, DiffReport, PeerStatus, Peering, PeeringError, SyncRequest,
 };
 use crate::runtime::replica::Replica;
 use crate::runtime::writer::lock;
+use crate::sync::report::Report;
 use crate::types::id::Namespace;
 
 /// How often a peer looks for namespaces that it has no link for yet.

@@ -16,15 +16,15 @@ use crate::peer::client::{BlockingClient, PeerClient};
 use crate::peer::home::LocalHome;
 use crate::peer::penalty::Penalty;
 use crate::reconcile::strategy::{BloomSettings, StrategyName};
-use crate::replica::compare::CompareOptions;
-use crate::replica::diff::{Differing, diff};
-use crate::replica::exchange::SessionError;
-use crate::replica::report::{Outcome, Report};
-use crate::replica::session::{PeerSeen, SessionOptions, run};
 use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::peering::PeeringError;
 use crate::runtime::replica::Replica;
 use crate::runtime::writer::lock;
+use crate::sync::compare::CompareOptions;
+use crate::sync::diff::{Differing, diff};
+use crate::sync::exchange::SessionError;
+use crate::sync::report::{Outcome, Report};
+use crate::sync::session::{PeerSeen, SessionOptions, run};
 use crate::types::id::Namespace;
 
 /// How long a user's session waits for a running one with the same peer.

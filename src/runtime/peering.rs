@@ -7,7 +7,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::reconcile::strategy::StrategyName;
-use crate::replica::report::Report;
+use crate::sync::report::Report;
 use crate::types::id::Namespace;
 
 /// A future that the caller polls to its end.

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
-use crate::replica::report::{Outcome, Report};
 use crate::runtime::writer::lock;
+use crate::sync::report::{Outcome, Report};
 
 /// Finished sessions that are remembered.
 const RECENT: usize = 100;

@@ -8,15 +8,15 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::replica::command::Command;
-use crate::replica::exchange::reply_limit;
-use crate::replica::responder::{self, ResponderError};
-use crate::replica::transfer::TransferError;
 use crate::replica::view::View;
 use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::pins::PinError;
 use crate::runtime::replica::Replica;
 use crate::runtime::writer::SubmitError;
 use crate::store::error::StoreError;
+use crate::sync::exchange::reply_limit;
+use crate::sync::responder::{self, ResponderError};
+use crate::sync::transfer::TransferError;
 use crate::types::limits::Limits;
 use crate::wire::frame::{open, seal};
 use crate::wire::messages::{

@@ -8,8 +8,8 @@ mod records;
 mod transfers;
 
 use samestate::reconcile::strategy::StrategyName;
-use samestate::replica::report::Outcome;
-use samestate::replica::transport::{Transport, TransportError};
+use samestate::sync::report::Outcome;
+use samestate::sync::transport::{Transport, TransportError};
 use samestate::wire::frame::{open, seal};
 use samestate::wire::messages::Endpoint;
 use serde::Serialize;

@@ -16,12 +16,12 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, Method, Request};
 use samestate::http::app::{App, HttpOptions};
 use samestate::http::routes::router;
-use samestate::replica::report::{Outcome, Report};
 use samestate::runtime::namespace::OpenNamespace;
 use samestate::runtime::peering::{
     Answer, DiffEntry, DiffReport, PeerStatus, Peering, PeeringError, SyncRequest,
 };
 use samestate::runtime::replica::{Replica, ReplicaOptions};
+use samestate::sync::report::{Outcome, Report};
 use samestate::types::id::Namespace;
 use serde_json::Value;
 use tempfile::TempDir;

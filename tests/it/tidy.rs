@@ -13,18 +13,16 @@ use source::{Module, Source, production_sources, rust_sources, text_files};
 /// Layers from the bottom up. Layers of one rank are siblings that do not know each other.
 const RANKS: &[(u32, &[&str])] = &[
     (0, &["types"]),
-    (
-        1,
-        &["clock", "merkle", "delta", "bloom", "sketch", "metrics"],
-    ),
+    (1, &["clock", "merkle", "delta", "bloom"]),
     (2, &["reconcile"]),
     (3, &["wire", "store"]),
     (4, &["replica"]),
-    (5, &["runtime"]),
-    (6, &["peer", "http"]),
-    (7, &["config"]),
-    (8, &["server"]),
-    (9, &["cli"]),
+    (5, &["sync"]),
+    (6, &["runtime"]),
+    (7, &["peer", "http"]),
+    (8, &["config"]),
+    (9, &["server"]),
+    (10, &["cli"]),
 ];
 
 /// The crate roots: they name the layers and start the program, and stand above all of them.

@@ -8,11 +8,11 @@ use samestate::delta::compress::decompress_exact;
 use samestate::peer::home::LocalHome;
 use samestate::reconcile::strategy::StrategyName;
 use samestate::replica::command::Incoming;
-use samestate::replica::report::Report;
-use samestate::replica::transport::{Home, Merging};
 use samestate::replica::view::View;
 use samestate::store::error::StoreError;
 use samestate::store::rows::Agreement;
+use samestate::sync::report::Report;
+use samestate::sync::transport::{Home, Merging};
 use samestate::types::hash::ContentHash;
 use samestate::types::id::ReplicaId;
 

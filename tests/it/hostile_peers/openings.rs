@@ -1,7 +1,7 @@
 //! Frames that are none, openings that lie, and answers that were given before.
 
 use samestate::reconcile::strategy::StrategyName;
-use samestate::replica::transport::{Transport, TransportError};
+use samestate::sync::transport::{Transport, TransportError};
 use samestate::types::id::ReplicaId;
 use samestate::wire::messages::{Endpoint, OpenReply};
 

@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use samestate::replica::command::{Refusal, Write};
-use samestate::replica::report::{Outcome, Report};
 use samestate::runtime::writer::SubmitError;
+use samestate::sync::report::{Outcome, Report};
 
 use crate::harness::Rng;
 use crate::harness::replica::{Node, Plan, delete, put};

@@ -11,10 +11,10 @@ use crate::reconcile::registry::strategy;
 use crate::reconcile::strategy::{
     AgreementMark, BloomSettings, Context, Difference, SessionLimits, Step, StrategyName,
 };
-use crate::replica::exchange::{Exchange, SessionError};
 use crate::replica::view::View;
 use crate::store::error::StoreError;
 use crate::store::rows::Agreement;
+use crate::sync::exchange::{Exchange, SessionError};
 use crate::types::hash::StateKey;
 use crate::types::leaf::Leaf;
 use crate::types::record::StateRecord;

@@ -5,11 +5,11 @@
 use crate::merkle::node::Summary;
 use crate::merkle::prefix::Prefix;
 use crate::merkle::trie::summary_at;
-use crate::replica::exchange::{Exchange, SessionError};
-use crate::replica::pull::Puller;
-use crate::replica::transport::Home;
 use crate::replica::view::View;
 use crate::store::error::StoreError;
+use crate::sync::exchange::{Exchange, SessionError};
+use crate::sync::pull::Puller;
+use crate::sync::transport::Home;
 use crate::types::leaf::Leaf;
 use crate::types::record::StateRecord;
 use crate::wire::messages::{

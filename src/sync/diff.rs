@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use crate::reconcile::strategy::StrategyName;
-use crate::replica::compare::{CompareOptions, Findings, compare, usable_mark};
-use crate::replica::exchange::{Exchange, SessionError};
-use crate::replica::report::Report;
-use crate::replica::transport::{Home, Transport};
 use crate::replica::view::View;
 use crate::store::error::StoreError;
+use crate::sync::compare::{CompareOptions, Findings, compare, usable_mark};
+use crate::sync::exchange::{Exchange, SessionError};
+use crate::sync::report::Report;
+use crate::sync::transport::{Home, Transport};
 use crate::types::hash::{ContentHash, StateKey};
 use crate::types::id::GameId;
 use crate::types::limits::Limits;

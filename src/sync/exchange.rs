@@ -7,10 +7,10 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::reconcile::error::ReconcileError;
-use crate::replica::report::Report;
-use crate::replica::transfer::TransferError;
-use crate::replica::transport::{MergeError, Transport, TransportError};
 use crate::store::error::StoreError;
+use crate::sync::report::Report;
+use crate::sync::transfer::TransferError;
+use crate::sync::transport::{MergeError, Transport, TransportError};
 use crate::types::limits::Limits;
 use crate::types::record::BadRecord;
 use crate::wire::frame::{BadFrame, HEADER_BYTES, open, seal};

@@ -11,11 +11,9 @@ use crate::reconcile::budget::Budget;
 use crate::reconcile::error::ReconcileError;
 use crate::reconcile::registry;
 use crate::replica::command::Incoming;
-use crate::replica::transfer::{
-    Decoder, TransferError, Wanted, decode_bodies, encode_bodies, news,
-};
 use crate::replica::view::View;
 use crate::store::error::StoreError;
+use crate::sync::transfer::{Decoder, TransferError, Wanted, decode_bodies, encode_bodies, news};
 use crate::types::hash::StateKey;
 use crate::types::limits::Limits;
 use crate::types::record::{BadRecord, StateRecord};

@@ -7,10 +7,10 @@ use bytes::Bytes;
 
 use crate::merkle::prefix::leading_bits;
 use crate::replica::command::Incoming;
-use crate::replica::exchange::{Exchange, SessionError};
-use crate::replica::transfer::{Decoder, News, TransferError, Wanted, decode_bodies, news};
-use crate::replica::transport::{Home, Merging};
 use crate::replica::view::View;
+use crate::sync::exchange::{Exchange, SessionError};
+use crate::sync::transfer::{Decoder, News, TransferError, Wanted, decode_bodies, news};
+use crate::sync::transport::{Home, Merging};
 use crate::types::hash::{LeafDigest, StateKey};
 use crate::types::leaf::Leaf;
 use crate::types::record::StateRecord;

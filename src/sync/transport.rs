@@ -6,10 +6,10 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::replica::command::{Incoming, Refusal};
-use crate::replica::report::Report;
 use crate::replica::view::View;
 use crate::store::error::StoreError;
 use crate::store::rows::Agreement;
+use crate::sync::report::Report;
 use crate::types::id::ReplicaId;
 use crate::wire::messages::Endpoint;
 

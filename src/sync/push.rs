@@ -1,10 +1,10 @@
 //! Handing states to the peer: offer records, hear what is lacking, send just that.
 
 use crate::merkle::prefix::leading_bits;
-use crate::replica::exchange::{Exchange, SessionError};
-use crate::replica::transfer::encode_bodies;
-use crate::replica::transport::Home;
 use crate::replica::view::View;
+use crate::sync::exchange::{Exchange, SessionError};
+use crate::sync::transfer::encode_bodies;
+use crate::sync::transport::Home;
 use crate::types::hash::StateKey;
 use crate::types::record::StateRecord;
 use crate::wire::messages::{Endpoint, OfferReply, OfferRequest, StoreReply, StoreRequest, Want};

@@ -1,0 +1,14 @@
+//! Sync sessions between two replicas, as blocking code without sockets: the initiator's side over
+//! a [`transport::Transport`], and the responder's side, which answers each message by itself.
+
+pub mod compare;
+pub mod copy;
+pub mod diff;
+pub mod exchange;
+pub mod pull;
+pub mod push;
+pub mod report;
+pub mod responder;
+pub mod session;
+pub mod transfer;
+pub mod transport;
