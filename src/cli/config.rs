@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use crate::cli::output::{note, print};
+use crate::cli::error::CliError;
+use crate::cli::output::print;
 use crate::cli::settings::SettingArgs;
 use crate::cli::text::{Align, Table};
 use crate::config::layers::{Effective, Loaded, environment, load};
@@ -23,19 +24,18 @@ pub struct ConfigArgs {
 }
 
 /// Prints the settings.
-pub fn run(args: &ConfigArgs, as_json: bool) -> ExitCode {
-    let printed = match load(&args.settings.0, environment) {
-        Ok(loaded) if as_json => print(&json_text(&loaded)).map_err(|error| error.to_string()),
-        Ok(loaded) => print(&table(&loaded)).map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
+///
+/// # Errors
+/// [`CliError::Config`] when they cannot be used.
+pub fn run(args: &ConfigArgs, as_json: bool) -> Result<ExitCode, CliError> {
+    let loaded = load(&args.settings.0, environment)?;
+    let text = if as_json {
+        json_text(&loaded)
+    } else {
+        table(&loaded)
     };
-    match printed {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            note(&format!("error: {error}"));
-            ExitCode::FAILURE
-        }
-    }
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn table(loaded: &Loaded) -> String {

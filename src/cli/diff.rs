@@ -45,9 +45,7 @@ struct Comparison {
 
 #[derive(Debug, Deserialize)]
 struct Difference {
-    /// Absent when neither side could tell the id that belongs to the key.
-    id: Option<String>,
-    key: String,
+    id: String,
     left: Option<IgnoredAny>,
     right: Option<IgnoredAny>,
 }
@@ -91,11 +89,7 @@ impl Difference {
             (None, Some(_)) => '>',
             _ => '~',
         };
-        let name = match &self.id {
-            Some(id) => printable(id).into_owned(),
-            None => format!("(key {})", printable(&self.key)),
-        };
-        format!("{mark} {name}\n")
+        format!("{mark} {}\n", printable(&self.id))
     }
 }
 
@@ -121,10 +115,10 @@ mod tests {
         let comparison: Comparison = serde_json::from_value(json!({
             "equal": false, "strategy": "list", "bytes_sent": 1000, "bytes_received": 24,
             "differences": [
-                {"id": "a", "key": "00", "left": {"etag": "x"}},
-                {"id": "b", "key": "01", "right": {"etag": "x"}},
-                {"id": "c", "key": "02", "left": {"etag": "x"}, "right": {"etag": "y"}},
-                {"key": "03", "left": "d1", "right": null},
+                {"id": "a", "key": "00", "left": "d1"},
+                {"id": "b\u{1b}[2J", "key": "01", "right": "d1"},
+                {"id": "c", "key": "02", "left": "d1", "right": "d2"},
+                {"id": "d", "key": "03", "left": "d1", "right": "d1"},
             ],
         }))
         .unwrap();
@@ -133,7 +127,7 @@ mod tests {
             .iter()
             .map(Difference::line)
             .collect();
-        assert_eq!(lines, "< a\n> b\n~ c\n< (key 03)\n");
+        assert_eq!(lines, "< a\n> b\u{fffd}[2J\n~ c\n~ d\n");
         let summary = "4 differences, found with 1.0 KiB by strategy list";
         assert_eq!(comparison.summary(), summary);
     }

@@ -8,6 +8,8 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::cli::text::printable;
+use crate::config::error::ConfigError;
+use crate::server::ServeError;
 use crate::store::error::StoreError;
 
 /// Why a command failed.
@@ -118,15 +120,24 @@ pub enum CliError {
     /// A data directory that cannot be opened or read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Settings that cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A server that did not start, or ended before it was told to.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// A server that was told twice to stop.
+    #[error("stopped at once by a second signal; nothing that was answered is lost")]
+    Abandoned,
     /// Standard output cannot be written.
     #[error("cannot write to standard output: {0}")]
     Output(#[source] io::Error),
-    /// The client itself could not be set up.
+    /// The program itself could not be set up.
     #[error("cannot start: {0}")]
     Start(String),
 }
 
-/// A server's refusal: `application/problem+json` (RFC 9457) as the contract has it.
+/// A server's refusal: `application/problem+json` (RFC 9457) as docs/reference/http.md has it.
 #[derive(Debug, Error)]
 #[error("{} ({})", printable(detail), printable(code))]
 pub struct Problem {
@@ -236,10 +247,10 @@ mod tests {
     #[test]
     fn a_busy_server_is_asked_again_within_bounds() {
         let seconds = |error: CliError| error.busy_for().map(|wait| wait.as_secs_f32());
-        assert_eq!(seconds(problem(503, "queue_full", Some(2))), Some(2.0));
-        assert_eq!(seconds(problem(429, "rate_limited", None)), Some(1.0));
-        assert_eq!(seconds(problem(503, "queue_full", Some(9999))), Some(10.0));
-        assert_eq!(seconds(problem(503, "queue_full", Some(0))), Some(0.1));
+        assert_eq!(seconds(problem(503, "overloaded", Some(2))), Some(2.0));
+        assert_eq!(seconds(problem(429, "too_many_sessions", None)), Some(1.0));
+        assert_eq!(seconds(problem(503, "overloaded", Some(9999))), Some(10.0));
+        assert_eq!(seconds(problem(503, "overloaded", Some(0))), Some(0.1));
         assert_eq!(seconds(problem(503, "shutting_down", Some(1))), None);
         assert_eq!(seconds(problem(404, "not_found", Some(1))), None);
     }

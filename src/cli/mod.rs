@@ -89,8 +89,8 @@ pub fn run() -> ExitCode {
     };
     let result = match cli.command {
         Command::Demo(args) => on_client_runtime(demo::demo(args, &cli.options)),
-        Command::Serve(args) => Ok(serve::run(&args)),
-        Command::Config(args) => Ok(config::run(&args, cli.options.json)),
+        Command::Serve(args) => serve::run(&args),
+        Command::Config(args) => config::run(&args, cli.options.json),
         Command::Verify(args) => verify::verify(&args, &cli.options),
         Command::Client(command) => on_client_runtime(command.run(&cli.options)),
     };

@@ -4,14 +4,13 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::Args;
-use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use crate::cli::error::CliError;
 use crate::cli::output::{note, print};
 use crate::cli::settings::SettingArgs;
-use crate::config::error::ConfigError;
 use crate::config::layers::{environment, load};
 use crate::config::settings::{LogFormat, LogSettings, Settings};
 use crate::server::{self, Ready, ServeError};
@@ -31,55 +30,37 @@ pub struct ServeArgs {
     settings: SettingArgs,
 }
 
-/// Why a server did not run.
-#[derive(Debug, Error)]
-enum RunError {
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error(transparent)]
-    Serve(#[from] ServeError),
-    #[error("cannot start: {0}")]
-    Start(#[from] io::Error),
-    #[error("stopped at once by a second signal; nothing that was answered is lost")]
-    Abandoned,
-}
-
 /// Runs a replica until it is told to stop.
-pub fn run(args: &ServeArgs) -> ExitCode {
-    match serve(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            note(&format!("error: {error}"));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn serve(args: &ServeArgs) -> Result<(), RunError> {
+///
+/// # Errors
+/// [`CliError`] when it did not start, or ended before it was told to.
+pub fn run(args: &ServeArgs) -> Result<ExitCode, CliError> {
     let settings = load(&args.settings.0, environment)?.settings;
     start_log(&settings.log);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build()?;
+        .build()
+        .map_err(|error| CliError::Start(error.to_string()))?;
     let result = runtime.block_on(until_told(settings));
-    if matches!(result, Err(RunError::Abandoned)) {
+    if matches!(result, Err(CliError::Abandoned)) {
         runtime.shutdown_background();
     }
-    result
+    result.map(|()| ExitCode::SUCCESS)
 }
 
-async fn until_told(settings: Settings) -> Result<(), RunError> {
+async fn until_told(settings: Settings) -> Result<(), CliError> {
     if settings.data.is_none() {
         return Err(ServeError::NoData.into());
     }
     let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
-    let signals = (signal(terminate)?, signal(interrupt)?);
+    let listen = |kind| signal(kind).map_err(|error| CliError::Start(error.to_string()));
+    let signals = (listen(terminate)?, listen(interrupt)?);
     let (shutdown, abandon) = (CancellationToken::new(), CancellationToken::new());
     tokio::spawn(follow_signals(signals, [shutdown.clone(), abandon.clone()]));
     let listener = server::bind(&settings).await?;
     tokio::select! {
         served = server::run(listener, settings, shutdown, announce) => Ok(served?),
-        () = abandon.cancelled() => Err(RunError::Abandoned),
+        () = abandon.cancelled() => Err(CliError::Abandoned),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::clock::rfc3339;
+
 /// A size with a binary unit: `512 B`, `1.5 KiB`.
 pub fn human_bytes(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -24,27 +26,11 @@ pub fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{plural}")
 }
 
-/// A time in UTC, `2026-03-09 17:04:05`, from milliseconds since 1970-01-01.
-///
-/// The date comes from days by Howard Hinnant's `civil_from_days`
-/// (<https://howardhinnant.github.io/date_algorithms.html>), restricted to days after 1970.
+/// A time in UTC to the second, `2026-03-09 17:04:05`, from milliseconds since 1970-01-01.
 pub fn utc(millis: u64) -> String {
-    let seconds = millis / 1000;
-    let (days, of_day) = (seconds / 86_400, seconds % 86_400);
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 {
-        march_month + 3
-    } else {
-        march_month - 9
-    };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+    let exact = rfc3339(millis);
+    let (to_the_second, _) = exact.split_once('.').unwrap_or((&exact, ""));
+    to_the_second.replacen('T', " ", 1)
 }
 
 /// The text without control characters, which could drive the reader's terminal.

@@ -20,7 +20,8 @@ use crate::types::id::Namespace;
 
 /// Check a data directory: every body, count, feed entry and Merkle node
 ///
-/// The server must not be running. Nothing is changed. Exits 1 when anything is wrong.
+/// The server must not be running. Files of an older version are brought up to date, as by any
+/// start; no state is changed and nothing is repaired. Exits 1 when anything is wrong.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  samestate verify --data /var/lib/samestate")]
 pub struct VerifyArgs {

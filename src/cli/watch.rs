@@ -179,7 +179,7 @@ mod tests {
         let server = "http://h".to_owned();
         assert!(pause_after(&CliError::NoServer { server }).is_some());
         assert!(pause_after(&problem(503, "shutting_down")).is_some());
-        assert!(pause_after(&problem(401, "unauthorized")).is_none());
+        assert!(pause_after(&problem(404, "namespace_not_found")).is_none());
         assert!(pause_after(&problem(410, "cursor_expired")).is_none());
     }
 }

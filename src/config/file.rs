@@ -21,9 +21,11 @@ pub fn read(path: &Path) -> Result<BTreeMap<&'static str, Vec<String>>, ConfigEr
     let mut text = String::new();
     let read = File::open(path)
         .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text))
-        .and_then(|length| match length as u64 > FILE_BYTES_MAX {
-            true => Err(io::Error::from(io::ErrorKind::FileTooLarge)),
-            false => Ok(()),
+        .and_then(|length| {
+            if length as u64 > FILE_BYTES_MAX {
+                return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+            }
+            Ok(())
         });
     read.map_err(|source| ConfigError::Unreadable {
         path: path.to_path_buf(),

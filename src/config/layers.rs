@@ -200,6 +200,7 @@ mod tests {
             ("data", ""),
             ("listen", "7400"),
             ("peers", "eu-2"),
+            ("peers", "eu-2=http://user@host"),
             ("cache_mib", "0"),
             ("max_state_bytes", "2GiB"),
             ("history_versions", "-1"),

@@ -72,7 +72,8 @@ pub const SETTINGS: &[Setting] = &[
         flag: "peer",
         value_name: "NAME=URL",
         help: "A replica to keep in step with; may be given several times",
-        allowed: "NAME=URL, such as eu-2=http://10.0.0.2:7400",
+        allowed: "NAME=URL, such as eu-2=http://10.0.0.2:7400: a name of a-z, 0-9 and '-', and an \
+                  http:// URL without credentials and query",
         default: None,
         repeats: true,
         take: |settings, text| peer(text).map(|peer| settings.peers.push(peer)),

@@ -2,6 +2,8 @@
 
 use std::ops::RangeInclusive;
 
+use crate::peer::address::{PeerAddress, check_name};
+
 /// A whole number within bounds.
 pub fn number(text: &str, allowed: RangeInclusive<u64>) -> Option<u64> {
     let number = text.trim().parse().ok()?;
@@ -29,11 +31,12 @@ pub fn address(text: &str) -> Option<String> {
     (!host.is_empty() && !is_bare_ipv6).then(|| text.to_owned())
 }
 
-/// `NAME=URL`.
+/// `NAME=URL`, by the rules that the links to peers have.
 pub fn peer(text: &str) -> Option<(String, String)> {
     let (name, url) = text.split_once('=')?;
-    let is_usable = !name.is_empty() && url.starts_with("http://");
-    is_usable.then(|| (name.to_owned(), url.to_owned()))
+    check_name(name).ok()?;
+    PeerAddress::parse(url).ok()?;
+    Some((name.to_owned(), url.to_owned()))
 }
 
 #[cfg(test)]
@@ -55,6 +58,26 @@ mod tests {
             assert_eq!(bytes(bad, 0..=u64::MAX), None, "{bad}");
         }
         assert_eq!(bytes("2KiB", 0..=2047), None);
+    }
+
+    #[test]
+    fn peers_have_a_name_and_a_url_that_links_take() {
+        let good = peer("eu-2=http://10.0.0.2:7400");
+        assert_eq!(
+            good.unwrap(),
+            ("eu-2".into(), "http://10.0.0.2:7400".into())
+        );
+        for bad in [
+            "eu-2",
+            "=http://h",
+            "EU=http://h",
+            "eu=https://h",
+            "eu=http://",
+            "eu=http://user:secret@h",
+            "eu=http://h?q",
+        ] {
+            assert!(peer(bad).is_none(), "{bad}");
+        }
     }
 
     #[test]

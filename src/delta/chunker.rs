@@ -1,4 +1,4 @@
-//! Content-defined chunks, in which large states are stored and their transfers resumed.
+//! Content-defined chunks, in which large states are stored.
 //!
 //! Boundaries follow the bytes around them (FastCDC, Xia et al., "The Design of Fast
 //! Content-Defined Chunking for Data Deduplication Based Storage Systems", 2020), so an insertion

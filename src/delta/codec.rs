@@ -42,9 +42,6 @@ pub trait Codec: Sync {
     /// Its name in reports.
     fn name(&self) -> &'static str;
 
-    /// True when both sides need an earlier version of the state.
-    fn needs_base(&self) -> bool;
-
     /// Makes a payload, or `None` when it would not be smaller than `new`.
     ///
     /// # Errors

@@ -59,10 +59,6 @@ impl Codec for CopyDelta {
         "copy"
     }
 
-    fn needs_base(&self) -> bool {
-        true
-    }
-
     fn encode(
         &self,
         base: Option<&[u8]>,

@@ -8,7 +8,7 @@
 //! - [`codec`]: the trait behind which the ways stand, with their stable wire ids. A new one is a
 //!   file like [`raw`], [`whole`] and [`copy`], and a line in [`registry::all`].
 //! - [`compress`]: zstd with bounded output, for values at rest and for network frames.
-//! - [`chunker`]: where large states are cut for storage and for resumable transfer.
+//! - [`chunker`]: where large states are cut for storage.
 //! - [`archive`]: reads packs of recorded game states, for demonstrations and tests.
 //! - [`matcher`], [`ops`]: finding what two versions share, and writing it down.
 //!

@@ -15,10 +15,6 @@ impl Codec for Raw {
         "raw"
     }
 
-    fn needs_base(&self) -> bool {
-        false
-    }
-
     fn encode(
         &self,
         _base: Option<&[u8]>,

@@ -110,12 +110,8 @@ mod tests {
 
     #[test]
     fn wire_ids_are_stable_and_unique() {
-        let ids: Vec<(u8, &str, bool)> = all()
-            .iter()
-            .map(|codec| (codec.id().0, codec.name(), codec.needs_base()))
-            .collect();
-        let expected = [(0, "raw", false), (1, "zstd", false), (2, "copy", true)];
-        assert_eq!(ids, expected);
+        let ids = all().iter().map(|codec| (codec.id().0, codec.name()));
+        assert!(ids.eq([(0, "raw"), (1, "zstd"), (2, "copy")]));
         assert!(all().iter().all(|c| codec(c.id()).unwrap().id() == c.id()));
         let unknown = decode(CodecId(3), None, b"", 0);
         assert_eq!(unknown, Err(DeltaError::UnknownCodec(3)));

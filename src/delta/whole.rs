@@ -16,10 +16,6 @@ impl Codec for Whole {
         "zstd"
     }
 
-    fn needs_base(&self) -> bool {
-        false
-    }
-
     fn encode(
         &self,
         _base: Option<&[u8]>,

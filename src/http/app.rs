@@ -12,7 +12,8 @@ use crate::replica::command::Command;
 use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::peering::Peering;
 use crate::runtime::replica::Replica;
-use crate::runtime::writer::Committed;
+use crate::runtime::writer::{Committed, SubmitError};
+use crate::store::error::StoreError;
 
 /// How the HTTP face protects itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,18 +76,19 @@ impl App {
 /// Runs a command. Its bytes stay accounted for until it is done, even when the client hangs up.
 ///
 /// # Errors
-/// [`Problem`] when the command was not carried out.
+/// [`SubmitError`] when the command was not carried out.
 pub async fn commit(
     namespace: Arc<OpenNamespace>,
     command: Command,
     reservation: Reservation,
-) -> Result<Committed, Problem> {
+) -> Result<Committed, SubmitError> {
     let done = task::spawn(async move {
         let outcome = namespace.submit(command).await;
         drop(reservation);
         outcome
     });
-    Ok(done.await.map_err(|_| Problem::unexpected())??)
+    let unexpected = || SubmitError::Storage(Arc::new(StoreError::Unexpected("a write")));
+    done.await.unwrap_or_else(|_| Err(unexpected()))
 }
 
 /// Runs work that takes the processor for long, or blocks, where it holds up no other request.

@@ -1,7 +1,5 @@
 //! `POST /v1/ns/{ns}/batch`: many writes, all or nothing, in one commit.
 
-use std::collections::BTreeMap;
-
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -18,6 +16,7 @@ use crate::http::extract::InNamespace;
 use crate::http::problem::Problem;
 use crate::http::states::ReceiptBody;
 use crate::replica::command::{Change, Command, Content, Precondition, Write};
+use crate::runtime::writer::SubmitError;
 use crate::types::hash::ContentHash;
 use crate::types::id::GameId;
 use crate::types::version::check_content_type;
@@ -72,13 +71,13 @@ pub async fn post(
     received.reservation.cover(text.len() as u64 * 2).await?;
     let writes = blocking(move || parse(&text, limits.state_bytes)).await?;
     let (writes, lines): (Vec<Write>, Vec<usize>) = writes.into_iter().unzip();
-    let places = places(&writes, &lines);
     let command = Command::Write(writes);
     let committed = commit(namespace, command, received.reservation).await;
-    let committed = committed.map_err(|problem| at_its_line(problem, &places))?;
+    let committed = committed.map_err(|error| at_its_line(error, &lines))?;
     let head = committed.view.head();
     Ok(Json(BatchBody {
         receipts: committed
+            .accepted
             .receipts
             .into_iter()
             .map(ReceiptBody::new)
@@ -169,22 +168,14 @@ fn bad_batch(detail: impl Into<String>) -> Problem {
     Problem::bad_request("bad_batch", detail)
 }
 
-/// Where each id is written; `None` when more than one line could be meant.
-fn places(writes: &[Write], lines: &[usize]) -> BTreeMap<GameId, Option<usize>> {
-    let mut places = BTreeMap::new();
-    for (write, line) in writes.iter().zip(lines) {
-        let place = places.entry(write.id.clone()).or_insert(Some(*line));
-        if *place != Some(*line) {
-            *place = None;
-        }
-    }
-    places
-}
-
-/// The writer names the state that a batch failed at; the client wants to know the line.
-fn at_its_line(problem: Problem, places: &BTreeMap<GameId, Option<usize>>) -> Problem {
-    let id = problem.text("id").and_then(|id| GameId::new(id).ok());
-    match id.and_then(|id| places.get(&id).copied().flatten()) {
+/// The writer tells which write a batch failed at; the client wants to know the line.
+fn at_its_line(error: SubmitError, lines: &[usize]) -> Problem {
+    let line = match &error {
+        SubmitError::Refused(refused) => lines.get(refused.index).copied(),
+        _ => None,
+    };
+    let problem = Problem::from(error);
+    match line {
         Some(line) => problem.with("line", line),
         None => problem,
     }

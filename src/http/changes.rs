@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::header::{ACCEPT, HeaderName};
+use axum::http::header::HeaderName;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::http::app::App;
-use crate::http::extract::{InNamespace, Params, page_limit};
+use crate::http::extract::{InNamespace, Params, accepts, page_limit};
 use crate::http::problem::Problem;
 use crate::replica::view::View;
 use crate::runtime::namespace::OpenNamespace;
@@ -99,12 +99,7 @@ pub async fn get(
         .map(str::parse)
         .transpose()?;
     let since = position(&namespace.view(), since)?;
-    let mut accepted = headers.get_all(ACCEPT).iter();
-    if accepted.any(|accept| {
-        accept
-            .to_str()
-            .is_ok_and(|text| text.contains("text/event-stream"))
-    }) {
+    if accepts(&headers, "text/event-stream") {
         return Ok(events(&app, namespace, since));
     }
     Ok(Json(poll(&app, &namespace, since, limit, wait).await?).into_response())

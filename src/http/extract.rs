@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Query, RawPathParams};
+use axum::http::HeaderMap;
+use axum::http::header::ACCEPT;
 use axum::http::request::Parts;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -45,6 +47,12 @@ pub struct PageQuery {
 /// How many items a page gets: more than the most is no mistake, since pages go on.
 pub fn page_limit(wanted: Option<usize>) -> usize {
     wanted.unwrap_or(1000).clamp(1, 10_000)
+}
+
+/// True when the client asks for answers of this media type.
+pub fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+    let mut accepted = headers.get_all(ACCEPT).iter();
+    accepted.any(|accept| accept.to_str().is_ok_and(|text| text.contains(media_type)))
 }
 
 /// A part of the path, percent-decoded.

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Body;
 use axum::http::HeaderMap;
-use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
 
-use crate::http::extract::{InNamespace, Params, page_limit};
+use crate::http::extract::{InNamespace, Params, accepts, page_limit};
 use crate::http::problem::Problem;
 use crate::replica::view::Page;
 use crate::runtime::namespace::OpenNamespace;
@@ -74,12 +74,7 @@ pub async fn list(
     Params(query): Params<ListQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let mut accepted = headers.get_all(ACCEPT).iter();
-    if accepted.any(|accept| {
-        accept
-            .to_str()
-            .is_ok_and(|text| text.contains("application/x-ndjson"))
-    }) {
+    if accepts(&headers, "application/x-ndjson") {
         return Ok(streamed(namespace, query));
     }
     let limit = page_limit(query.limit);

@@ -12,6 +12,7 @@ use crate::delta::error::DeltaError;
 use crate::reconcile::strategy::BadStrategy;
 use crate::replica::command::Refusal;
 use crate::runtime::peering::PeeringError;
+use crate::runtime::pins::PinError;
 use crate::runtime::replica::NamespaceError;
 use crate::runtime::sync_service::SyncError;
 use crate::runtime::writer::SubmitError;
@@ -48,11 +49,6 @@ impl Problem {
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.more.insert(name.to_owned(), value.into());
         self
-    }
-
-    /// The text of a member added before.
-    pub fn text(&self, name: &str) -> Option<&str> {
-        self.more.get(name)?.as_str()
     }
 
     /// When to try again, in seconds; only told with a 429 or 503.
@@ -135,10 +131,13 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", detail).retry_after(5)
     }
 
+    fn internal(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
+    }
+
     /// A defect of ours.
     pub fn unexpected() -> Self {
-        let detail = "the replica failed unexpectedly; its log says more";
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
+        Self::internal("the replica failed unexpectedly; its log says more")
     }
 }
 
@@ -243,6 +242,12 @@ impl From<Refusal> for Problem {
             Refusal::Damaged { .. } => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "damaged", detail)
             }
+            Refusal::TooManyWriters { .. } => {
+                Self::new(StatusCode::CONFLICT, "too_many_writers", detail)
+            }
+            Refusal::ForeignHistory { .. } => {
+                Self::new(StatusCode::CONFLICT, "foreign_history", detail)
+            }
             Refusal::TooManyVersions { .. } => {
                 Self::new(StatusCode::CONFLICT, "too_many_versions", detail)
             }
@@ -272,7 +277,7 @@ impl From<SubmitError> for Problem {
         match error {
             SubmitError::QueueFull => Self::overloaded(),
             SubmitError::ShuttingDown => Self::shutting_down(),
-            SubmitError::Refused(refusal) => refusal.into(),
+            SubmitError::Refused(refused) => refused.refusal.into(),
             SubmitError::Storage(error) => Self::from(&*error),
         }
     }
@@ -311,6 +316,7 @@ impl From<PeeringError> for Problem {
                     .retry_after(seconds.max(1))
             }
             PeeringError::Failed(_) => Self::new(StatusCode::BAD_GATEWAY, "peer_failed", detail),
+            PeeringError::Unexpected => Self::internal(detail),
             PeeringError::ShuttingDown => Self::shutting_down(),
         }
     }
@@ -320,15 +326,13 @@ impl From<SyncError> for Problem {
     fn from(error: SyncError) -> Self {
         let detail = error.to_string();
         match error {
-            SyncError::TooManySessions => {
+            SyncError::Pin(PinError::TooManySessions) => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_sessions", detail)
             }
-            SyncError::UnknownSession => {
+            SyncError::Pin(PinError::UnknownSession) => {
                 Self::new(StatusCode::NOT_FOUND, "unknown_session", detail)
             }
-            SyncError::UnknownMessage(_) => {
-                Self::new(StatusCode::NOT_FOUND, "unknown_message", detail)
-            }
+            SyncError::Pin(PinError::NoRandomNumbers) => Self::internal(detail),
             SyncError::BadMessage(_) => Self::bad_request("bad_message", detail),
             SyncError::HashMismatch(_) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "hash_mismatch", detail)
@@ -393,7 +397,9 @@ mod tests {
             told(Refusal::TooManyVersions { id }),
             (409, "too_many_versions")
         );
-        assert_eq!(told(SyncError::UnknownSession), (404, "unknown_session"));
+        let pin = |error| told(SyncError::Pin(error));
+        assert_eq!(pin(PinError::UnknownSession), (404, "unknown_session"));
+        assert_eq!(pin(PinError::NoRandomNumbers), (500, "internal"));
         assert_eq!(
             told(SyncError::HashMismatch("x".into())),
             (422, "hash_mismatch")

@@ -35,17 +35,12 @@ impl Found {
     ///
     /// # Errors
     /// [`Problem`] `not_found` when there is none, or when it cannot be read.
-    pub fn look(
-        view: &View,
-        id: &GameId,
-        key: &StateKey,
-        version: Option<&ContentHash>,
-    ) -> Result<Self, Problem> {
-        let row = view.snapshot().record(key)?;
+    pub fn look(view: &View, id: &GameId, version: Option<&ContentHash>) -> Result<Self, Problem> {
+        let row = view.row(id)?;
         let row = row.ok_or_else(|| Problem::not_found(format!("there is no state {id:?}")))?;
         let conflicts = row.record.conflicts();
         if let Some(hash) = version {
-            let placed = view.version(key, hash)?.ok_or_else(|| {
+            let placed = view.version(&StateKey::of(id), hash)?.ok_or_else(|| {
                 Problem::not_found(format!(
                     "{id:?} has no such version (any more); see its history"
                 ))

@@ -24,7 +24,7 @@ use crate::http::representation::{Found, outside};
 use crate::replica::command::{Change, Command, Content, Receipt, Write};
 use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::writer::Committed;
-use crate::types::hash::{ContentHash, StateKey};
+use crate::types::hash::ContentHash;
 use crate::types::id::GameId;
 use crate::types::version::check_content_type;
 
@@ -166,18 +166,16 @@ pub async fn head(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let wanted = Wanted::new(target.id, query, headers)?;
-    let (key, version, id) = (wanted.key, wanted.version, wanted.id.clone());
+    let (version, id) = (wanted.version, wanted.id.clone());
     let found = target
         .namespace
-        .read(move |view| Found::look(view, &id, &key, version.as_ref()))
+        .read(move |view| Found::look(view, &id, version.as_ref()))
         .await?;
-    let mut response = match conditions::is_held(&wanted.headers, &found.etag)? {
-        true => StatusCode::NOT_MODIFIED.into_response(),
-        false => {
-            let length = [(CONTENT_LENGTH, found.placed.version.size)];
-            let length = length.map(|(name, length)| (name, HeaderValue::from(length)));
-            length.into_response()
-        }
+    let mut response = if conditions::is_held(&wanted.headers, &found.etag)? {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let length = HeaderValue::from(found.placed.version.size);
+        [(CONTENT_LENGTH, length)].into_response()
     };
     found.describe(response.headers_mut());
     Ok(response)
@@ -204,7 +202,6 @@ impl WriteQuery {
 #[derive(Clone)]
 struct Wanted {
     id: GameId,
-    key: StateKey,
     version: Option<ContentHash>,
     headers: Arc<HeaderMap>,
 }
@@ -219,7 +216,6 @@ enum Answer {
 impl Wanted {
     fn new(id: GameId, query: ReadQuery, headers: HeaderMap) -> Result<Self, Problem> {
         Ok(Self {
-            key: StateKey::of(&id),
             id,
             version: query.version.map(|hash| hash.parse()).transpose()?,
             headers: Arc::new(headers),
@@ -235,7 +231,7 @@ impl Wanted {
     ) -> Result<Answer, Problem> {
         let (wanted, downloads) = (self.clone(), app.downloads.clone());
         let answer = namespace.read(move |view| {
-            let found = Found::look(view, &wanted.id, &wanted.key, wanted.version.as_ref())?;
+            let found = Found::look(view, &wanted.id, wanted.version.as_ref())?;
             if conditions::is_held(&wanted.headers, &found.etag)? {
                 let mut response = StatusCode::NOT_MODIFIED.into_response();
                 found.describe(response.headers_mut());
@@ -265,11 +261,12 @@ impl Wanted {
 /// # Errors
 /// [`Problem::unexpected`] when the writer gave no receipt.
 pub fn stored(committed: Committed) -> Result<Response, Problem> {
-    let mut receipts = committed.receipts.into_iter();
+    let mut receipts = committed.accepted.receipts.into_iter();
     let receipt = receipts.next().ok_or_else(Problem::unexpected)?;
-    let status = match receipt.created {
-        true => StatusCode::CREATED,
-        false => StatusCode::OK,
+    let status = if receipt.created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
     };
     let tag = [(ETAG, receipt.etag.clone())];
     let body = ReceiptBody {

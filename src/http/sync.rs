@@ -1,12 +1,15 @@
 //! `/v1/ns/{ns}/sync`: the replication protocol, and sessions that users ask for.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
+use tokio::task;
 
 use crate::http::app::App;
 use crate::http::body::{Bound, Received, receive, receive_json};
@@ -14,8 +17,11 @@ use crate::http::extract::{InNamespace, Name};
 use crate::http::problem::Problem;
 use crate::reconcile::strategy::StrategyName;
 use crate::runtime::peering::{DiffReport, SyncRequest};
-use crate::runtime::sync_service::{SyncError, answer, message_limit};
+use crate::runtime::sync_service::answer;
+use crate::sync::exchange::reply_limit;
 use crate::sync::report::Report;
+use crate::wire::frame::plain_length;
+use crate::wire::messages::Endpoint;
 
 /// Answers one message of another replica's session.
 ///
@@ -28,18 +34,34 @@ pub async fn message(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let limit = message_limit(app.replica.limits(), &name);
-    let limit = limit.ok_or_else(|| SyncError::UnknownMessage(name.clone()))?;
+    let endpoint = Endpoint::named(&name).ok_or_else(|| {
+        let detail = format!("there is no sync message {name:?}");
+        Problem::new(StatusCode::NOT_FOUND, "unknown_message", detail)
+    })?;
+    let limit = reply_limit(app.replica.limits(), endpoint) as u64;
     let bound = Bound {
-        bytes: limit as u64,
+        bytes: limit,
         exceeded: Problem::body_too_large,
     };
     let received = receive(&app, &headers, body, bound).await?;
-    let Received { bytes, reservation } = received;
-    let reply = answer(&app.replica, &namespace, &name, bytes).await?;
-    drop(reservation);
+    let Received {
+        bytes,
+        mut reservation,
+    } = received;
+    // What a frame decodes to comes on top of it; one that announces more is refused unread.
+    let plain = (plain_length(&bytes) as u64).min(limit);
+    reservation.cover(bytes.len() as u64 + plain).await?;
+    let (replica, downloads) = (Arc::clone(&app.replica), app.downloads);
+    // Its bytes stay accounted for until it is answered, even when the peer hangs up.
+    let answered = task::spawn(async move {
+        let reply = answer(&replica, &namespace, endpoint, bytes).await;
+        drop(reservation);
+        reply
+    });
+    let reply = answered.await.map_err(|_| Problem::unexpected())??;
+    let share = downloads.reserve(reply.len() as u64).await?;
     let media_type = [(CONTENT_TYPE, "application/octet-stream")];
-    Ok((media_type, reply).into_response())
+    Ok((media_type, share.hold(reply)).into_response())
 }
 
 #[derive(Debug, Deserialize)]

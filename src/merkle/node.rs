@@ -73,6 +73,13 @@ impl Summary {
         }
     }
 
+    /// True when both sum up the same leaves. The hash, which decides whether a peer is believed,
+    /// is compared in constant time.
+    pub fn matches(&self, other: &Self) -> bool {
+        let aggregates = |summary: &Self| (summary.leaves, summary.size, summary.updated_at);
+        self.hash.matches(&other.hash) & (aggregates(self) == aggregates(other))
+    }
+
     /// Writes hash, leaves, size and newest update, little endian, into exactly 56 bytes.
     pub fn write(&self, out: &mut [u8]) {
         out[..32].copy_from_slice(&self.hash.0);

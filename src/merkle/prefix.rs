@@ -59,7 +59,7 @@ impl Prefix {
     pub fn of(key: &StateKey, depth: u8) -> Self {
         let depth = depth.min(Self::DEPTH_MAX);
         Self {
-            bits: leading_bits(key) & mask(depth),
+            bits: key.prefix64() & mask(depth),
             depth,
         }
     }
@@ -116,7 +116,7 @@ impl Prefix {
 
     /// True when the key lies below this prefix.
     pub fn covers(&self, key: &StateKey) -> bool {
-        leading_bits(key) & mask(self.depth) == self.bits
+        key.prefix64() & mask(self.depth) == self.bits
     }
 
     /// The smallest and the largest possible key below this prefix, both included.
@@ -127,13 +127,6 @@ impl Prefix {
         last[..8].copy_from_slice(&(self.bits | !mask(self.depth)).to_be_bytes());
         (StateKey(first), StateKey(last))
     }
-}
-
-/// The first 64 bits of a key as a number.
-pub fn leading_bits(key: &StateKey) -> u64 {
-    let mut eight = [0; 8];
-    eight.copy_from_slice(&key.0[..8]);
-    u64::from_be_bytes(eight)
 }
 
 /// The bit of a key that decides between left (false) and right (true) at `depth`.

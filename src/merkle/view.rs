@@ -34,11 +34,6 @@ impl<S> Clone for TreeView<'_, S> {
 impl<S> Copy for TreeView<'_, S> {}
 
 impl<S: TreeStorage> TreeView<'_, S> {
-    /// The whole tree.
-    pub fn root(&self) -> Summary {
-        self.top.root()
-    }
-
     /// The subtree at `at`.
     ///
     /// # Errors
@@ -62,15 +57,6 @@ impl<S: TreeStorage> TreeView<'_, S> {
         let mut children = vec![Summary::EMPTY; 1 << levels];
         self.spread(&Region::Top(self.top), at, depth, &mut children)?;
         Ok(children)
-    }
-
-    /// All leaves below `at`, sorted by key. Their number, which [`TreeView::subtree`] tells, is
-    /// the caller's to bound.
-    ///
-    /// # Errors
-    /// [`TreeError::Storage`].
-    pub fn leaves(&self, at: Prefix) -> Result<Vec<Leaf>, TreeError<S::Error>> {
-        self.storage.leaves(at).map_err(TreeError::Storage)
     }
 
     /// Proves what the tree holds, or that it holds nothing, under `key`.
@@ -199,11 +185,10 @@ mod tests {
             let mut memory = Memory::default();
             let top = memory.rebuild(leaves.iter().copied());
             let view = TreeView { top: &top, storage: &memory };
-            prop_assert_eq!(view.root(), root_of(&leaves));
+            prop_assert_eq!(top.root(), root_of(&leaves));
             for at in places(&leaves) {
                 let expected = summary_at(within(&leaves, at), at.depth());
                 prop_assert_eq!(view.subtree(at).unwrap(), expected, "{}", at);
-                prop_assert_eq!(view.leaves(at).unwrap(), within(&leaves, at));
             }
             for at in places(&leaves).into_iter().step_by(5) {
                 if at.depth() + levels > 64 {
@@ -231,7 +216,7 @@ mod tests {
                     Some(leaf) => Proven::Included(*leaf),
                     None => Proven::Absent,
                 };
-                prop_assert_eq!(proof.verify(&view.root().hash, &key), Ok(expected));
+                prop_assert_eq!(proof.verify(&top.root().hash, &key), Ok(expected));
             }
         }
     }

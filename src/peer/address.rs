@@ -15,12 +15,14 @@ impl PeerAddress {
     /// Checks a URL.
     ///
     /// # Errors
-    /// [`PeeringError::BadUrl`] unless it is an `http://` URL with a host and without query.
+    /// [`PeeringError::BadUrl`] unless it is an `http://` URL with a host, without credentials
+    /// and without query.
     pub fn parse(text: &str) -> Result<Self, PeeringError> {
         let bad = || PeeringError::BadUrl(text.chars().take(200).collect());
         let url = Url::parse(text).map_err(|_| bad())?;
         let plain = url.scheme() == "http" && url.host().is_some();
-        if !plain || url.query().is_some() || url.fragment().is_some() {
+        let open = url.username().is_empty() && url.password().is_none();
+        if !plain || !open || url.query().is_some() || url.fragment().is_some() {
             return Err(bad());
         }
         Ok(Self(url.as_str().trim_end_matches('/').to_owned()))
@@ -35,6 +37,16 @@ impl PeerAddress {
     pub fn changes(&self, namespace: &Namespace) -> String {
         format!("{}/v1/ns/{namespace}/changes", self.0)
     }
+}
+
+/// Checks a peer's name: it follows the rule for namespaces, safe in URLs, logs and flags.
+///
+/// # Errors
+/// [`PeeringError::BadName`].
+pub fn check_name(name: &str) -> Result<(), PeeringError> {
+    Namespace::new(name)
+        .map(|_| ())
+        .map_err(|_| PeeringError::BadName)
 }
 
 impl fmt::Display for PeerAddress {
@@ -57,6 +69,8 @@ mod tests {
             "ftp://a",
             "http://",
             "http://a?b=c",
+            "http://user@a",
+            "http://:secret@a",
             "file:///etc",
         ] {
             assert!(PeerAddress::parse(bad).is_err(), "{bad}");

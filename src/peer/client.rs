@@ -50,6 +50,8 @@ pub fn http_client() -> Result<Client, TransportError> {
         .read_timeout(IDLE_TIMEOUT)
         .tcp_nodelay(true)
         .redirect(reqwest::redirect::Policy::none())
+        // Replicas speak to each other directly, whatever proxy the environment names for browsing.
+        .no_proxy()
         .build()
         .map_err(|error| TransportError::Unreachable(error.to_string()))
 }

@@ -39,11 +39,11 @@ impl Home for LocalHome {
         let queued = self.namespace.queue_blocking(Command::Merge(incoming));
         Box::new(move || {
             let committed = queued.and_then(Queued::wait);
-            committed.map(|_| ()).map_err(|error| match error {
-                SubmitError::Refused(refusal) => MergeError::Refused(refusal),
+            let committed = committed.map_err(|error| match error {
                 SubmitError::Storage(error) => MergeError::Store(error),
                 other => MergeError::Unavailable(other.to_string()),
-            })
+            });
+            Ok(committed?.accepted.refused)
         })
     }
 

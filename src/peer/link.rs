@@ -16,9 +16,10 @@ use crate::clock::rfc3339;
 use crate::peer::address::PeerAddress;
 use crate::peer::runner::{Job, Ran, Runner};
 use crate::replica::view::View;
+use crate::runtime::lock::lock;
 use crate::runtime::namespace::OpenNamespace;
-use crate::runtime::writer::lock;
-use crate::sync::report::Outcome;
+use crate::sync::exchange::SessionError;
+use crate::sync::transport::TransportError;
 use crate::types::cursor::Cursor;
 use crate::types::hash::NodeHash;
 use crate::types::id::ReplicaId;
@@ -33,13 +34,27 @@ const ANTI_ENTROPY: Duration = Duration::from_secs(60);
 const FETCHES_ITSELF: Duration = Duration::from_secs(90);
 const FETCH_GRACE: Duration = Duration::from_secs(1);
 
+/// How a link fares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Health {
+    /// No session has ended yet.
+    #[default]
+    Connecting,
+    /// The last session succeeded.
+    Healthy,
+    /// The peer answered, but the last session failed.
+    Failing,
+    /// The peer could not be reached.
+    Unreachable,
+}
+
 /// What is known of a link, for people to look at.
 #[derive(Debug, Clone, Default)]
 pub struct LinkState {
     /// The peer's replica id, once it has answered.
     pub replica: Option<ReplicaId>,
-    /// True when the last session succeeded; `None` before the first ended.
-    pub healthy: Option<bool>,
+    /// How the last session went.
+    pub health: Health,
     /// Changes of the peer that the last session saw and did not take over.
     pub lag: u64,
     /// What went wrong last.
@@ -106,7 +121,7 @@ impl Link {
             let settled = match ran {
                 Ok(ran) => self.note(&ran),
                 Err(error) => {
-                    self.note_error(error.to_string());
+                    self.note_error(Health::Failing, error.to_string());
                     None
                 }
             };
@@ -186,15 +201,18 @@ impl Link {
 
     /// Writes down how a session went. `None` when it failed.
     fn note(&self, ran: &Ran) -> Option<Settled> {
-        let (report, seen) = (&ran.report, ran.seen);
-        let Some(seen) = seen.filter(|_| report.outcome == Outcome::Complete) else {
-            self.note_error(report.reason.clone().unwrap_or_default());
-            return None;
+        let report = &ran.report;
+        let seen = match &ran.result {
+            Ok(seen) => seen,
+            Err(error) => {
+                self.note_error(health_after(error), error.to_string());
+                return None;
+            }
         };
         let agreement = self.namespace.agreement(seen.replica).ok().flatten()?;
         let mut state = lock(&self.state);
         state.replica = Some(seen.replica);
-        state.healthy = Some(true);
+        state.health = Health::Healthy;
         state.lag = seen.seq.saturating_sub(agreement.their_seq);
         state.last_error = None;
         state.last_synced = Some(rfc3339(self.runner.replica().wall().now_millis()));
@@ -212,10 +230,17 @@ impl Link {
         })
     }
 
-    fn note_error(&self, error: String) {
+    fn note_error(&self, health: Health, error: String) {
         let mut state = lock(&self.state);
-        state.healthy = Some(false);
+        state.health = health;
         state.last_error = Some(error);
+    }
+}
+
+fn health_after(error: &SessionError) -> Health {
+    match error {
+        SessionError::Transport(TransportError::Unreachable(_)) => Health::Unreachable,
+        _ => Health::Failing,
     }
 }
 

@@ -8,16 +8,16 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::peer::address::PeerAddress;
+use crate::peer::address::{PeerAddress, check_name};
 use crate::peer::client::http_client;
-use crate::peer::link::{Link, LinkState};
+use crate::peer::link::{Health, Link, LinkState};
 use crate::peer::runner::{Job, Runner};
 use crate::reconcile::strategy::BloomSettings;
+use crate::runtime::lock::lock;
 use crate::runtime::peering::{
     Answer, DiffEntry, DiffReport, PeerStatus, Peering, PeeringError, SyncRequest,
 };
 use crate::runtime::replica::Replica;
-use crate::runtime::writer::lock;
 use crate::sync::report::Report;
 use crate::types::id::Namespace;
 
@@ -42,10 +42,18 @@ impl Default for LinkOptions {
     }
 }
 
+/// One link, as long as its namespace is open.
+struct Linked {
+    state: Arc<Mutex<LinkState>>,
+    closed: CancellationToken,
+}
+
+type LinkMap = Mutex<BTreeMap<Namespace, Linked>>;
+
 struct Peer {
     address: PeerAddress,
     stop: CancellationToken,
-    links: Arc<Mutex<BTreeMap<Namespace, Arc<Mutex<LinkState>>>>>,
+    links: Arc<LinkMap>,
 }
 
 /// The peers of a replica.
@@ -113,15 +121,20 @@ impl Links {
         let (penalties, banned) = self.runner.penalty(&peer.address);
         let states: Vec<LinkState> = lock(&peer.links)
             .values()
-            .map(|state| lock(state).clone())
+            .map(|linked| lock(&linked.state).clone())
             .collect();
-        let failed = states.iter().find(|state| state.healthy == Some(false));
-        let health = match (banned, failed) {
-            (Some(_), _) => "banned",
-            (None, Some(_)) => "unreachable",
-            (None, None) if states.iter().any(|state| state.healthy.is_some()) => "healthy",
-            (None, None) => "connecting",
+        // The worst of its links tells most.
+        let has = |health: &Health| states.iter().any(|state| state.health == *health);
+        let order = [Health::Unreachable, Health::Failing, Health::Healthy];
+        let worst = order.into_iter().find(has).unwrap_or_default();
+        let health = match worst {
+            _ if banned.is_some() => "banned",
+            Health::Unreachable => "unreachable",
+            Health::Failing => "failing",
+            Health::Healthy => "healthy",
+            Health::Connecting => "connecting",
         };
+        let failed = states.iter().find(|state| state.last_error.is_some());
         let replica = states.iter().find_map(|state| state.replica);
         PeerStatus {
             name: name.to_owned(),
@@ -139,19 +152,23 @@ impl Links {
 fn link_new_namespaces(
     runner: &Arc<Runner>,
     address: &PeerAddress,
-    links: &Mutex<BTreeMap<Namespace, Arc<Mutex<LinkState>>>>,
+    links: &LinkMap,
     stop: &CancellationToken,
 ) {
     let open = runner.replica().namespaces();
     let mut links = lock(links);
-    links.retain(|name, _| open.iter().any(|namespace| namespace.name() == name));
+    // By the token, not by the name: one that was dropped and made anew needs a link of its own.
+    links.retain(|_, linked| !linked.closed.is_cancelled());
     for namespace in open {
         if links.contains_key(namespace.name()) {
             continue;
         }
-        let state = Arc::<Mutex<LinkState>>::default();
-        links.insert(namespace.name().clone(), Arc::clone(&state));
-        let closed = namespace.closed();
+        let (state, closed) = (Arc::<Mutex<LinkState>>::default(), namespace.closed());
+        let linked = Linked {
+            state: Arc::clone(&state),
+            closed: closed.clone(),
+        };
+        links.insert(namespace.name().clone(), linked);
         let link = Link::new(
             Arc::clone(runner),
             address.clone(),
@@ -178,8 +195,7 @@ impl Peering for Links {
     }
 
     fn put(&self, name: &str, url: &str) -> Result<bool, PeeringError> {
-        // Peer names follow the rule for namespaces: safe in URLs, logs and flags.
-        Namespace::new(name).map_err(|_| PeeringError::BadName)?;
+        check_name(name)?;
         let address = PeerAddress::parse(url)?;
         let mut peers = lock(&self.peers);
         let known = peers.get(name);
@@ -239,5 +255,41 @@ impl Peering for Links {
                     .collect(),
             })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::replica::ReplicaOptions;
+
+    #[tokio::test]
+    async fn a_namespace_made_anew_is_linked_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let replica = Replica::open(folder.path(), ReplicaOptions::default()).unwrap();
+        let (replica, stop) = (Arc::new(replica), CancellationToken::new());
+        let (http, bloom) = (http_client().unwrap(), BloomSettings::default());
+        let runner = Runner::new(Arc::clone(&replica), http, bloom, stop.clone());
+        let (runner, links) = (Arc::new(runner), LinkMap::default());
+        // Nobody listens on port 1.
+        let address = PeerAddress::parse("http://127.0.0.1:1").unwrap();
+        let name = Namespace::new("eu").unwrap();
+        let look = || {
+            link_new_namespaces(&runner, &address, &links, &stop);
+            lock(&links)
+                .get(&name)
+                .map(|linked| Arc::clone(&linked.state))
+        };
+        assert!(look().is_none());
+        replica.create_namespace(&name).unwrap();
+        let first = look().unwrap();
+        assert!(Arc::ptr_eq(&first, &look().unwrap()));
+        replica.drop_namespace(&name).unwrap();
+        replica.create_namespace(&name).unwrap();
+        let second = look().unwrap();
+        assert!(!Arc::ptr_eq(&first, &second));
+        replica.drop_namespace(&name).unwrap();
+        assert!(look().is_none());
+        stop.cancel();
     }
 }

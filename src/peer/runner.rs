@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::Client;
 use tokio::runtime::Handle;
+use tokio::sync::OwnedMutexGuard;
 use tokio::task;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -16,14 +17,14 @@ use crate::peer::client::{BlockingClient, PeerClient};
 use crate::peer::home::LocalHome;
 use crate::peer::penalty::Penalty;
 use crate::reconcile::strategy::{BloomSettings, StrategyName};
+use crate::runtime::lock::lock;
 use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::peering::PeeringError;
 use crate::runtime::replica::Replica;
-use crate::runtime::writer::lock;
 use crate::sync::compare::CompareOptions;
 use crate::sync::diff::{Differing, diff};
 use crate::sync::exchange::SessionError;
-use crate::sync::report::{Outcome, Report};
+use crate::sync::report::Report;
 use crate::sync::session::{PeerSeen, SessionOptions, run};
 use crate::types::id::Namespace;
 
@@ -50,15 +51,16 @@ pub struct Job {
 pub struct Ran {
     /// Its report.
     pub report: Report,
-    /// Who answered, when somebody did.
-    pub seen: Option<PeerSeen>,
-    /// True when the peer itself was at fault.
-    pub misbehaved: bool,
+    /// Who answered, or why it failed.
+    pub result: Result<PeerSeen, SessionError>,
 }
+
+/// Held by the session that runs.
+type Turn = tokio::sync::Mutex<()>;
 
 #[derive(Default)]
 struct Known {
-    turns: HashMap<(PeerAddress, Namespace), Arc<tokio::sync::Mutex<()>>>,
+    turns: HashMap<(PeerAddress, Namespace), Arc<Turn>>,
     penalties: HashMap<PeerAddress, Penalty>,
 }
 
@@ -68,7 +70,7 @@ pub struct Runner {
     http: Client,
     bloom: BloomSettings,
     shutdown: CancellationToken,
-    known: Mutex<Known>,
+    known: Arc<Mutex<Known>>,
 }
 
 impl Runner {
@@ -84,7 +86,7 @@ impl Runner {
             http,
             bloom,
             shutdown,
-            known: Mutex::default(),
+            known: Arc::default(),
         }
     }
 
@@ -136,22 +138,14 @@ impl Runner {
             limits: *self.replica.limits(),
         };
         let home = LocalHome::new(Arc::clone(&self.replica), open);
-        let mut transport = BlockingClient::new(self.client(address, namespace), Handle::current());
-        // The thread keeps the turn: whoever asked may hang up, the session goes on to its end.
-        let session = task::spawn_blocking(move || {
-            let _turn = turn;
-            let result = run(&mut transport, &home, &options, &mut report);
+        let peer = address.clone();
+        let session = self.session(address, namespace, turn, move |transport| {
+            let result = run(transport, &home, &options, &mut report);
+            log(&peer, &report, result.as_ref().err());
             (report, result)
         });
-        let (report, result) = session
-            .await
-            .map_err(|e| PeeringError::Failed(e.to_string()))?;
-        self.note(address, &report, result.as_ref().err());
-        Ok(Ran {
-            misbehaved: result.as_ref().is_err_and(SessionError::is_misbehaviour),
-            seen: result.ok(),
-            report,
-        })
+        let (report, result) = session.await?;
+        Ok(Ran { report, result })
     }
 
     /// Finds what differs from a peer.
@@ -169,18 +163,35 @@ impl Runner {
         let mut report = Report::begin(0, address.to_string(), namespace.to_string(), root);
         let (options, limits) = (self.compare_options(strategy), *self.replica.limits());
         let home = LocalHome::new(Arc::clone(&self.replica), open);
-        let mut transport = BlockingClient::new(self.client(address, namespace), Handle::current());
-        let session = task::spawn_blocking(move || {
-            let _turn = turn;
-            let result = diff(&mut transport, &home, &options, &limits, &mut report);
+        let session = self.session(address, namespace, turn, move |transport| {
+            let result = diff(transport, &home, &options, &limits, &mut report);
             (report, result)
         });
-        let (report, result) = session
-            .await
-            .map_err(|e| PeeringError::Failed(e.to_string()))?;
-        self.penalize(address, result.as_ref().err());
+        let (report, result) = session.await?;
         let differing = result.map_err(|error| PeeringError::Failed(error.to_string()))?;
         Ok((report, differing))
+    }
+
+    /// Runs a session on a thread, and counts what the peer does wrong there. Whoever asked may
+    /// hang up: the session goes on to its end, keeps its turn, and has its consequences.
+    async fn session<T: Send + 'static>(
+        &self,
+        address: &PeerAddress,
+        namespace: &Namespace,
+        turn: OwnedMutexGuard<()>,
+        work: impl FnOnce(&mut BlockingClient) -> (Report, Result<T, SessionError>) + Send + 'static,
+    ) -> Result<(Report, Result<T, SessionError>), PeeringError> {
+        let mut transport = BlockingClient::new(self.client(address, namespace), Handle::current());
+        let (known, address) = (Arc::clone(&self.known), address.clone());
+        let session = task::spawn_blocking(move || {
+            let _turn = turn;
+            let (report, result) = work(&mut transport);
+            if result.as_ref().is_err_and(SessionError::is_misbehaviour) {
+                lock(&known).penalize(address);
+            }
+            (report, result)
+        });
+        session.await.map_err(|_| PeeringError::Unexpected)
     }
 
     fn compare_options(&self, forced: Option<StrategyName>) -> CompareOptions {
@@ -202,7 +213,7 @@ impl Runner {
         &self,
         address: &PeerAddress,
         namespace: &Namespace,
-    ) -> Result<tokio::sync::OwnedMutexGuard<()>, PeeringError> {
+    ) -> Result<OwnedMutexGuard<()>, PeeringError> {
         if let (_, Some(banned)) = self.penalty(address) {
             return Err(PeeringError::Banned(banned.as_secs() + 1));
         }
@@ -219,34 +230,26 @@ impl Runner {
             }
         }
     }
+}
 
-    fn note(&self, address: &PeerAddress, report: &Report, error: Option<&SessionError>) {
-        self.penalize(address, error);
-        let (sent, received) = (report.bytes_sent, report.bytes_received);
-        let (pulled, pushed) = (report.states_pulled, report.states_pushed);
-        let strategy = &report.strategy;
-        match (&report.outcome, error) {
-            (Outcome::Failed, Some(error)) => {
-                warn!(peer = %address, %error, strategy, sent, received, "sync failed");
-            }
-            _ if pulled + pushed > 0 => {
-                info!(peer = %address, strategy, pulled, pushed, sent, received, "synced");
-            }
-            _ => {}
-        }
-    }
-
-    fn penalize(&self, address: &PeerAddress, error: Option<&SessionError>) {
-        if error.is_some_and(SessionError::is_misbehaviour) {
-            let now = Instant::now();
-            let mut known = lock(&self.known);
-            let penalty = known.penalties.entry(address.clone());
-            penalty.or_insert_with(|| Penalty::new(now)).add(now);
-        }
+fn log(address: &PeerAddress, report: &Report, error: Option<&SessionError>) {
+    let (sent, received) = (report.bytes_sent, report.bytes_received);
+    let (pulled, pushed) = (report.states_pulled, report.states_pushed);
+    let strategy = &report.strategy;
+    if let Some(error) = error {
+        warn!(peer = %address, %error, strategy, sent, received, "sync failed");
+    } else if pulled + pushed > 0 {
+        info!(peer = %address, strategy, pulled, pushed, sent, received, "synced");
     }
 }
 
 impl Known {
+    fn penalize(&mut self, address: PeerAddress) {
+        let now = Instant::now();
+        let penalty = self.penalties.entry(address);
+        penalty.or_insert_with(|| Penalty::new(now)).add(now);
+    }
+
     fn forget_idle(&mut self) {
         if self.turns.len() > REMEMBERED {
             self.turns.retain(|_, turn| Arc::strong_count(turn) > 1);
@@ -256,5 +259,56 @@ impl Known {
             self.penalties
                 .retain(|_, penalty| penalty.points(now) > 1.0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::peer::client::http_client;
+    use crate::runtime::replica::ReplicaOptions;
+
+    #[tokio::test]
+    async fn a_caller_who_hangs_up_does_not_spare_the_peer_its_points() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (asked, is_asked) = oneshot::channel();
+        let (go, wait) = std::sync::mpsc::channel();
+        let hostile = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
+            asked.send(()).unwrap();
+            wait.recv().unwrap();
+            let answer = "HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\n";
+            stream.write_all(answer.as_bytes()).unwrap();
+            stream.write_all(b"nonsense of 20 bytes").unwrap();
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let replica = Replica::open(folder.path(), ReplicaOptions::default()).unwrap();
+        let (http, bloom) = (http_client().unwrap(), BloomSettings::default());
+        let runner = Runner::new(Arc::new(replica), http, bloom, CancellationToken::new());
+        let address = PeerAddress::parse(&url).unwrap();
+        let name = Namespace::default_namespace();
+        let job = Job {
+            pull: true,
+            push: false,
+            strategy: None,
+            follows: false,
+        };
+        tokio::select! {
+            _ = runner.sync(&address, &name, job) => panic!("nothing was answered yet"),
+            asked = is_asked => asked.unwrap(),
+        }
+        assert_eq!(runner.penalty(&address).0, 0.0);
+        go.send(()).unwrap();
+        // Our turn comes once the session has ended.
+        runner.turn(&address, &name).await.unwrap();
+        assert!(runner.penalty(&address).0 > 0.0);
+        hostile.join().unwrap();
     }
 }

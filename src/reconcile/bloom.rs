@@ -3,13 +3,14 @@
 //! the session's root check notices, and `merkle` finds the rest.
 
 use crate::bloom::{BYTES_MAX, BloomFilter};
-use crate::merkle::prefix::{Prefix, leading_bits};
+use crate::merkle::prefix::Prefix;
 use crate::reconcile::budget::Budget;
+use crate::reconcile::descent::expected_below;
 use crate::reconcile::encoding::{Reader, Writer};
 use crate::reconcile::error::ReconcileError;
 use crate::reconcile::fingerprint::leaf_bytes;
 use crate::reconcile::strategy::{
-    Context, Difference, Step, Strategy, StrategyName, TOO_MANY_DIFFER, TOO_MANY_ROUNDS,
+    Context, Difference, Step, Strategy, TOO_MANY_DIFFER, TOO_MANY_ROUNDS,
 };
 use crate::reconcile::subtrees::slot_prefix;
 use crate::reconcile::view::SetView;
@@ -53,11 +54,15 @@ impl Bloom {
         (self.context.bloom.fpr * RATE_UNIT) as u64
     }
 
+    /// Leaves that the filter of a page at this depth is sized for at least.
+    fn items_below(&self, depth: u8) -> u64 {
+        expected_below(self.context.bloom.items.min(PAGE_LEAVES), depth)
+    }
+
     /// Pages of even size; `false` when that takes too many trips.
     fn start(&mut self, view: &dyn SetView) -> Result<bool, ReconcileError> {
-        let expected = self.context.bloom.items;
-        let theirs = self.context.theirs.map_or(expected, |root| root.leaves);
-        let leaves = view.root()?.leaves.max(theirs);
+        let theirs = self.context.theirs.map_or(0, |root| root.leaves);
+        let leaves = view.root()?.leaves.max(theirs).max(self.items_below(0));
         let largest = self.context.limits.message_bytes.min(BYTES_MAX) / 2;
         let fits = |depth: &u8| {
             let page = leaves >> depth;
@@ -90,7 +95,10 @@ impl Bloom {
         let limit = self.context.limits.message_bytes;
         let leaves = view.leaves(page, PAGE_LEAVES_MAX + 1)?;
         let filter = (leaves.len() <= PAGE_LEAVES_MAX)
-            .then(|| filter_of(&leaves, self.context.bloom.fpr, self.context.key))
+            .then(|| {
+                let least = self.items_below(page.depth());
+                filter_of(&leaves, least, self.context.bloom.fpr, self.context.key)
+            })
             .transpose()?;
         let Some(filter) = filter.filter(|filter| filter.len() < limit - limit / 8) else {
             return Ok(Step::CannotDecide("a filter would not fit into a message"));
@@ -134,16 +142,12 @@ impl Bloom {
             .iter()
             .filter(|leaf| !filter.contains(&leaf_bytes(leaf)));
         self.differing
-            .extend(lacked.map(|leaf| leading_bits(&leaf.key)));
+            .extend(lacked.map(|leaf| leaf.key.prefix64()));
         Ok(())
     }
 }
 
 impl Strategy for Bloom {
-    fn name(&self) -> StrategyName {
-        StrategyName::Bloom
-    }
-
     fn advance(
         &mut self,
         view: &dyn SetView,
@@ -193,7 +197,7 @@ pub fn answer(
     let unnamed: Vec<u64> = leaves
         .iter()
         .filter(|leaf| !theirs.contains(&leaf_bytes(leaf)))
-        .map(|leaf| leading_bits(&leaf.key))
+        .map(|leaf| leaf.key.prefix64())
         .collect();
     let bytes = BloomFilter::bytes_for(leaves.len() as u64, rate)
         .saturating_add(unnamed.len() * NAMED_LEAF_BYTES + ANSWER_OVERHEAD);
@@ -203,16 +207,23 @@ pub fn answer(
     }
     out.byte(1);
     out.sorted(&unnamed);
-    out.raw(&filter_of(&leaves, rate, key)?);
+    out.raw(&filter_of(&leaves, 0, rate, key)?);
     Ok(out.finish())
 }
 
-fn filter_of(leaves: &[Leaf], fpr: f64, key: [u8; 16]) -> Result<Vec<u8>, ReconcileError> {
+/// A filter of the leaves, sized for `least` of them or more.
+fn filter_of(
+    leaves: &[Leaf],
+    least: u64,
+    fpr: f64,
+    key: [u8; 16],
+) -> Result<Vec<u8>, ReconcileError> {
     let over = |_| ReconcileError::OverBudget {
         what: "bytes of a Bloom filter",
         limit: BYTES_MAX,
     };
-    let mut filter = BloomFilter::with_rate(leaves.len() as u64, fpr, key).map_err(over)?;
+    let items = least.max(leaves.len() as u64);
+    let mut filter = BloomFilter::with_rate(items, fpr, key).map_err(over)?;
     for leaf in leaves {
         filter.insert(&leaf_bytes(leaf));
     }

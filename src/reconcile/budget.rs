@@ -1,10 +1,8 @@
 //! How much work a responder does for one question.
 
-use serde::{Deserialize, Serialize};
-
 /// Bounds of one answer. A question that claims more is refused or answered in part, and the
 /// initiator asks again for the rest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     /// Tree nodes whose hashes are told; at least 256, the most that one subtree can be asked for.
     pub nodes: usize,

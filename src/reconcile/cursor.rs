@@ -1,14 +1,13 @@
 //! `cursor`: what changed on either side since both were proven equal. One entry of about 13 bytes
 //! for each state that changed at the peer, and nothing at all for those that changed here.
 
-use crate::merkle::prefix::{Prefix, leading_bits};
+use crate::merkle::prefix::Prefix;
 use crate::reconcile::budget::Budget;
 use crate::reconcile::encoding::{Reader, Writer};
 use crate::reconcile::error::ReconcileError;
 use crate::reconcile::fingerprint::{FINGERPRINT_BYTES, Fingerprints};
 use crate::reconcile::strategy::{
-    AgreementMark, Context, Difference, Step, Strategy, StrategyName, TOO_MANY_DIFFER,
-    TOO_MANY_ROUNDS,
+    AgreementMark, Context, Difference, Step, Strategy, TOO_MANY_DIFFER, TOO_MANY_ROUNDS,
 };
 use crate::reconcile::view::SetView;
 use crate::types::leaf::Leaf;
@@ -79,9 +78,10 @@ impl CursorWalk {
         let prefixes = reader.sorted(self.page_entries())?;
         for bits in &prefixes {
             let theirs = reader.array()?;
-            match self.holds(view, *bits, &theirs)? {
-                true => self.equal.push(*bits),
-                false => self.differing.push(*bits),
+            if self.holds(view, *bits, &theirs)? {
+                self.equal.push(*bits);
+            } else {
+                self.differing.push(*bits);
             }
         }
         reader.end()?;
@@ -118,7 +118,7 @@ impl CursorWalk {
                 return Ok(Step::Found(Difference::of_sides(differing, Vec::new())));
             };
             since = *last;
-            let changed = changes.iter().map(|(_, leaf)| leading_bits(&leaf.key));
+            let changed = changes.iter().map(|(_, leaf)| leaf.key.prefix64());
             let unnamed = changed.filter(|bits| self.equal.binary_search(bits).is_err());
             self.differing.extend(unnamed);
         }
@@ -127,10 +127,6 @@ impl CursorWalk {
 }
 
 impl Strategy for CursorWalk {
-    fn name(&self) -> StrategyName {
-        StrategyName::Cursor
-    }
-
     fn advance(
         &mut self,
         view: &dyn SetView,
@@ -186,7 +182,7 @@ pub fn answer(
     let last = changes.last().map_or(0, |(seq, _)| *seq);
     let mut leaves: Vec<Leaf> = changes.into_iter().map(|(_, leaf)| leaf).collect();
     leaves.sort_unstable_by_key(|leaf| leaf.key);
-    let prefixes: Vec<u64> = leaves.iter().map(|leaf| leading_bits(&leaf.key)).collect();
+    let prefixes: Vec<u64> = leaves.iter().map(|leaf| leaf.key.prefix64()).collect();
     let mut out = Writer::new();
     out.varint(if more { last } else { 0 });
     out.sorted(&prefixes);

@@ -9,7 +9,7 @@ use crate::reconcile::encoding::Reader;
 use crate::reconcile::error::ReconcileError;
 use crate::reconcile::fingerprint::{FINGERPRINT_BYTES, Fingerprints};
 use crate::reconcile::strategy::{
-    Context, Difference, Step, Strategy, StrategyName, TOO_MANY_DIFFER, TOO_MANY_ROUNDS,
+    Context, Difference, Step, Strategy, TOO_MANY_DIFFER, TOO_MANY_ROUNDS,
 };
 use crate::reconcile::subtrees::{Ask, IDS_MAX, SLOTS_MAX, Section, slot_prefix, write_question};
 use crate::reconcile::view::SetView;
@@ -23,8 +23,6 @@ const SPLIT_LEVELS: u8 = 4;
 /// Chooses what to ask about the subtrees that may differ.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy {
-    /// Which strategy this is.
-    pub name: StrategyName,
     /// Depth of the subtrees to begin with, from the leaves on the larger side.
     pub start: fn(leaves: u64) -> u8,
     /// What to ask about so many subtrees at a depth.
@@ -62,10 +60,6 @@ pub struct Descent {
 }
 
 impl Strategy for Descent {
-    fn name(&self) -> StrategyName {
-        self.policy.name
-    }
-
     fn advance(
         &mut self,
         view: &dyn SetView,

@@ -31,16 +31,6 @@ impl Writer {
         self.bytes
     }
 
-    /// Bytes so far.
-    pub fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// True before the first byte.
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
     /// One byte.
     pub fn byte(&mut self, byte: u8) {
         self.bytes.push(byte);
@@ -176,10 +166,10 @@ impl<'a> Reader<'a> {
     pub fn bitmap(&mut self, count: usize) -> Result<&'a Bits, ReconcileError> {
         let row = self.raw(count.div_ceil(8))?.view_bits::<Lsb0>();
         let (bits, padding) = row.split_at(count);
-        match padding.not_any() {
-            true => Ok(bits),
-            false => Err(ReconcileError::Malformed("padding that is not zero")),
+        if padding.any() {
+            return Err(ReconcileError::Malformed("padding that is not zero"));
         }
+        Ok(bits)
     }
 
     /// What [`Writer::sorted`] wrote, at most `limit` numbers.
@@ -230,9 +220,10 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`ReconcileError::Malformed`] when bytes are left.
     pub fn end(self) -> Result<(), ReconcileError> {
-        match self.rest.is_empty() {
-            true => Ok(()),
-            false => Err(ReconcileError::Malformed("bytes behind the end")),
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(ReconcileError::Malformed("bytes behind the end"))
         }
     }
 }

@@ -34,11 +34,6 @@ pub enum ReconcileError {
     /// Well-formed answers that no set of leaves can give.
     #[error("the peer's answers contradict each other: {0}")]
     Inconsistent(&'static str),
-    /// Too many questions without a result.
-    #[error(
-        "no result after {0} round trips; raise the limit if the peer is honest and very large"
-    )]
-    Rounds(u32),
     /// A reply without a question, a second start, or a step behind the end.
     #[error(
         "a strategy was advanced out of turn: start without a reply, then give every reply once"

@@ -2,7 +2,7 @@
 //! for each that differs, whatever the number of differences: for sets that have drifted far apart.
 
 use crate::reconcile::descent::{Descent, Policy, expected_below, id_bits};
-use crate::reconcile::strategy::{Context, StrategyName};
+use crate::reconcile::strategy::Context;
 use crate::reconcile::subtrees::Ask;
 
 /// Leaves of one page, about: 250 KB of ids.
@@ -15,7 +15,6 @@ const CERTAINTY: u32 = 12;
 /// Not started.
 pub fn strategy(context: &Context) -> Descent {
     let policy = Policy {
-        name: StrategyName::List,
         start: page_depth,
         ask: |depth, _, leaves| Ask::Leaves {
             bits: id_bits(leaves, expected_below(leaves, depth).max(1), CERTAINTY),

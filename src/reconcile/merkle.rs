@@ -1,9 +1,10 @@
 //! `merkle`: descends both trees to where they differ. Exact, needs no history, and its cost
 //! follows the number of differences: 1 to 2 KB for the first and then about 110 bytes each.
 
+use crate::merkle::view::CHILD_LEVELS_MAX;
 use crate::reconcile::descent::{Descent, Policy, expected_below, id_bits};
-use crate::reconcile::strategy::{Context, StrategyName};
-use crate::reconcile::subtrees::{Ask, LEVELS_MAX};
+use crate::reconcile::strategy::Context;
+use crate::reconcile::subtrees::Ask;
 
 /// Up to so many leaves are compared without looking at nodes first: 2 to 4 KB save a trip.
 const SMALL: u64 = 512;
@@ -19,11 +20,7 @@ const CERTAINTY: u32 = 24;
 
 /// Not started.
 pub fn strategy(context: &Context) -> Descent {
-    let policy = Policy {
-        name: StrategyName::Merkle,
-        start: |_| 0,
-        ask,
-    };
+    let policy = Policy { start: |_| 0, ask };
     Descent::new(policy, context)
 }
 
@@ -31,7 +28,7 @@ fn ask(depth: u8, subtrees: usize, leaves: u64) -> Ask {
     let each = expected_below(leaves, depth);
     let together = each.saturating_mul(subtrees as u64);
     let wanted = (each / LEAVES_EACH).max(1).ilog2() + 1;
-    if together <= SMALL || each <= LEAVES_EACH + LEAVES_EACH / 4 || depth > 64 - LEVELS_MAX {
+    if together <= SMALL || each <= LEAVES_EACH + LEAVES_EACH / 4 || depth > 64 - CHILD_LEVELS_MAX {
         return Ask::Leaves {
             // Twice the expected number: subtrees vary.
             bits: id_bits(leaves, each.saturating_mul(2).max(LEAVES_EACH), CERTAINTY),
@@ -39,7 +36,7 @@ fn ask(depth: u8, subtrees: usize, leaves: u64) -> Ask {
     }
     let few = NODES_AT_ONCE.saturating_sub(subtrees.max(1).ilog2());
     Ask::Nodes {
-        levels: wanted.min(few.max(LEVELS)).min(u32::from(LEVELS_MAX)) as u8,
+        levels: wanted.min(few.max(LEVELS)).min(u32::from(CHILD_LEVELS_MAX)) as u8,
     }
 }
 
@@ -59,7 +56,7 @@ mod tests {
     fn an_absurd_count_stays_inside_the_tree() {
         for depth in 0..=64 {
             if let Ask::Nodes { levels } = ask(depth, 1000, u64::MAX) {
-                assert!((1..=LEVELS_MAX).contains(&levels) && depth + levels <= 64);
+                assert!((1..=CHILD_LEVELS_MAX).contains(&levels) && depth + levels <= 64);
             }
         }
     }

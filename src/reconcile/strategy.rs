@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::merkle::node::Summary;
-use crate::merkle::prefix::leading_bits;
 use crate::reconcile::error::ReconcileError;
 use crate::reconcile::view::SetView;
 use crate::types::hash::StateKey;
@@ -78,9 +77,6 @@ impl FromStr for StrategyName {
 
 /// Finds differences as a state machine.
 pub trait Strategy {
-    /// Which one this is.
-    fn name(&self) -> StrategyName;
-
     /// The next step: first without a reply, then with the peer's answer to the last
     /// [`Step::Ask`]. `view` must show the same snapshot every time.
     ///
@@ -121,7 +117,7 @@ impl Difference {
     pub fn of_sides(mut theirs: Vec<u64>, mut mine: Vec<StateKey>) -> Self {
         theirs.sort_unstable();
         theirs.dedup();
-        mine.retain(|key| theirs.binary_search(&leading_bits(key)).is_err());
+        mine.retain(|key| theirs.binary_search(&key.prefix64()).is_err());
         mine.sort_unstable();
         mine.dedup();
         Self {
@@ -129,21 +125,11 @@ impl Difference {
             absent: mine,
         }
     }
-
-    /// How many entries.
-    pub fn len(&self) -> usize {
-        self.differing.len() + self.absent.len()
-    }
-
-    /// True when nothing differs.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 /// Feed positions at the moment when both roots were last proven equal. Only of use while both
 /// feeds still are in the epoch of that moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AgreementMark {
     /// The peer's position.
     pub their_seq: u64,
@@ -175,10 +161,10 @@ impl Default for SessionLimits {
 /// How Bloom filters are made.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BloomSettings {
-    /// Leaves to expect at a peer that has not said how many it holds. Filters themselves are
-    /// always sized for the counts that are known when they are built.
+    /// Leaves that the initiator's filters are sized for at least, at most a page: with fewer a
+    /// filter hides less than `fpr`.
     pub items: u64,
-    /// Share of the differences that a filter may hide.
+    /// Share of the differences that a filter may hide, above 0 and below 1.
     pub fpr: f64,
 }
 
@@ -224,13 +210,12 @@ mod tests {
     #[test]
     fn a_key_on_both_sides_is_differing_only() {
         let key = |first: u8| StateKey([first; 32]);
-        let bits = |first: u8| leading_bits(&key(first));
+        let bits = |first: u8| key(first).prefix64();
         let both = Difference::of_sides(
             vec![bits(3), bits(1), bits(3)],
             vec![key(3), key(2), key(2)],
         );
         assert_eq!(both.differing, [bits(1), bits(3)]);
         assert_eq!(both.absent, [key(2)]);
-        assert_eq!(both.len(), 3);
     }
 }

@@ -1,15 +1,14 @@
 //! The message pair behind `merkle` and `list`: one side asks about subtrees, the other tells
 //! their nodes' fingerprints, or compares the leaves.
 
-use crate::merkle::prefix::{Prefix, leading_bits};
+use crate::merkle::prefix::Prefix;
+use crate::merkle::view::CHILD_LEVELS_MAX;
 use crate::reconcile::budget::Budget;
 use crate::reconcile::encoding::{Reader, Writer};
 use crate::reconcile::error::ReconcileError;
 use crate::reconcile::fingerprint::{FINGERPRINT_BYTES, Fingerprints};
 use crate::reconcile::view::SetView;
 
-/// Most levels below a subtree that one question can ask for.
-pub const LEVELS_MAX: u8 = 8;
 /// Most sections of one question: one for every depth.
 pub const SECTIONS_MAX: usize = 65;
 /// Most subtrees of one question.
@@ -22,7 +21,7 @@ const NAMED_LEAF_BYTES: usize = 9;
 /// What is asked about the subtrees of a section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ask {
-    /// The fingerprints of all nodes so many levels below, 1 to [`LEVELS_MAX`].
+    /// The fingerprints of all nodes so many levels below, 1 to [`CHILD_LEVELS_MAX`].
     Nodes {
         /// Levels below the subtree.
         levels: u8,
@@ -162,7 +161,7 @@ fn read_section(
         Ask::Leaves { bits } => (0, bits),
     };
     let deepest = depth.saturating_add(below);
-    if below > LEVELS_MAX || deepest > Prefix::DEPTH_MAX || !(1..=64).contains(&bits) {
+    if below > CHILD_LEVELS_MAX || deepest > Prefix::DEPTH_MAX || !(1..=64).contains(&bits) {
         return Err(ReconcileError::Malformed("a question below the tree"));
     }
     let slots = reader.sorted(*slots_left)?;
@@ -253,7 +252,7 @@ fn compare_leaves(
             .iter()
             .zip(&ids)
             .filter(|(_, id)| asked.binary_search(id).is_err())
-            .map(|(leaf, _)| leading_bits(&leaf.key))
+            .map(|(leaf, _)| leaf.key.prefix64())
             .collect();
         ids.sort_unstable();
         let lacked: Vec<u64> = (position..)

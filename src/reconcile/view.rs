@@ -19,7 +19,7 @@ pub trait SetView {
     /// [`ViewError`] when the storage fails; so for every other method.
     fn root(&self) -> Result<Summary, ViewError>;
 
-    /// The `2^levels` subtrees that are `levels` (at most 8) bits below a prefix, left to right.
+    /// The `2^levels` subtrees that are `levels` (at most [`crate::merkle::view::CHILD_LEVELS_MAX`]) bits below a prefix, left to right.
     ///
     /// # Errors
     /// See [`SetView::root`].

@@ -8,12 +8,13 @@ use crate::types::id::GameId;
 use crate::types::record::StateRecord;
 use crate::types::version::Version;
 
-/// One unit of work for the writer. All of it happens, or nothing.
+/// One unit of work for the writer.
 #[derive(Debug, Clone)]
 pub enum Command {
-    /// Writes by a client of this replica.
+    /// Writes by a client of this replica. All of them happen, or none.
     Write(Vec<Write>),
-    /// Records from another replica, with the bytes that this one lacked.
+    /// Records from another replica, with the bytes that this one lacked. Each is merged or refused
+    /// by itself: one bad record must not keep others from spreading.
     Merge(Vec<Incoming>),
 }
 
@@ -125,10 +126,27 @@ pub enum Refusal {
         hash: ContentHash,
     },
     /// The state's own record cannot be read, so nothing can be decided about it.
-    #[error("{what}")]
+    #[error("{error}")]
     Damaged {
-        /// What was found.
-        what: String,
+        /// What was found, and what to do about it.
+        error: String,
+    },
+    /// More writers than a version may name.
+    #[error(
+        "{id:?} has been written by too many replicas; delete it everywhere and use another id"
+    )]
+    TooManyWriters {
+        /// The state.
+        id: GameId,
+    },
+    /// A version that counts writes of ours which we never made.
+    #[error(
+        "{id:?} names writes of this replica that it never made; was its data directory copied \
+         or put back from an older copy?"
+    )]
+    ForeignHistory {
+        /// The state.
+        id: GameId,
     },
     /// Merging would give a state more current versions than allowed.
     #[error("{id:?} has too many conflicting versions; resolve them with a PUT first")]
@@ -136,6 +154,16 @@ pub enum Refusal {
         /// The state.
         id: GameId,
     },
+}
+
+/// A refusal, and what it was of the command that was refused.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+#[error("{refusal}")]
+pub struct Refused {
+    /// Place of the write or record in the command, counted from 0.
+    pub index: usize,
+    /// Why.
+    pub refusal: Refusal,
 }
 
 /// What became of one write.
@@ -153,6 +181,15 @@ pub struct Receipt {
     pub seq: u64,
     /// True when the state did not exist before.
     pub created: bool,
+}
+
+/// What became of a command that was carried out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// One for each write of a [`Command::Write`].
+    pub receipts: Vec<Receipt>,
+    /// The records of a [`Command::Merge`] that were left out.
+    pub refused: Vec<Refused>,
 }
 
 /// One state's change, decided and ready to be made durable. Holds everything that applying it

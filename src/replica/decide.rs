@@ -7,12 +7,12 @@ use std::collections::HashMap;
 
 use crate::clock::HybridClock;
 use crate::replica::command::{
-    Change, Command, Incoming, Mutation, Precondition, Receipt, Refusal, Write,
+    Accepted, Change, Command, Incoming, Mutation, Precondition, Receipt, Refusal, Refused, Write,
 };
 use crate::store::error::StoreError;
 use crate::types::hash::{ContentHash, StateKey};
 use crate::types::id::{GameId, WriterId};
-use crate::types::record::{CURRENT_VERSIONS_MAX, StateRecord, etag};
+use crate::types::record::{StateRecord, etag};
 use crate::types::version::{Version, VersionVector};
 
 /// Where the decider finds a state's record as of the newest commit.
@@ -29,8 +29,8 @@ pub trait RecordSource {
 pub struct Decision {
     /// Changes to make durable, in order.
     pub mutations: Vec<Mutation>,
-    /// One for each write of a [`Command::Write`].
-    pub receipts: Vec<Receipt>,
+    /// What the submitter is told.
+    pub accepted: Accepted,
 }
 
 /// Decides the commands of one batch in order.
@@ -63,40 +63,35 @@ impl<'a> Decider<'a> {
         }
     }
 
-    /// Decides one command. A refusal leaves no trace.
+    /// Decides one command. What is refused leaves no trace.
     ///
     /// # Errors
-    /// [`StoreError`] when records cannot be read: the whole batch must be given up.
-    pub fn decide(&mut self, command: Command) -> Result<Result<Decision, Refusal>, StoreError> {
+    /// [`StoreError`] when the engine fails: the whole batch must be given up.
+    pub fn decide(&mut self, command: Command) -> Result<Result<Decision, Refused>, StoreError> {
         let mut draft = Draft {
             seq: self.seq,
             ..Draft::default()
         };
-        let refused = match command {
-            Command::Write(writes) => self.each(writes, &mut draft, Self::write)?,
-            Command::Merge(incoming) => self.each(incoming, &mut draft, Self::merge)?,
-        };
-        if let Some(refusal) = refused {
-            return Ok(Err(refusal));
+        match command {
+            Command::Write(writes) => {
+                for (index, write) in writes.into_iter().enumerate() {
+                    let refusal = refusal_of(self.write(write, &mut draft))?;
+                    if let Some(refusal) = refusal {
+                        return Ok(Err(Refused { index, refusal }));
+                    }
+                }
+            }
+            Command::Merge(incoming) => {
+                for (index, incoming) in incoming.into_iter().enumerate() {
+                    let refusal = refusal_of(self.merge(incoming, &mut draft))?;
+                    let refused = refusal.map(|refusal| Refused { index, refusal });
+                    draft.decision.accepted.refused.extend(refused);
+                }
+            }
         }
         self.seq = draft.seq;
         self.pending.extend(draft.pending);
         Ok(Ok(draft.decision))
-    }
-
-    /// Takes `step` for each item up to the first refusal.
-    fn each<T>(
-        &mut self,
-        items: Vec<T>,
-        draft: &mut Draft,
-        step: fn(&mut Self, T, &mut Draft) -> Result<Option<Refusal>, StoreError>,
-    ) -> Result<Option<Refusal>, StoreError> {
-        for item in items {
-            if let Some(refusal) = step(self, item, draft)? {
-                return Ok(Some(refusal));
-            }
-        }
-        Ok(None)
     }
 
     fn record(&self, key: &StateKey, draft: &Draft) -> Result<Option<StateRecord>, StoreError> {
@@ -115,8 +110,11 @@ impl<'a> Decider<'a> {
             return Ok(Some(refusal));
         }
         let created = shown.is_none();
+        let version = self.next_version(draft.seq + 1, current.as_ref(), &write.change);
+        if version.check().is_err() {
+            return Ok(Some(Refusal::TooManyWriters { id: write.id }));
+        }
         let seq = draft.next_seq();
-        let version = self.next_version(seq, current.as_ref(), &write.change);
         let superseded = current.map_or_else(Vec::new, |record| record.versions().to_vec());
         let bodies = match write.change {
             Change::Put(content) => vec![(content.hash, content.bytes)],
@@ -124,7 +122,7 @@ impl<'a> Decider<'a> {
         };
         let (content_hash, size) = (version.content, version.size);
         let record = StateRecord::new(write.id.clone(), version);
-        draft.decision.receipts.push(Receipt {
+        draft.decision.accepted.receipts.push(Receipt {
             id: write.id,
             etag: etag(&record.digest()),
             content_hash,
@@ -184,8 +182,10 @@ impl<'a> Decider<'a> {
     ) -> Result<Option<Refusal>, StoreError> {
         let key = incoming.record.key();
         let current = self.record(&key, draft)?;
-        for version in incoming.record.versions() {
-            self.clock.observe(version.stamp, self.now);
+        let never_made = |version: &Version| version.vector.get(self.writer) > draft.seq;
+        if incoming.record.versions().iter().any(never_made) {
+            let id = incoming.record.id;
+            return Ok(Some(Refusal::ForeignHistory { id }));
         }
         let (merged, superseded) = match &current {
             Some(current) => current.merge(&incoming.record),
@@ -198,9 +198,22 @@ impl<'a> Decider<'a> {
         if let Some(refusal) = missing(&merged, held, &incoming) {
             return Ok(Some(refusal));
         }
+        for version in incoming.record.versions() {
+            self.clock.observe(version.stamp, self.now);
+        }
         let seq = draft.next_seq();
         draft.push(key, seq, merged, superseded, incoming.bodies);
         Ok(None)
+    }
+}
+
+/// One damaged record must not fail the commands that share its batch.
+fn refusal_of(step: Result<Option<Refusal>, StoreError>) -> Result<Option<Refusal>, StoreError> {
+    match step {
+        Err(damage @ StoreError::Damaged(_)) => Ok(Some(Refusal::Damaged {
+            error: damage.to_string(),
+        })),
+        step => step,
     }
 }
 
@@ -238,20 +251,21 @@ impl Draft {
 }
 
 fn check(write: &Write, shown: Option<&StateRecord>) -> Option<Refusal> {
-    let tag = shown.map(|record| etag(&record.digest()));
+    // Hashing the record is left to those who ask for its tag.
+    let tag = || shown.map(|record| etag(&record.digest()));
     let holds = match &write.precondition {
         Precondition::None => true,
-        Precondition::Exists => tag.is_some(),
-        Precondition::Matches(tags) => tag.as_ref().is_some_and(|tag| tags.contains(tag)),
-        Precondition::Absent => tag.is_none(),
+        Precondition::Exists => shown.is_some(),
+        Precondition::Matches(tags) => tag().is_some_and(|tag| tags.contains(&tag)),
+        Precondition::Absent => shown.is_none(),
     };
     if !holds {
         return Some(Refusal::PreconditionFailed {
             id: write.id.clone(),
-            current: tag,
+            current: tag(),
         });
     }
-    let deletes_nothing = matches!(write.change, Change::Delete) && tag.is_none();
+    let deletes_nothing = matches!(write.change, Change::Delete) && shown.is_none();
     deletes_nothing.then(|| Refusal::NotFound {
         id: write.id.clone(),
     })
@@ -260,7 +274,7 @@ fn check(write: &Write, shown: Option<&StateRecord>) -> Option<Refusal> {
 /// A version of `merged` that nobody has the bytes of.
 fn missing(merged: &StateRecord, held: &[Version], incoming: &Incoming) -> Option<Refusal> {
     let id: &GameId = &merged.id;
-    if merged.versions().len() > CURRENT_VERSIONS_MAX {
+    if merged.check().is_err() {
         return Some(Refusal::TooManyVersions { id: id.clone() });
     }
     let sent = |version: &Version| {
@@ -320,21 +334,54 @@ mod tests {
         let mut decide = |write| decider.decide(Command::Write(vec![write])).unwrap();
         let first = decide(put("a", 1, Precondition::Absent)).unwrap();
         assert_eq!(
-            (first.receipts[0].seq, first.receipts[0].created),
+            (
+                first.accepted.receipts[0].seq,
+                first.accepted.receipts[0].created
+            ),
             (8, true)
         );
         let again = decide(put("a", 2, Precondition::Absent));
-        assert!(matches!(again, Err(Refusal::PreconditionFailed { .. })));
-        let tag = first.receipts[0].etag.clone();
+        assert!(matches!(
+            again.unwrap_err().refusal,
+            Refusal::PreconditionFailed { .. }
+        ));
+        let tag = first.accepted.receipts[0].etag.clone();
         let second = decide(put("a", 2, Precondition::Matches(vec![tag]))).unwrap();
         assert_eq!(
-            (second.receipts[0].seq, second.receipts[0].created),
+            (
+                second.accepted.receipts[0].seq,
+                second.accepted.receipts[0].created
+            ),
             (9, false)
         );
         assert_eq!(second.mutations[0].superseded.len(), 1);
         assert!(decide(delete("a")).is_ok());
-        assert!(matches!(decide(delete("a")), Err(Refusal::NotFound { .. })));
-        assert!(decide(put("a", 3, Precondition::Absent)).unwrap().receipts[0].created);
+        let nothing = decide(delete("a")).unwrap_err();
+        assert!(matches!(nothing.refusal, Refusal::NotFound { .. }));
+        assert!(
+            decide(put("a", 3, Precondition::Absent))
+                .unwrap()
+                .accepted
+                .receipts[0]
+                .created
+        );
+    }
+
+    struct Damaged;
+
+    impl RecordSource for Damaged {
+        fn record(&self, _: &StateKey) -> Result<Option<StateRecord>, StoreError> {
+            Err(StoreError::damaged("a row"))
+        }
+    }
+
+    #[test]
+    fn a_damaged_record_is_refused_with_what_to_do_about_it() {
+        let mut clock = HybridClock::new(ReplicaId(1), 0);
+        let mut decider = Decider::new(&Damaged, &mut clock, WriterId(1), 1000, 0);
+        let write = Command::Write(vec![put("a", 1, Precondition::None)]);
+        let refused = decider.decide(write).unwrap().unwrap_err();
+        assert!(refused.to_string().contains("samestate verify"));
     }
 
     #[test]
@@ -345,9 +392,13 @@ mod tests {
             put("a", 1, Precondition::None),
             put("b", 1, Precondition::Exists),
         ];
-        assert!(decider.decide(Command::Write(both)).unwrap().is_err());
+        let refused = decider.decide(Command::Write(both)).unwrap().unwrap_err();
+        assert_eq!(refused.index, 1);
         let alone = Command::Write(vec![put("a", 1, Precondition::Absent)]);
-        assert_eq!(decider.decide(alone).unwrap().unwrap().receipts[0].seq, 1);
+        assert_eq!(
+            decider.decide(alone).unwrap().unwrap().accepted.receipts[0].seq,
+            1
+        );
     }
 
     #[test]
@@ -362,8 +413,9 @@ mod tests {
             record: mutation.record.clone(),
             bodies: Vec::new(),
         };
-        let refused = other.decide(Command::Merge(vec![bare.clone()])).unwrap();
-        assert!(matches!(refused, Err(Refusal::MissingBody { .. })));
+        let bare_merge = Command::Merge(vec![bare.clone()]);
+        let refused = other.decide(bare_merge).unwrap().unwrap().accepted.refused;
+        assert!(matches!(refused[0].refusal, Refusal::MissingBody { .. }));
         let full = Incoming {
             bodies: mutation.bodies,
             ..bare

@@ -9,7 +9,7 @@ use crate::clock::{HybridClock, WallClock};
 use crate::merkle::top::Top;
 use crate::merkle::update::Work;
 use crate::replica::apply::{Batch, apply};
-use crate::replica::command::{Command, Receipt, Refusal};
+use crate::replica::command::{Accepted, Command, Refused};
 use crate::replica::decide::Decider;
 use crate::replica::view::View;
 use crate::store::error::StoreError;
@@ -20,7 +20,7 @@ use crate::types::cursor::Epoch;
 use crate::types::id::ReplicaId;
 
 /// What became of each command of a batch.
-pub type Outcomes = Vec<Result<Vec<Receipt>, Refusal>>;
+pub type Outcomes = Vec<Result<Accepted, Refused>>;
 
 /// A namespace open for writing.
 pub struct Engine {
@@ -90,7 +90,8 @@ impl Engine {
         batch.clock = self.clock.millis();
         let (head, work) = apply(&self.store, &mut self.top, &batch)?;
         self.work.add(&work);
-        let snapshot = self.store.snapshot()?;
+        // The commit stands: without a view of it nothing more can be decided.
+        let snapshot = self.store.snapshot().map_err(StoreError::commit_failed)?;
         let identity = self.store.identity();
         self.view = Arc::new(View::new(snapshot, self.top.clone(), head, identity));
         Ok(outcomes)
@@ -107,14 +108,9 @@ impl Engine {
         let mut decider = Decider::new(&*view, &mut self.clock, writer, now, seq);
         let mut outcomes = Vec::with_capacity(commands.len());
         for command in commands {
-            let decided = match decider.decide(command) {
-                // One damaged record must not fail the writes that share its batch.
-                Err(StoreError::Damaged(what)) => Err(Refusal::Damaged { what }),
-                decided => decided?,
-            };
-            outcomes.push(decided.map(|decision| {
+            outcomes.push(decider.decide(command)?.map(|decision| {
                 batch.mutations.extend(decision.mutations);
-                decision.receipts
+                decision.accepted
             }));
         }
         Ok(outcomes)

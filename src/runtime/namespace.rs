@@ -11,10 +11,9 @@ use tokio_util::sync::CancellationToken;
 use crate::replica::command::Command;
 use crate::replica::engine::Engine;
 use crate::replica::view::View;
+use crate::runtime::lock::lock;
 use crate::runtime::pins::Pins;
-use crate::runtime::writer::{
-    Agreements, Committed, Queued, SubmitError, WriterHandle, lock, spawn,
-};
+use crate::runtime::writer::{Agreements, Committed, Queued, SubmitError, WriterHandle, spawn};
 use crate::store::error::StoreError;
 use crate::store::rows::Agreement;
 use crate::types::id::{Namespace, ReplicaId};
@@ -111,7 +110,7 @@ impl OpenNamespace {
     /// Reads from the newest view on the blocking pool.
     ///
     /// # Errors
-    /// Whatever `work` returns; [`StoreError::Damaged`] when it panicked.
+    /// Whatever `work` returns; [`StoreError::Unexpected`] when it panicked.
     pub async fn read<R, E, F>(&self, work: F) -> Result<R, E>
     where
         F: FnOnce(&View) -> Result<R, E> + Send + 'static,
@@ -124,7 +123,7 @@ impl OpenNamespace {
     /// Reads from a given view on the blocking pool.
     ///
     /// # Errors
-    /// Whatever `work` returns; [`StoreError::Damaged`] when it panicked.
+    /// Whatever `work` returns; [`StoreError::Unexpected`] when it panicked.
     pub async fn read_view<R, E, F>(&self, view: Arc<View>, work: F) -> Result<R, E>
     where
         F: FnOnce(&View) -> Result<R, E> + Send + 'static,
@@ -135,9 +134,7 @@ impl OpenNamespace {
         let permit = self.readers.acquire().await.ok();
         let result = task::spawn_blocking(move || work(&view)).await;
         drop(permit);
-        result.unwrap_or_else(|error| {
-            Err(StoreError::damaged(format!("a read failed unexpectedly: {error}")).into())
-        })
+        result.unwrap_or_else(|_| Err(StoreError::Unexpected("a read").into()))
     }
 
     /// What was last agreed with a peer.
@@ -162,7 +159,7 @@ impl OpenNamespace {
         self.closed.cancel();
         drop(lock(&self.writer).take());
         if let Some(thread) = lock(&self.thread).take() {
-            // A writer that panicked has answered nobody; there is nothing left to wait for.
+            // However it ended, there is nothing left to wait for.
             let _ = thread.join();
         }
     }

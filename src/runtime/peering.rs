@@ -23,7 +23,8 @@ pub struct PeerStatus {
     /// Its replica id, once it has answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replica: Option<String>,
-    /// `connecting`, `healthy`, `unreachable` or `banned`.
+    /// `connecting`, `healthy`, `failing` when it answers but sessions fail, `unreachable` or
+    /// `banned`.
     pub health: &'static str,
     /// Changes of the peer that were known not to have been pulled at the last look.
     pub lag: u64,
@@ -95,7 +96,7 @@ pub enum PeeringError {
     )]
     BadName,
     /// Not a usable address.
-    #[error("{0:?} is not an http:// URL of a samestate server")]
+    #[error("{0:?} is not an http:// URL of a samestate server, without credentials and query")]
     BadUrl(String),
     /// All places are taken.
     #[error("there are as many peers as this replica takes; remove one first")]
@@ -112,6 +113,9 @@ pub enum PeeringError {
     /// The comparison with the peer failed.
     #[error("{0}")]
     Failed(String),
+    /// A session panicked.
+    #[error("the session failed unexpectedly; the replica's log says more")]
+    Unexpected,
     /// The replica is stopping.
     #[error("the replica is shutting down")]
     ShuttingDown,

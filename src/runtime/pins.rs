@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use crate::replica::view::View;
-use crate::runtime::writer::lock;
+use crate::runtime::lock::lock;
 use crate::types::hash::NodeHash;
 use crate::types::id::ReplicaId;
 

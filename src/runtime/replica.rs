@@ -10,9 +10,9 @@ use tracing::info;
 
 use crate::clock::{SystemClock, WallClock};
 use crate::replica::engine::Engine;
+use crate::runtime::lock::lock;
 use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::session_log::SessionLog;
-use crate::runtime::writer::lock;
 use crate::store::directory::{DataDirectory, fresh_epoch};
 use crate::store::error::StoreError;
 use crate::store::options::StoreOptions;

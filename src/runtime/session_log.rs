@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
-use crate::runtime::writer::lock;
+use crate::runtime::lock::lock;
 use crate::sync::report::{Outcome, Report};
 
 /// Finished sessions that are remembered.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::replica::command::Command;
@@ -18,24 +19,23 @@ use crate::sync::exchange::reply_limit;
 use crate::sync::responder::{self, ResponderError};
 use crate::sync::transfer::TransferError;
 use crate::types::limits::Limits;
-use crate::wire::frame::{open, seal};
+use crate::wire::frame::{open, plain_length, seal};
 use crate::wire::messages::{
-    BodiesRequest, CloseReply, CloseRequest, CompareRequest, Endpoint, OfferRequest, OpenReply,
-    OpenRequest, RangeRequest, RecordsRequest, StoreReply, StoreRequest, SubtreesRequest,
+    BodiesRequest, CloseReply, CloseRequest, CompareRequest, Endpoint, InSession, OfferRequest,
+    OpenReply, OpenRequest, RangeRequest, RecordsRequest, StoreReply, StoreRequest,
+    SubtreesRequest,
 };
+
+/// Messages up to this many bytes are decoded without leaving the async thread: a few dozen
+/// microseconds.
+const DECODE_INLINE: usize = 64 << 10;
 
 /// Why a message was not answered.
 #[derive(Debug, Error)]
 pub enum SyncError {
-    /// All places for sessions are taken.
-    #[error("too many sync sessions are running; try again in a moment")]
-    TooManySessions,
-    /// The session is not open (any more).
-    #[error("there is no such sync session (any more); start a new one")]
-    UnknownSession,
-    /// No message of that name.
-    #[error("there is no sync message {0:?}")]
-    UnknownMessage(String),
+    /// The session cannot be opened or found.
+    #[error(transparent)]
+    Pin(#[from] PinError),
     /// The message is malformed.
     #[error("{0}")]
     BadMessage(String),
@@ -63,21 +63,6 @@ impl From<ResponderError> for SyncError {
     }
 }
 
-impl From<PinError> for SyncError {
-    fn from(error: PinError) -> Self {
-        match error {
-            PinError::TooManySessions => Self::TooManySessions,
-            PinError::UnknownSession => Self::UnknownSession,
-            PinError::NoRandomNumbers => Self::BadMessage(error.to_string()),
-        }
-    }
-}
-
-/// Most bytes that a message of this name may have, if there is such a message.
-pub fn message_limit(limits: &Limits, message: &str) -> Option<usize> {
-    Endpoint::named(message).map(|endpoint| reply_limit(limits, endpoint))
-}
-
 /// Answers one message.
 ///
 /// # Errors
@@ -85,11 +70,9 @@ pub fn message_limit(limits: &Limits, message: &str) -> Option<usize> {
 pub async fn answer(
     replica: &Replica,
     namespace: &OpenNamespace,
-    message: &str,
+    endpoint: Endpoint,
     body: Bytes,
 ) -> Result<Vec<u8>, SyncError> {
-    let endpoint = Endpoint::named(message)
-        .ok_or_else(|| SyncError::UnknownMessage(message.chars().take(40).collect()))?;
     let asked = Asked {
         namespace,
         endpoint,
@@ -97,54 +80,40 @@ pub async fn answer(
         limits: *replica.limits(),
     };
     match endpoint {
-        Endpoint::Open => asked.open(replica),
+        Endpoint::Open => asked.open(replica).await,
         Endpoint::Compare => {
-            let limits = asked.limits;
-            asked
-                .pinned(
-                    |head: &CompareRequest| head.session,
-                    move |view, head, blob| {
-                        Ok(((), responder::compare(view, &head, &blob, &limits)?))
-                    },
-                )
-                .await
+            let answer = |view: &View, head: CompareRequest, question: &[u8], limits: &Limits| {
+                Ok(((), responder::compare(view, &head, question, limits)?))
+            };
+            asked.pinned(answer).await
         }
         Endpoint::Records => {
-            asked
-                .pinned(
-                    |head: &RecordsRequest| head.session,
-                    |view, head, _| Ok((responder::records(view, &head)?, Vec::new())),
-                )
-                .await
+            let answer = |view: &View, head: RecordsRequest, _: &[u8], limits: &Limits| {
+                Ok((responder::records(view, &head, limits)?, Vec::new()))
+            };
+            asked.pinned(answer).await
         }
         Endpoint::Subtrees => {
-            asked
-                .pinned(
-                    |head: &SubtreesRequest| head.session,
-                    |view, head, _| Ok((responder::subtrees(view, &head)?, Vec::new())),
-                )
-                .await
+            let answer = |view: &View, head: SubtreesRequest, _: &[u8], _: &Limits| {
+                Ok((responder::subtrees(view, &head)?, Vec::new()))
+            };
+            asked.pinned(answer).await
         }
         Endpoint::Range => {
-            asked
-                .pinned(
-                    |head: &RangeRequest| head.session,
-                    |view, head, _| Ok((responder::range(view, &head)?, Vec::new())),
-                )
-                .await
+            let answer = |view: &View, head: RangeRequest, _: &[u8], limits: &Limits| {
+                Ok((responder::range(view, &head, limits)?, Vec::new()))
+            };
+            asked.pinned(answer).await
         }
         Endpoint::Bodies => {
-            let limits = asked.limits;
-            asked
-                .pinned(
-                    |head: &BodiesRequest| head.session,
-                    move |view, head, _| responder::bodies(view, &head, &limits),
-                )
-                .await
+            let answer = |view: &View, head: BodiesRequest, _: &[u8], limits: &Limits| {
+                responder::bodies(view, &head, limits)
+            };
+            asked.pinned(answer).await
         }
         Endpoint::Offer => asked.offer().await,
         Endpoint::Store => asked.store().await,
-        Endpoint::Close => asked.close(),
+        Endpoint::Close => asked.close().await,
     }
 }
 
@@ -155,15 +124,28 @@ struct Asked<'a> {
     limits: Limits,
 }
 
+/// Makes head and blob of a reply out of those of a request.
+type Work<H, R> = fn(&View, H, &[u8], &Limits) -> Result<(R, Vec<u8>), ResponderError>;
+
 impl Asked<'_> {
-    fn head<H: serde::de::DeserializeOwned>(&self) -> Result<(H, Vec<u8>), SyncError> {
-        let limit = reply_limit(&self.limits, self.endpoint);
-        open(self.endpoint.kind(), &self.body, limit)
-            .map_err(|error| SyncError::BadMessage(error.to_string()))
+    async fn head<H: DeserializeOwned + Send + 'static>(&self) -> Result<(H, Vec<u8>), SyncError> {
+        let (kind, limit) = (
+            self.endpoint.kind(),
+            reply_limit(&self.limits, self.endpoint),
+        );
+        let body = self.body.clone();
+        let decode = move || {
+            let opened = open(kind, &body, limit);
+            opened.map_err(|error| SyncError::BadMessage(error.to_string()))
+        };
+        if plain_length(&self.body) <= DECODE_INLINE {
+            return decode();
+        }
+        self.namespace.read(move |_| decode()).await
     }
 
-    fn open(&self, replica: &Replica) -> Result<Vec<u8>, SyncError> {
-        let (head, _): (OpenRequest, _) = self.head()?;
+    async fn open(&self, replica: &Replica) -> Result<Vec<u8>, SyncError> {
+        let (head, _): (OpenRequest, _) = self.head().await?;
         let view = self.namespace.view();
         let (identity, stands) = (*view.identity(), *view.head());
         let equal = stands.root.hash.matches(&head.root);
@@ -188,18 +170,16 @@ impl Asked<'_> {
     }
 
     /// Answers from the pinned view of the session that the head names.
-    async fn pinned<H, R>(
-        self,
-        session: fn(&H) -> u64,
-        work: impl FnOnce(&View, H, Vec<u8>) -> Result<(R, Vec<u8>), ResponderError> + Send + 'static,
-    ) -> Result<Vec<u8>, SyncError>
+    async fn pinned<H, R>(self, work: Work<H, R>) -> Result<Vec<u8>, SyncError>
     where
-        H: serde::de::DeserializeOwned + Send + 'static,
-        R: Serialize,
+        H: InSession + DeserializeOwned + Send + 'static,
+        R: Serialize + 'static,
     {
-        let (head, blob): (H, _) = self.head()?;
-        let (view, _) = self.namespace.pins().get(session(&head))?;
-        self.read(view, move |view| work(view, head, blob)).await
+        let (head, blob): (H, _) = self.head().await?;
+        let (view, _) = self.namespace.pins().get(head.session())?;
+        let limits = self.limits;
+        self.read(view, move |view| work(view, head, &blob, &limits))
+            .await
     }
 
     async fn read<R: Serialize>(
@@ -216,7 +196,7 @@ impl Asked<'_> {
 
     /// What is news is judged by the newest view, not by the pinned one.
     async fn offer(self) -> Result<Vec<u8>, SyncError> {
-        let (head, _): (OfferRequest, _) = self.head()?;
+        let (head, _): (OfferRequest, _) = self.head().await?;
         self.namespace.pins().get(head.session)?;
         let limits = self.limits;
         let view = self.namespace.view();
@@ -227,20 +207,21 @@ impl Asked<'_> {
     }
 
     async fn store(self) -> Result<Vec<u8>, SyncError> {
-        let (head, blob): (StoreRequest, _) = self.head()?;
+        let (head, blob): (StoreRequest, _) = self.head().await?;
         self.namespace.pins().get(head.session)?;
         let limits = self.limits;
-        let stored = head.records.len() as u32;
+        let sent = head.records.len();
         let checked = self
             .namespace
             .read(move |view| responder::store(view, head, &blob, &limits));
         let incoming = checked.await?;
-        self.namespace.submit(Command::Merge(incoming)).await?;
+        let committed = self.namespace.submit(Command::Merge(incoming)).await?;
+        let stored = (sent - committed.accepted.refused.len()) as u32;
         Ok(seal(self.endpoint.kind(), &StoreReply { stored }, &[]))
     }
 
-    fn close(&self) -> Result<Vec<u8>, SyncError> {
-        let (head, _): (CloseRequest, _) = self.head()?;
+    async fn close(&self) -> Result<Vec<u8>, SyncError> {
+        let (head, _): (CloseRequest, _) = self.head().await?;
         let peer = self.namespace.pins().close(head.session);
         let stands = *self.namespace.view().head();
         if let (Some(peer), Some(root)) = (peer, head.root) {

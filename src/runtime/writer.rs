@@ -2,17 +2,19 @@
 //! batch, publishes the new view, and only then answers.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, error};
 
-use crate::replica::command::{Command, Receipt, Refusal};
+use crate::replica::command::{Accepted, Command, Refused};
 use crate::replica::engine::Engine;
 use crate::replica::view::View;
+use crate::runtime::lock::lock;
 use crate::store::error::StoreError;
 use crate::store::rows::Agreement;
 use crate::types::id::ReplicaId;
@@ -27,8 +29,8 @@ const BATCH_BYTES: usize = 32 << 20;
 /// A command whose effects are durable.
 #[derive(Clone)]
 pub struct Committed {
-    /// One for each write of the command.
-    pub receipts: Vec<Receipt>,
+    /// What became of its parts.
+    pub accepted: Accepted,
     /// The namespace right after the commit.
     pub view: Arc<View>,
 }
@@ -42,9 +44,9 @@ pub enum SubmitError {
     /// The replica is stopping.
     #[error("the replica is shutting down")]
     ShuttingDown,
-    /// A condition of the command does not hold.
+    /// A rule or a condition of the command forbids it.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] Refused),
     /// The store failed, see [`StoreError::needs_reopening`].
     #[error("{0}")]
     Storage(Arc<StoreError>),
@@ -196,7 +198,12 @@ impl Writer {
             None => {
                 let agreements = std::mem::take(&mut *lock(&self.agreements));
                 let count = commands.len();
-                let outcome = self.engine.commit(commands, agreements).map_err(Arc::new);
+                // After a panic the engine may be half-changed: like after a failed commit,
+                // nothing but opening the store again helps.
+                let commit = AssertUnwindSafe(|| self.engine.commit(commands, agreements));
+                let outcome = catch_unwind(commit)
+                    .unwrap_or(Err(StoreError::Unexpected("the writer")))
+                    .map_err(Arc::new);
                 debug!(commands = count, ok = outcome.is_ok(), "commit");
                 outcome
             }
@@ -207,8 +214,8 @@ impl Writer {
                 self.views.send_replace(Arc::clone(&view));
                 for (reply, outcome) in replies.into_iter().zip(outcomes) {
                     let committed = outcome.map_err(SubmitError::Refused);
-                    let committed = committed.map(|receipts| Committed {
-                        receipts,
+                    let committed = committed.map(|accepted| Committed {
+                        accepted,
                         view: Arc::clone(&view),
                     });
                     // Nobody waits any more when the client hung up; the write stands.
@@ -217,20 +224,57 @@ impl Writer {
             }
             Err(failure) => {
                 error!(%failure, "a batch of writes failed");
-                for reply in replies {
-                    let _ = reply.send(Err(SubmitError::Storage(Arc::clone(&failure))));
-                }
                 if failure.needs_reopening() {
                     error!("writes are refused until the store is opened again");
-                    self.failure = Some(failure);
+                    self.failure = Some(Arc::clone(&failure));
                     self.failed.store(true, Ordering::Relaxed);
+                }
+                for reply in replies {
+                    let _ = reply.send(Err(SubmitError::Storage(Arc::clone(&failure))));
                 }
             }
         }
     }
 }
 
-/// Locks a mutex whose holders never leave it half-changed.
-pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::WallClock;
+    use crate::replica::command::{Change, Precondition, Write};
+    use crate::store::options::StoreOptions;
+    use crate::types::cursor::Epoch;
+    use crate::types::id::GameId;
+
+    struct Stopped;
+
+    impl WallClock for Stopped {
+        fn now_millis(&self) -> u64 {
+            panic!("the clock has stopped")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_panics_counts_as_a_failed_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.redb");
+        let options = StoreOptions::default();
+        let engine = Engine::open(&path, ReplicaId(1), Epoch(1), options, Arc::new(Stopped));
+        let engine = engine.unwrap();
+        let (views, _) = watch::channel(engine.view());
+        let (writer, thread) = spawn("t", engine, views, Agreements::default()).unwrap();
+        assert!(!writer.has_failed());
+        for _ in 0..2 {
+            let delete = Write {
+                id: GameId::new("a").unwrap(),
+                precondition: Precondition::None,
+                change: Change::Delete,
+            };
+            let refused = writer.submit(Command::Write(vec![delete])).await;
+            assert!(matches!(refused, Err(SubmitError::Storage(_))));
+        }
+        assert!(writer.has_failed());
+        drop(writer);
+        thread.join().unwrap();
+    }
 }

@@ -31,7 +31,7 @@ impl DataDirectory {
     /// [`StoreError`] when another process uses it or it cannot be written.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         let namespaces = root.join("namespaces");
-        fs::create_dir_all(&namespaces).map_err(|source| unusable(root, source))?;
+        make_durably(&namespaces).map_err(|source| unusable(root, source))?;
         Self::lock(root)
     }
 
@@ -116,7 +116,7 @@ impl DataDirectory {
 /// A random epoch for a new change feed.
 ///
 /// # Errors
-/// [`StoreError::Unusable`] when the machine gives no random numbers.
+/// [`StoreError::NoRandomNumbers`].
 pub fn fresh_epoch() -> Result<Epoch, StoreError> {
     random().map(Epoch)
 }
@@ -147,10 +147,26 @@ fn write_durably(root: &Path, path: &Path, text: &str) -> io::Result<()> {
     File::open(root)?.sync_all()
 }
 
+/// Makes a directory and what is lacking above it, each with its name on disk: a power cut must
+/// not take away the folder of data that was synced.
+fn make_durably(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let above = folder.parent();
+    let above = above.filter(|above| !above.as_os_str().is_empty());
+    let above = above.unwrap_or(Path::new("."));
+    make_durably(above)?;
+    match fs::create_dir(folder) {
+        // Somebody else made it at the same time.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+        made => made?,
+    }
+    File::open(above)?.sync_all()
+}
+
 fn random() -> Result<u64, StoreError> {
-    getrandom::u64().map_err(|error| {
-        StoreError::damaged(format!("the machine gives no random numbers: {error}"))
-    })
+    getrandom::u64().map_err(|error| StoreError::NoRandomNumbers(error.to_string()))
 }
 
 fn unusable(path: &Path, source: io::Error) -> StoreError {
@@ -160,5 +176,21 @@ fn unusable(path: &Path, source: io::Error) -> StoreError {
     StoreError::Unusable {
         path: path.to_path_buf(),
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_that_lack_are_made_and_a_file_in_their_place_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("a/b/c");
+        let made = DataDirectory::open(&root).unwrap().replica();
+        assert_eq!(DataDirectory::open(&root).unwrap().replica(), made);
+        fs::write(folder.path().join("file"), "").unwrap();
+        let refused = DataDirectory::open(&folder.path().join("file/d"));
+        assert!(matches!(refused, Err(StoreError::Unusable { .. })));
     }
 }

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::merkle::storage::TreeError;
 use crate::types::binary::BadEncoding;
+use crate::types::id::ReplicaId;
 
 /// An error of the storage layer.
 #[derive(Debug, Error)]
@@ -47,6 +48,28 @@ pub enum StoreError {
         "the store is damaged: {0}; run `samestate verify --data DIR` and restore from a replica or backup"
     )]
     Damaged(String),
+    /// The file was made by another replica.
+    #[error(
+        "{path} belongs to replica {owner}, its data directory to replica {replica}; put the file \
+         back where it came from, and let samestate sync its states instead"
+    )]
+    OtherReplica {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        owner: ReplicaId,
+        /// Whose directory it is in.
+        replica: ReplicaId,
+    },
+    /// The operating system gives no random numbers.
+    #[error("the machine gives no random numbers ({0}); check its random device and start again")]
+    NoRandomNumbers(String),
+    /// A thread of ours panicked.
+    #[error(
+        "{0} failed unexpectedly, which is a defect of samestate: restart it, and report this with \
+         its log; nothing acknowledged is lost"
+    )]
+    Unexpected(&'static str),
     /// The storage engine failed in another way. After a failed commit its outcome is unknown
     /// until the file has been opened again.
     #[error("the storage engine failed: {0}; restart samestate, nothing acknowledged is lost")]
@@ -54,12 +77,12 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// The error of a commit whose outcome is unknown.
-    pub fn commit_failed(error: redb::Error) -> Self {
+    /// The error of a commit whose outcome is unknown, or whose outcome cannot be read: whatever
+    /// the cause, it needs reopening.
+    pub fn commit_failed(error: impl Into<Self>) -> Self {
         match error.into() {
-            Self::Full => Self::Full,
-            Self::Engine(error) => Self::Engine(error),
-            other => Self::Engine(Box::new(redb::Error::Corrupted(other.to_string()))),
+            Self::Damaged(what) => Self::Engine(Box::new(redb::Error::Corrupted(what))),
+            other => other,
         }
     }
 
@@ -115,5 +138,17 @@ impl From<TreeError<StoreError>> for StoreError {
             TreeError::Storage(error) => error,
             other => Self::Damaged(other.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_needs_reopening_only_once_a_commit_stands() {
+        assert!(!StoreError::damaged("a row").needs_reopening());
+        assert!(StoreError::commit_failed(StoreError::damaged("a row")).needs_reopening());
+        assert!(StoreError::commit_failed(StoreError::Full).needs_reopening());
     }
 }

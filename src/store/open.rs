@@ -10,9 +10,10 @@ use crate::store::error::StoreError;
 use crate::store::migrate::migrate;
 use crate::store::options::StoreOptions;
 use crate::store::read::Snapshot;
-use crate::store::rows::{Identity, small_from_bytes, small_to_bytes};
+use crate::store::rows::Identity;
 use crate::store::tables::{META, meta_names};
 use crate::store::write::Tables;
+use crate::types::binary::{decode, encode};
 use crate::types::cursor::Epoch;
 use crate::types::id::ReplicaId;
 
@@ -50,16 +51,13 @@ impl Store {
             epoch,
             incarnation: 0,
         };
-        let identity = match read_meta(&database, meta_names::IDENTITY)? {
-            Some(identity) => identity,
-            None => fresh,
-        };
+        let identity = read_identity(&database)?.unwrap_or(fresh);
         if identity.replica != replica {
-            return Err(StoreError::damaged(format!(
-                "{} belongs to replica {}, this data directory to replica {replica}",
-                path.display(),
-                identity.replica
-            )));
+            return Err(StoreError::OtherReplica {
+                path: path.to_path_buf(),
+                owner: identity.replica,
+                replica,
+            });
         }
         Ok(Self {
             database,
@@ -76,7 +74,7 @@ impl Store {
     pub fn begin_incarnation(&mut self) -> Result<(), StoreError> {
         let mut identity = self.identity;
         identity.incarnation += 1;
-        self.write(|tables| tables.set_meta(meta_names::IDENTITY, &small_to_bytes(&identity)))?;
+        self.write(|tables| tables.set_meta(meta_names::IDENTITY, &encode(&identity)))?;
         self.identity = identity;
         Ok(())
     }
@@ -102,7 +100,7 @@ impl Store {
             Ok(value) => {
                 // Whatever the engine says here, what is on disk is not known until it is opened again.
                 let committed = transaction.commit();
-                committed.map_err(|error| StoreError::commit_failed(error.into()))?;
+                committed.map_err(StoreError::commit_failed)?;
                 Ok(value)
             }
             Err(error) => {
@@ -150,12 +148,10 @@ impl Store {
     }
 }
 
-fn read_meta(database: &Database, name: &str) -> Result<Option<Identity>, StoreError> {
+fn read_identity(database: &Database) -> Result<Option<Identity>, StoreError> {
     let table = database.begin_read()?.open_table(META)?;
-    let value = table.get(name)?;
-    value
-        .map(|bytes| small_from_bytes(bytes.value()))
-        .transpose()
+    let value = table.get(meta_names::IDENTITY)?;
+    Ok(value.map(|bytes| decode(bytes.value())).transpose()?)
 }
 
 fn open_error(path: &Path, error: DatabaseError) -> StoreError {

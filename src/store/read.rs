@@ -10,13 +10,14 @@ use crate::store::content::load;
 use crate::store::error::StoreError;
 use crate::store::rows::{
     Agreement, ContentRow, Head, Placed, Placement, RecordRow, head_from_bytes, history_from_bytes,
-    leaf_of_row, seq_of_row, small_from_bytes,
+    leaf_of_row, seq_of_row,
 };
 use crate::store::tables::{
     CHANGES, CHUNK_REFERENCES, CHUNKS, CONTENTS, HISTORY, IDS, META, NODES, PEERS, RECORDS,
     meta_names,
 };
 use crate::store::tree::{tree_leaves, tree_row, tree_top_rows};
+use crate::types::binary::decode;
 use crate::types::hash::{ChunkHash, ContentHash, StateKey};
 use crate::types::id::{GameId, ReplicaId};
 use crate::types::leaf::Leaf;
@@ -78,15 +79,25 @@ impl Snapshot {
             .transpose()
     }
 
-    /// Rows of the records below a prefix, in key order, at most `limit`.
+    /// Rows of the records below a prefix and behind `after`, in key order, at most `limit`.
     ///
     /// # Errors
     /// [`StoreError`] when the engine fails or a row is damaged.
-    pub fn records_below(&self, at: Prefix, limit: usize) -> Result<Vec<RecordRow>, StoreError> {
+    pub fn records_below(
+        &self,
+        at: Prefix,
+        after: Option<StateKey>,
+        limit: usize,
+    ) -> Result<Vec<RecordRow>, StoreError> {
         let (first, last) = at.key_range();
+        let from = match &after {
+            Some(after) if *after >= last => return Ok(Vec::new()),
+            Some(after) if *after >= first => Bound::Excluded(&after.0),
+            _ => Bound::Included(&first.0),
+        };
         let rows = self
             .records
-            .range::<&[u8; 32]>(&first.0..=&last.0)?
+            .range::<&[u8; 32]>((from, Bound::Included(&last.0)))?
             .take(limit);
         rows.map(|entry| {
             let (key, row) = entry?;
@@ -219,7 +230,7 @@ impl Snapshot {
     /// [`StoreError`] when the engine fails or the row is damaged.
     pub fn agreement(&self, peer: ReplicaId) -> Result<Option<Agreement>, StoreError> {
         let value = self.peers.get(peer.0)?;
-        value.map(|row| small_from_bytes(row.value())).transpose()
+        Ok(value.map(|row| decode(row.value())).transpose()?)
     }
 
     /// Number of records, ids and feed entries; always equal.

@@ -271,25 +271,12 @@ pub struct Agreement {
     pub our_seq: u64,
 }
 
-/// Encodes a small struct for the meta and peers tables.
-pub fn small_to_bytes<T: Serialize>(value: &T) -> Vec<u8> {
-    encode(value)
-}
-
-/// Decodes what [`small_to_bytes`] wrote.
-///
-/// # Errors
-/// [`StoreError::Damaged`] when the bytes are something else.
-pub fn small_from_bytes<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
-    Ok(decode(bytes)?)
-}
-
 /// Decodes the head, which a new file does not have yet.
 ///
 /// # Errors
 /// [`StoreError::Damaged`] when the bytes are something else.
 pub fn head_from_bytes(bytes: Option<&[u8]>) -> Result<Head, StoreError> {
-    bytes.map_or_else(|| Ok(Head::default()), small_from_bytes)
+    Ok(bytes.map(decode).transpose()?.unwrap_or_default())
 }
 
 fn write_placement(bytes: &mut Vec<u8>, placement: &Placement) {
@@ -348,5 +335,23 @@ impl<'a> Reader<'a> {
         } else {
             Err(StoreError::damaged("a row is longer than its fields"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::id::GameId;
+
+    #[test]
+    fn a_record_without_versions_is_damage() {
+        let id = GameId::new("a").unwrap();
+        let mut row = vec![0; HEADER];
+        row.extend(encode(&(&id, Vec::<Version>::new())));
+        let read = RecordRow::from_bytes(StateKey::of(&id), &row);
+        let Err(StoreError::Damaged(what)) = read else {
+            panic!("{read:?}");
+        };
+        assert!(what.contains("at least one version"), "{what}");
     }
 }

@@ -8,13 +8,13 @@ use crate::store::error::StoreError;
 use crate::store::options::StoreOptions;
 use crate::store::rows::{
     Agreement, Head, Placed, RecordRow, head_from_bytes, history_from_bytes, history_to_bytes,
-    small_to_bytes,
 };
 use crate::store::tables::{
     CHANGES, CHUNK_REFERENCES, CHUNKS, CONTENTS, HISTORY, IDS, META, NODES, PEERS, RECORDS,
     meta_names,
 };
 use crate::store::tree::{tree_leaves, tree_row, tree_top_rows};
+use crate::types::binary::encode;
 use crate::types::hash::StateKey;
 use crate::types::id::ReplicaId;
 use crate::types::leaf::Leaf;
@@ -83,7 +83,7 @@ impl<'t> Tables<'t> {
     /// # Errors
     /// [`StoreError`] when the engine fails.
     pub fn set_head(&mut self, head: &Head) -> Result<(), StoreError> {
-        self.set_meta(meta_names::HEAD, &small_to_bytes(head))
+        self.set_meta(meta_names::HEAD, &encode(head))
     }
 
     /// A state's row as this transaction sees it.
@@ -168,8 +168,7 @@ impl<'t> Tables<'t> {
         peer: ReplicaId,
         agreement: &Agreement,
     ) -> Result<(), StoreError> {
-        self.peers
-            .insert(peer.0, small_to_bytes(agreement).as_slice())?;
+        self.peers.insert(peer.0, encode(agreement).as_slice())?;
         Ok(())
     }
 }

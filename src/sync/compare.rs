@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::merkle::overlay::root_with;
-use crate::merkle::prefix::{Prefix, leading_bits};
+use crate::merkle::prefix::Prefix;
 use crate::merkle::update::LeafChange;
 use crate::reconcile::planner::{Facts, Plan, after_failure, plan};
 use crate::reconcile::registry::strategy;
@@ -88,24 +88,26 @@ pub fn compare(
         let why = match attempt(exchange, view, peer, session, name, &context)? {
             Attempt::Proven(records, absent) => return Ok(Findings::Records(records, absent)),
             Attempt::CopyAll => return Ok(Findings::CopyAll),
-            Attempt::Failed(why) => why,
-        };
-        name = match after_failure(&tried) {
-            Some(next) => next,
-            None if why == MISMATCH => return Err(SessionError::RootMismatch),
-            None => StrategyName::Full,
+            Attempt::CannotDecide(why) => {
+                name = after_failure(&tried).unwrap_or(StrategyName::Full);
+                why
+            }
+            Attempt::Mismatch => {
+                name = after_failure(&tried).ok_or(SessionError::RootMismatch)?;
+                "the differences found do not explain the difference of the roots"
+            }
         };
         exchange.report.why = format!("{}; then {name}: {why}", exchange.report.why);
         exchange.report.strategy = name.to_string();
     }
 }
 
-const MISMATCH: &str = "the differences found do not explain the difference of the roots";
-
 enum Attempt {
     Proven(Vec<StateRecord>, Vec<StateKey>),
     CopyAll,
-    Failed(&'static str),
+    CannotDecide(&'static str),
+    /// What was found does not turn our tree into the peer's.
+    Mismatch,
 }
 
 fn context(
@@ -147,7 +149,7 @@ fn attempt(
     let difference = loop {
         match machine.advance(view, reply.as_deref())? {
             Step::Found(difference) => break difference,
-            Step::CannotDecide(why) => return Ok(Attempt::Failed(why)),
+            Step::CannotDecide(why) => return Ok(Attempt::CannotDecide(why)),
             Step::Ask(question) => {
                 let head = CompareRequest {
                     session,
@@ -162,7 +164,7 @@ fn attempt(
     let records = fetch_records(exchange, session, &difference.differing)?;
     let changes = changes(view, &difference, &records)?;
     if !proves(view, peer, &changes)? {
-        return Ok(Attempt::Failed(MISMATCH));
+        return Ok(Attempt::Mismatch);
     }
     let removed = changes.iter().filter(|change| change.leaf.is_none());
     let absent = removed.map(|change| change.key).collect();
@@ -194,15 +196,19 @@ fn fetch_records(
         };
         let (reply, _): (RecordsReply, _) =
             exchange.ask("state_request", Endpoint::Records, &head, &[])?;
+        let answered = part
+            .get(..reply.answered as usize)
+            .filter(|p| !p.is_empty());
+        let answered = answered.ok_or(SessionError::Misfit("another number of answers"))?;
         for record in &reply.records {
             record.check()?;
-            let bits = leading_bits(&record.key());
-            if part.binary_search(&bits).is_err() {
+            let bits = record.key().prefix64();
+            if answered.binary_search(&bits).is_err() {
                 return Err(SessionError::Misfit("a record that was not asked for"));
             }
         }
         records.extend(reply.records);
-        asked = &asked[part.len()..];
+        asked = &asked[answered.len()..];
     }
     records.sort_by_cached_key(StateRecord::key);
     let unique = records.windows(2).all(|pair| pair[0].id != pair[1].id);
@@ -242,5 +248,5 @@ fn changes(
 /// and every record is one that the root speaks of.
 fn proves(view: &View, peer: &OpenReply, changes: &[LeafChange]) -> Result<bool, SessionError> {
     let root = root_with(view.top(), view.snapshot(), changes).map_err(StoreError::from)?;
-    Ok(root == peer.root && root.hash.matches(&peer.root.hash))
+    Ok(root.matches(&peer.root))
 }

@@ -5,6 +5,7 @@
 use crate::merkle::node::Summary;
 use crate::merkle::prefix::Prefix;
 use crate::merkle::trie::summary_at;
+use crate::merkle::view::CHILD_LEVELS_MAX;
 use crate::replica::view::View;
 use crate::store::error::StoreError;
 use crate::sync::exchange::{Exchange, SessionError};
@@ -13,13 +14,11 @@ use crate::sync::transport::Home;
 use crate::types::leaf::Leaf;
 use crate::types::record::StateRecord;
 use crate::wire::messages::{
-    Endpoint, LIST_MAX, RangeRequest, RecordsReply, SubtreesReply, SubtreesRequest,
+    Endpoint, LIST_MAX, RangeReply, RangeRequest, SubtreesReply, SubtreesRequest,
 };
 
 /// Records that one region should have: few enough for one answer even where chance puts more.
 const REGION: u64 = LIST_MAX as u64 * 3 / 4;
-/// Most levels that one question for subtrees goes down.
-const LEVELS_MAX: u8 = 8;
 
 /// Copies whatever lies below `at`, which the peer's snapshot sums up as `theirs`. With a puller
 /// records are taken over; our own extra states are noted either way.
@@ -36,7 +35,7 @@ pub fn copy_region(
     let session = puller.session();
     let view = home.view();
     let ours = view.tree().subtree(at).map_err(StoreError::from)?;
-    if ours == theirs {
+    if ours.matches(&theirs) {
         return Ok(());
     }
     if theirs.leaves <= LIST_MAX as u64 {
@@ -57,8 +56,8 @@ pub fn copy_region(
 /// How many levels down subtrees are small enough, keys being spread evenly.
 fn levels_to_regions(leaves: u64) -> u8 {
     let regions = leaves.div_ceil(REGION).next_power_of_two();
-    let levels = u8::try_from(regions.ilog2()).unwrap_or(LEVELS_MAX);
-    levels.clamp(1, LEVELS_MAX)
+    let levels = u8::try_from(regions.ilog2()).unwrap_or(CHILD_LEVELS_MAX);
+    levels.clamp(1, CHILD_LEVELS_MAX)
 }
 
 fn fetch_range(
@@ -70,21 +69,34 @@ fn fetch_range(
     if theirs.leaves == 0 {
         return Ok(Vec::new());
     }
-    let head = RangeRequest { session, at };
-    let asked = exchange.ask("state_request", Endpoint::Range, &head, &[]);
-    let (reply, _): (RecordsReply, _) = asked?;
-    let mut leaves: Vec<Leaf> = Vec::with_capacity(reply.records.len());
-    for record in &reply.records {
-        record.check()?;
-        let leaf = record.leaf();
-        if !at.covers(&leaf.key) || leaves.last().is_some_and(|last| last.key >= leaf.key) {
-            return Err(SessionError::Misfit("records out of place"));
+    let (mut records, mut leaves): (Vec<StateRecord>, Vec<Leaf>) = (Vec::new(), Vec::new());
+    loop {
+        let after = leaves.last().map(|leaf| leaf.key);
+        let head = RangeRequest { session, at, after };
+        let asked = exchange.ask("state_request", Endpoint::Range, &head, &[]);
+        let (reply, _): (RangeReply, _) = asked?;
+        if reply.records.is_empty() && !reply.complete {
+            return Err(SessionError::Misfit("an answer without records"));
         }
-        leaves.push(leaf);
+        for record in reply.records {
+            record.check()?;
+            let leaf = record.leaf();
+            if !at.covers(&leaf.key) || leaves.last().is_some_and(|last| last.key >= leaf.key) {
+                return Err(SessionError::Misfit("records out of place"));
+            }
+            leaves.push(leaf);
+            records.push(record);
+        }
+        if leaves.len() as u64 > theirs.leaves {
+            return Err(SessionError::Misfit("more records than there are"));
+        }
+        if reply.complete {
+            break;
+        }
     }
     let sum = summary_at(&leaves, at.depth());
-    if sum == *theirs && sum.hash.matches(&theirs.hash) {
-        Ok(reply.records)
+    if sum.matches(theirs) {
+        Ok(records)
     } else {
         Err(SessionError::RootMismatch)
     }
@@ -115,7 +127,7 @@ fn fetch_subtrees(
             .collect();
     }
     match level.first() {
-        Some(sum) if sum == theirs && sum.hash.matches(&theirs.hash) => Ok(reply.subtrees),
+        Some(sum) if sum.matches(theirs) => Ok(reply.subtrees),
         _ => Err(SessionError::RootMismatch),
     }
 }
@@ -146,6 +158,6 @@ mod tests {
         for (leaves, levels) in [(4097, 1), (10_000, 2), (100_000, 6), (1_000_000, 8)] {
             assert_eq!(levels_to_regions(leaves), levels, "{leaves}");
         }
-        assert_eq!(levels_to_regions(u64::MAX / 2), LEVELS_MAX);
+        assert_eq!(levels_to_regions(u64::MAX / 2), CHILD_LEVELS_MAX);
     }
 }

@@ -6,14 +6,14 @@ use crate::reconcile::strategy::StrategyName;
 use crate::replica::view::View;
 use crate::store::error::StoreError;
 use crate::sync::compare::{CompareOptions, Findings, compare, usable_mark};
-use crate::sync::exchange::{Exchange, SessionError};
+use crate::sync::exchange::{Exchange, SessionError, close, open};
 use crate::sync::report::Report;
 use crate::sync::transport::{Home, Transport};
 use crate::types::hash::{ContentHash, StateKey};
 use crate::types::id::GameId;
 use crate::types::limits::Limits;
 use crate::types::record::StateRecord;
-use crate::wire::messages::{CloseReply, CloseRequest, Endpoint, OpenReply, OpenRequest};
+use crate::wire::messages::OpenReply;
 
 /// One state that is held differently.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,12 +41,7 @@ pub fn diff(
 ) -> Result<Vec<Differing>, SessionError> {
     let view = home.view();
     let mut exchange = Exchange::new(transport, limits, report);
-    let head = OpenRequest {
-        replica: home.replica(),
-        root: view.head().root.hash,
-        follows: false,
-    };
-    let (peer, _): (OpenReply, _) = exchange.ask("open", Endpoint::Open, &head, &[])?;
+    let peer = open(&mut exchange, home.replica(), &view, false)?;
     let Some(session) = peer.session else {
         "none".clone_into(&mut exchange.report.strategy);
         exchange.report.equal = true;
@@ -66,18 +61,10 @@ pub fn diff(
         Ok(Findings::CopyAll) => list(&mut exchange, home, &view, &peer, session, &options),
         other => other,
     };
-    let closed = exchange.ask::<CloseReply>(
-        "verification",
-        Endpoint::Close,
-        &CloseRequest {
-            session,
-            root: None,
-        },
-        &[],
-    );
+    let closed = close(&mut exchange, session, None);
     let Findings::Records(records, absent) = found? else {
         return Err(SessionError::Impossible(
-            "more differs than can be listed; raise the limit or sync first",
+            "more states differ than can be listed; sync first",
         ));
     };
     closed?;

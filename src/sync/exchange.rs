@@ -7,14 +7,17 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::reconcile::error::ReconcileError;
+use crate::replica::view::View;
 use crate::store::error::StoreError;
 use crate::sync::report::Report;
 use crate::sync::transfer::TransferError;
 use crate::sync::transport::{MergeError, Transport, TransportError};
+use crate::types::hash::NodeHash;
+use crate::types::id::ReplicaId;
 use crate::types::limits::Limits;
 use crate::types::record::BadRecord;
-use crate::wire::frame::{BadFrame, HEADER_BYTES, open, seal};
-use crate::wire::messages::Endpoint;
+use crate::wire::frame::{self, BadFrame, HEADER_BYTES, seal};
+use crate::wire::messages::{CloseReply, CloseRequest, Endpoint, OpenReply, OpenRequest};
 
 /// Why a session failed. What it had verified and stored before stays.
 #[derive(Debug, Error)]
@@ -45,7 +48,15 @@ pub enum SessionError {
     /// Bytes of a state were not as announced.
     #[error(transparent)]
     Transfer(#[from] TransferError),
-    /// Our own writer refused.
+    /// Some states could not be read or were refused. All others are stored.
+    #[error("{count} of the states were left out: {first}")]
+    LeftOut {
+        /// How many.
+        count: usize,
+        /// Why the first of them was not.
+        first: String,
+    },
+    /// Our own writer failed.
     #[error(transparent)]
     Merge(#[from] MergeError),
     /// Our own store failed.
@@ -67,7 +78,7 @@ impl SessionError {
                     | TransferError::Malformed(_)
             ),
             Self::Transport(error) => matches!(error, TransportError::TooLong(_)),
-            Self::Merge(_) | Self::Store(_) | Self::Impossible(_) => false,
+            Self::Merge(_) | Self::LeftOut { .. } | Self::Store(_) | Self::Impossible(_) => false,
         }
     }
 }
@@ -119,7 +130,7 @@ impl<'a> Exchange<'a> {
             .call(endpoint, request, limit + HEADER_BYTES)?;
         let seconds = begin.elapsed().as_secs_f64();
         self.report.count(phase, sent, reply.len(), seconds);
-        Ok(open(endpoint.kind(), &reply, limit)?)
+        Ok(frame::open(endpoint.kind(), &reply, limit)?)
     }
 }
 
@@ -131,4 +142,45 @@ pub fn reply_limit(limits: &Limits, endpoint: Endpoint) -> usize {
         _ => message,
     };
     usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+/// Opens a session on `view`. A peer that calls the roots equal is not taken at its word.
+///
+/// # Errors
+/// [`SessionError`] when there is no usable answer, or the peer is this replica itself.
+pub fn open(
+    exchange: &mut Exchange<'_>,
+    replica: ReplicaId,
+    view: &View,
+    follows: bool,
+) -> Result<OpenReply, SessionError> {
+    let ours = view.head().root.hash;
+    let head = OpenRequest {
+        replica,
+        root: ours,
+        follows,
+    };
+    let (reply, _): (OpenReply, _) = exchange.ask("open", Endpoint::Open, &head, &[])?;
+    exchange.report.peer = reply.replica.to_string();
+    if reply.replica == replica {
+        return Err(SessionError::Impossible("the peer is this replica itself"));
+    }
+    if reply.session.is_none() && !reply.root.hash.matches(&ours) {
+        return Err(SessionError::Misfit("roots called equal that are not"));
+    }
+    Ok(reply)
+}
+
+/// Ends a session; `root` is where we stand, unless it failed.
+///
+/// # Errors
+/// [`SessionError`] when there is no usable answer.
+pub fn close(
+    exchange: &mut Exchange<'_>,
+    session: u64,
+    root: Option<NodeHash>,
+) -> Result<CloseReply, SessionError> {
+    let head = CloseRequest { session, root };
+    let (reply, _): (CloseReply, _) = exchange.ask("verification", Endpoint::Close, &head, &[])?;
+    Ok(reply)
 }

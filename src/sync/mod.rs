@@ -3,8 +3,11 @@
 
 pub mod compare;
 pub mod copy;
+pub mod decode;
 pub mod diff;
+pub mod encode;
 pub mod exchange;
+pub mod news;
 pub mod pull;
 pub mod push;
 pub mod report;

@@ -1,17 +1,17 @@
 //! Taking over proven records: what is news here, which bytes are lacking, fetch, check, store.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use crate::merkle::prefix::leading_bits;
-use crate::replica::command::Incoming;
+use crate::replica::command::{Incoming, Refused};
 use crate::replica::view::View;
+use crate::sync::decode::{Decoder, decode_bodies};
 use crate::sync::exchange::{Exchange, SessionError};
-use crate::sync::transfer::{Decoder, News, TransferError, Wanted, decode_bodies, news};
+use crate::sync::news::{Beside, News, Wanted};
+use crate::sync::transfer::TransferError;
 use crate::sync::transport::{Home, Merging};
-use crate::types::hash::{LeafDigest, StateKey};
+use crate::types::hash::StateKey;
 use crate::types::leaf::Leaf;
 use crate::types::record::StateRecord;
 use crate::wire::messages::{BodiesRequest, BodyHeads, Endpoint, Want};
@@ -30,6 +30,8 @@ pub struct Puller<'s> {
     /// States that both will hold in the same form: 64 bits each of key and digest, so that a copy
     /// of millions takes tens of megabytes. A collision costs the next session a tree descent.
     agreed: HashMap<u64, u64>,
+    /// Why states were left out: the peer could not read them, or they are refused here.
+    left_out: Vec<String>,
     /// States of which we hold something that the peer does not.
     pub ahead: Vec<StateKey>,
 }
@@ -46,6 +48,7 @@ impl<'s> Puller<'s> {
             last: None,
             merging: None,
             agreed: HashMap::new(),
+            left_out: Vec::new(),
             ahead: Vec::new(),
         }
     }
@@ -64,25 +67,26 @@ impl<'s> Puller<'s> {
         let mut records = records.into_iter().peekable();
         while records.peek().is_some() {
             let view = self.home.view();
-            let mut batch = Vec::new();
-            let mut bytes = 0;
+            let (mut batch, mut bytes) = (Vec::new(), 0);
             while batch.len() < BATCH_STATES && bytes < exchange.limits().transfer_bytes * 4 {
                 let Some(record) = records.next() else {
                     break;
                 };
-                self.note(&view, &record)?;
-                if !self.takes {
+                let beside = Beside::look_up(&view, record)?;
+                self.note(&beside);
+                if !self.takes || !beside.is_news() {
                     continue;
                 }
-                let found = news(&view, &record, self.last.as_ref(), limit)?;
-                let Some(found) = found else {
-                    continue;
+                let news = match beside.lacking(&view, self.last.as_ref(), limit) {
+                    Err(large @ TransferError::TooLarge { .. }) => {
+                        self.left_out.push(large.to_string());
+                        continue;
+                    }
+                    news => news?,
                 };
-                bytes += found.wanted.iter().map(|w| w.version.size).sum::<u64>();
-                if let Some(last) = found.wanted.last() {
-                    self.last = Some(last.clone());
-                }
-                batch.push(found);
+                bytes += news.bytes();
+                self.last = news.wanted.last().cloned().or(self.last.take());
+                batch.push(news);
             }
             self.fetch_and_merge(exchange, &view, batch)?;
         }
@@ -96,22 +100,19 @@ impl<'s> Puller<'s> {
 
     /// True when this form of a state is one that the peer holds too.
     pub fn agrees(&self, leaf: &Leaf) -> bool {
-        let taken = self.agreed.get(&leading_bits(&leaf.key));
-        taken == Some(&digest_bits(&leaf.digest))
+        let taken = self.agreed.get(&leaf.key.prefix64());
+        taken == Some(&leaf.digest.prefix64())
     }
 
     /// Notes whether we will hold exactly what the peer holds, or more.
-    fn note(&mut self, view: &Arc<View>, record: &StateRecord) -> Result<(), SessionError> {
-        let key = record.key();
-        let held = view.snapshot().record(&key)?;
-        let merged = held.map(|row| row.record.merge(record).0);
-        if merged.as_ref().is_none_or(|merged| merged == record) {
-            let digest = digest_bits(&record.digest());
-            self.agreed.insert(leading_bits(&key), digest);
-        } else {
-            self.ahead.push(key);
+    fn note(&mut self, beside: &Beside) {
+        let key = beside.key();
+        match beside.agreed() {
+            Some(digest) => {
+                self.agreed.insert(key.prefix64(), digest.prefix64());
+            }
+            None => self.ahead.push(key),
         }
-        Ok(())
     }
 
     fn fetch_and_merge(
@@ -120,52 +121,56 @@ impl<'s> Puller<'s> {
         view: &View,
         batch: Vec<News>,
     ) -> Result<(), SessionError> {
-        let mut wanted: VecDeque<Wanted> = VecDeque::new();
+        let wanted: Vec<Wanted> = batch
+            .iter()
+            .flat_map(|n| n.wanted.iter().cloned())
+            .collect();
+        let mut fetched = self.fetch_all(exchange, view, &wanted)?.into_iter();
         let mut incoming: Vec<Incoming> = Vec::with_capacity(batch.len());
-        let mut places: HashMap<StateKey, usize> = HashMap::new();
         for news in batch {
-            for lacking in news.wanted {
-                places.insert(lacking.key, incoming.len());
-                wanted.push_back(lacking);
-            }
-            incoming.push(news.incoming);
-        }
-        while !wanted.is_empty() {
-            let bodies = self.fetch(exchange, view, wanted.make_contiguous())?;
-            for bytes in bodies {
-                let Some(lacking) = wanted.pop_front() else {
-                    break;
-                };
-                exchange.report.bytes_if_sent_whole += bytes.len() as u64;
-                let place = places
-                    .get(&lacking.key)
-                    .and_then(|at| incoming.get_mut(*at));
-                if let Some(incoming) = place {
-                    incoming.bodies.push((lacking.version.content, bytes));
+            let mut bodies = news.bytes_of_twins(view)?;
+            let mut complete = true;
+            for wanted in &news.wanted {
+                match fetched.next().flatten() {
+                    Some(bytes) => bodies.push((wanted.version.content, bytes)),
+                    None => complete = false,
                 }
+            }
+            let record = news.record;
+            if complete {
+                incoming.push(Incoming { record, bodies });
+            } else {
+                self.agreed.remove(&record.key().prefix64());
+                let unreadable = TransferError::Unreadable(record.id);
+                self.left_out.push(unreadable.to_string());
             }
         }
         self.merge(exchange, incoming)
     }
 
-    fn fetch(
+    /// Fetches in as many messages as it takes; `None` for what the peer cannot read.
+    fn fetch_all(
         &mut self,
         exchange: &mut Exchange<'_>,
         view: &View,
         wanted: &[Wanted],
-    ) -> Result<Vec<Bytes>, SessionError> {
-        let wants: Vec<Want> = wanted.iter().map(|lacking| lacking.want.clone()).collect();
-        let head = BodiesRequest {
-            session: self.session,
-            wants,
-        };
-        let asked = exchange.ask("state_transfer", Endpoint::Bodies, &head, &[]);
-        let (reply, blob): (BodyHeads, _) = asked?;
-        let bodies = decode_bodies(view, wanted, &reply.heads, &blob, &mut self.decoder)?;
-        if bodies.is_empty() {
-            return Err(TransferError::Malformed("an answer without bodies").into());
+    ) -> Result<Vec<Option<Bytes>>, SessionError> {
+        let mut fetched = Vec::with_capacity(wanted.len());
+        while fetched.len() < wanted.len() {
+            let rest = &wanted[fetched.len()..];
+            let wants: Vec<Want> = rest.iter().map(|lacking| lacking.want.clone()).collect();
+            let head = BodiesRequest {
+                session: self.session,
+                wants,
+            };
+            let asked = exchange.ask("state_transfer", Endpoint::Bodies, &head, &[]);
+            let (reply, blob): (BodyHeads, _) = asked?;
+            let bodies = decode_bodies(view, rest, &reply.heads, &blob, &mut self.decoder)?;
+            let whole: usize = bodies.iter().flatten().map(Bytes::len).sum();
+            exchange.report.bytes_if_sent_whole += whole as u64;
+            fetched.extend(bodies);
         }
-        Ok(bodies)
+        Ok(fetched)
     }
 
     fn merge(
@@ -183,20 +188,30 @@ impl<'s> Puller<'s> {
         Ok(())
     }
 
-    /// Waits until everything that was taken over is durable.
+    /// Waits until everything that was handed to the writer is durable.
     ///
     /// # Errors
     /// [`SessionError`] when the last batch was not stored.
     pub fn settle(&mut self) -> Result<(), SessionError> {
-        match self.merging.take() {
-            Some(wait) => Ok(wait()?),
+        if let Some(wait) = self.merging.take() {
+            let refused = wait()?;
+            self.left_out.extend(refused.iter().map(Refused::to_string));
+        }
+        Ok(())
+    }
+
+    /// Says whether everything that was to be taken over could be.
+    ///
+    /// # Errors
+    /// [`SessionError`] when the peer could not read some of its states or our writer refused
+    /// some; all others are stored.
+    pub fn finish(&self) -> Result<(), SessionError> {
+        match self.left_out.first() {
             None => Ok(()),
+            Some(first) => Err(SessionError::LeftOut {
+                count: self.left_out.len(),
+                first: first.clone(),
+            }),
         }
     }
-}
-
-fn digest_bits(digest: &LeafDigest) -> u64 {
-    let mut eight = [0; 8];
-    eight.copy_from_slice(&digest.0[..8]);
-    u64::from_be_bytes(eight)
 }

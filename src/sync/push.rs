@@ -1,13 +1,16 @@
 //! Handing states to the peer: offer records, hear what is lacking, send just that.
 
-use crate::merkle::prefix::leading_bits;
+use std::collections::VecDeque;
+
 use crate::replica::view::View;
+use crate::sync::encode::Encoder;
 use crate::sync::exchange::{Exchange, SessionError};
-use crate::sync::transfer::encode_bodies;
 use crate::sync::transport::Home;
 use crate::types::hash::StateKey;
-use crate::types::record::StateRecord;
-use crate::wire::messages::{Endpoint, OfferReply, OfferRequest, StoreReply, StoreRequest, Want};
+use crate::types::record::{CURRENT_VERSIONS_MAX, StateRecord};
+use crate::wire::messages::{
+    BodyHead, Endpoint, OfferReply, OfferRequest, StoreReply, StoreRequest, Want,
+};
 
 /// States in one offer.
 const OFFER_STATES: usize = 1024;
@@ -22,6 +25,7 @@ pub fn push(
     session: u64,
     keys: &[StateKey],
 ) -> Result<(), SessionError> {
+    let mut refused = 0;
     for part in keys.chunks(OFFER_STATES) {
         let view = home.view();
         let mut records = Vec::with_capacity(part.len());
@@ -29,10 +33,16 @@ pub fn push(
             records.extend(view.snapshot().record(key)?.map(|row| row.record));
         }
         records.sort_by(|a, b| a.id.cmp(&b.id));
-        offer(exchange, &view, session, records)?;
+        refused += offer(exchange, &view, session, records)?;
         home.progress(exchange.report);
     }
-    Ok(())
+    if refused == 0 {
+        return Ok(());
+    }
+    Err(SessionError::LeftOut {
+        count: refused,
+        first: "the peer refused them; its own sessions say why".to_owned(),
+    })
 }
 
 fn offer(
@@ -40,12 +50,14 @@ fn offer(
     view: &View,
     session: u64,
     records: Vec<StateRecord>,
-) -> Result<(), SessionError> {
+) -> Result<usize, SessionError> {
     let head = OfferRequest { session, records };
     let asked = exchange.ask("state_request", Endpoint::Offer, &head, &[]);
     let (reply, _): (OfferReply, _) = asked?;
     let records = head.records;
-    if reply.wanted.len() > records.len() || reply.wants.len() > records.len() * 256 {
+    if reply.wanted.len() > records.len()
+        || reply.wants.len() > records.len() * CURRENT_VERSIONS_MAX
+    {
         return Err(SessionError::Misfit("the peer wants more than was offered"));
     }
     let mut wanted = Vec::with_capacity(reply.wanted.len());
@@ -53,86 +65,101 @@ fn offer(
         let record = records.get(index as usize).cloned();
         wanted.push(record.ok_or(SessionError::Misfit("the peer wants what was not offered"))?);
     }
-    hand_over(exchange, view, session, wanted, reply.wants)
+    hand_over(exchange, view, session, parcels(wanted, reply.wants)?)
 }
 
-/// Sends the wanted records in as many messages as their bytes take. A record goes with the
-/// message that carries the last of its bytes.
+/// A record with what the peer lacks of it.
+struct Parcel {
+    record: StateRecord,
+    wants: Vec<Want>,
+    /// State bytes that taking it over brings into the peer's memory, at most.
+    bytes: u64,
+}
+
+/// Puts records and wants together; wants stand in the order of their records.
+fn parcels(records: Vec<StateRecord>, wants: Vec<Want>) -> Result<VecDeque<Parcel>, SessionError> {
+    let mut wants = wants.into_iter().peekable();
+    let mut parcels = VecDeque::with_capacity(records.len());
+    for record in records {
+        let bits = record.key().prefix64();
+        let mut mine = Vec::new();
+        while let Some(want) = wants.next_if(|want| want.state == bits) {
+            if usize::from(want.version) >= record.versions().len() {
+                return Err(SessionError::Misfit("an unknown version is wanted"));
+            }
+            mine.push(want);
+        }
+        parcels.push_back(Parcel {
+            bytes: record.versions().iter().map(|version| version.size).sum(),
+            wants: mine,
+            record,
+        });
+    }
+    match wants.next() {
+        None => Ok(parcels),
+        Some(_) => Err(SessionError::Misfit("wants out of order")),
+    }
+}
+
+/// Sends parcels in as many messages as their bytes take. One that is too large for any message,
+/// with several large versions in conflict, is left for the peer to fetch, version by version.
 fn hand_over(
     exchange: &mut Exchange<'_>,
     view: &View,
     session: u64,
-    mut records: Vec<StateRecord>,
-    mut wants: Vec<Want>,
-) -> Result<(), SessionError> {
-    while !records.is_empty() {
-        let limit = exchange.limits().transfer_bytes;
-        let whole = whole_records(&records, &wants, limit)?;
-        let later_records = records.split_off(whole.records);
-        let later_wants = wants.split_off(whole.wants);
-        let (heads, blob) = encode_bodies(view, &wants, u64::MAX)?;
-        exchange.report.bytes_if_sent_whole += whole.bytes;
-        let count = records.len();
-        let head = StoreRequest {
-            session,
-            records,
-            wants,
-            heads,
-        };
-        let asked = exchange.ask("state_transfer", Endpoint::Store, &head, &blob);
-        let (reply, _): (StoreReply, _) = asked?;
-        if reply.stored as usize != count {
-            return Err(SessionError::Misfit(
-                "the peer stored another number of states",
-            ));
+    mut parcels: VecDeque<Parcel>,
+) -> Result<usize, SessionError> {
+    let limits = exchange.limits();
+    parcels.retain(|parcel| parcel.bytes <= limits.state_bytes + limits.transfer_bytes);
+    let mut refused = 0;
+    while let Some(first) = parcels.pop_front() {
+        let mut bytes = first.bytes;
+        let mut together = vec![first];
+        while let Some(next) = parcels.pop_front() {
+            if bytes + next.bytes > limits.transfer_bytes * 4 {
+                parcels.push_front(next);
+                break;
+            }
+            bytes += next.bytes;
+            together.push(next);
         }
-        exchange.report.states_pushed += count as u64;
-        (records, wants) = (later_records, later_wants);
+        refused += send(exchange, view, session, together)?;
     }
-    Ok(())
+    Ok(refused)
 }
 
-struct Whole {
-    records: usize,
-    wants: usize,
-    bytes: u64,
-}
-
-/// How many records, with all their wants, fit into one message; at least one. Wants stand in the
-/// order of their records.
-fn whole_records(
-    records: &[StateRecord],
-    wants: &[Want],
-    limit: u64,
-) -> Result<Whole, SessionError> {
-    let mut whole = Whole {
-        records: 0,
-        wants: 0,
-        bytes: 0,
+/// Sends one message; returns how many of its states the peer refused.
+fn send(
+    exchange: &mut Exchange<'_>,
+    view: &View,
+    session: u64,
+    parcels: Vec<Parcel>,
+) -> Result<usize, SessionError> {
+    let mut message = StoreRequest {
+        session,
+        records: Vec::with_capacity(parcels.len()),
+        wants: Vec::new(),
+        heads: Vec::new(),
     };
-    for record in records {
-        let bits = leading_bits(&record.key());
-        let mut bytes = 0;
-        let mine = wants[whole.wants..]
-            .iter()
-            .take_while(|want| want.state == bits);
-        let mut count = 0;
-        for want in mine {
-            let version = record.versions().get(usize::from(want.version));
-            let version = version.ok_or(SessionError::Misfit("an unknown version is wanted"))?;
-            bytes += version.size;
-            count += 1;
+    let (mut encoder, mut blob) = (Encoder::new(view, usize::MAX), Vec::new());
+    for parcel in parcels {
+        let (heads, bytes) = encoder.encode(&parcel.wants, u64::MAX)?;
+        // What cannot be read here is not offered as if it could; `samestate verify` names it.
+        if heads.iter().any(|head| head.codec == BodyHead::MISSING) {
+            continue;
         }
-        if whole.records > 0 && whole.bytes + bytes > limit * 4 {
-            break;
-        }
-        whole.records += 1;
-        whole.wants += count;
-        whole.bytes += bytes;
+        let sent = parcel.wants.iter().map(|want| usize::from(want.version));
+        let sizes = sent.filter_map(|index| parcel.record.versions().get(index));
+        exchange.report.bytes_if_sent_whole += sizes.map(|version| version.size).sum::<u64>();
+        blob.extend_from_slice(&bytes);
+        message.heads.extend(heads);
+        message.wants.extend(parcel.wants);
+        message.records.push(parcel.record);
     }
-    let last = whole.records == records.len();
-    if last && whole.wants != wants.len() {
-        return Err(SessionError::Misfit("wants out of order"));
-    }
-    Ok(whole)
+    let asked = exchange.ask("state_transfer", Endpoint::Store, &message, &blob);
+    let (reply, _): (StoreReply, _) = asked?;
+    let refused = message.records.len().checked_sub(reply.stored as usize);
+    let refused = refused.ok_or(SessionError::Misfit("more states stored than were sent"))?;
+    exchange.report.states_pushed += u64::from(reply.stored);
+    Ok(refused)
 }

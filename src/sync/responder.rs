@@ -1,37 +1,44 @@
 //! The other side of a session: answers each message from the view that was pinned when the
 //! session was opened. It keeps nothing else between messages, and every answer is bounded.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use thiserror::Error;
 
-use crate::merkle::prefix::{Prefix, leading_bits};
+use crate::merkle::prefix::Prefix;
+use crate::merkle::view::CHILD_LEVELS_MAX;
 use crate::reconcile::budget::Budget;
 use crate::reconcile::error::ReconcileError;
 use crate::reconcile::registry;
 use crate::replica::command::Incoming;
 use crate::replica::view::View;
 use crate::store::error::StoreError;
-use crate::sync::transfer::{Decoder, TransferError, Wanted, decode_bodies, encode_bodies, news};
-use crate::types::hash::StateKey;
+use crate::store::rows::RecordRow;
+use crate::sync::decode::{Decoder, decode_bodies};
+use crate::sync::encode::Encoder;
+use crate::sync::news::{Beside, Wanted};
+use crate::sync::transfer::TransferError;
+use crate::types::hash::{ContentHash, StateKey};
 use crate::types::limits::Limits;
 use crate::types::record::{BadRecord, StateRecord};
-use crate::wire::frame::BadFrame;
 use crate::wire::messages::{
     BASES_MAX, BodiesRequest, BodyHeads, CompareRequest, LIST_MAX, OfferReply, OfferRequest,
-    RangeRequest, RecordsReply, RecordsRequest, StoreRequest, SubtreesReply, SubtreesRequest, Want,
+    RangeReply, RangeRequest, RecordsReply, RecordsRequest, StoreRequest, SubtreesReply,
+    SubtreesRequest, Want,
 };
 
 /// Records that may share 64 bits of their keys: two hardly ever do.
 const RECORDS_AT_PREFIX: usize = 4;
+/// State bytes, bases included, that are read for one answer: repeated content costs little to
+/// send, but not to encode.
+const WORK_BYTES: usize = 128 << 20;
+/// Rows that are read at once for a range.
+const RANGE_PAGE: usize = 256;
 
 /// Why a message was not answered.
 #[derive(Debug, Error)]
 pub enum ResponderError {
-    /// Not a frame of the protocol.
-    #[error(transparent)]
-    Frame(#[from] BadFrame),
     /// A well-formed request for something that is not to be had.
     #[error("bad request: {0}")]
     BadRequest(&'static str),
@@ -66,22 +73,59 @@ pub fn compare(
     Ok(registry::answer(head.strategy, view, question, &budget)?)
 }
 
-/// Answers with the records below prefixes.
+/// Answers with the records below prefixes, as many as fit into one message.
 ///
 /// # Errors
 /// [`ResponderError`].
-pub fn records(view: &View, head: &RecordsRequest) -> Result<RecordsReply, ResponderError> {
-    if head.prefixes.len() > LIST_MAX {
-        return Err(ResponderError::BadRequest("too many prefixes"));
+pub fn records(
+    view: &View,
+    head: &RecordsRequest,
+    limits: &Limits,
+) -> Result<RecordsReply, ResponderError> {
+    let ascending = head.prefixes.windows(2).all(|pair| pair[0] < pair[1]);
+    if head.prefixes.len() > LIST_MAX || !ascending {
+        return Err(ResponderError::BadRequest("prefixes too many or unsorted"));
     }
-    let mut records = Vec::with_capacity(head.prefixes.len());
+    let mut reply = RecordsReply {
+        answered: 0,
+        records: Vec::with_capacity(head.prefixes.len()),
+    };
+    let mut room = Room::of(limits);
     for bits in &head.prefixes {
         let at = Prefix::new(*bits, Prefix::DEPTH_MAX)
             .ok_or(ResponderError::BadRequest("a prefix is too deep"))?;
-        let rows = view.snapshot().records_below(at, RECORDS_AT_PREFIX)?;
-        records.extend(rows.into_iter().map(|row| row.record));
+        let rows = view.snapshot().records_below(at, None, RECORDS_AT_PREFIX)?;
+        if !room.takes(&rows) {
+            break;
+        }
+        reply.answered += 1;
+        reply.records.extend(rows.into_iter().map(|row| row.record));
     }
-    Ok(RecordsReply { records })
+    Ok(reply)
+}
+
+/// Room for records in one message: half of it, since their size is an estimate.
+struct Room {
+    left: u64,
+    used: bool,
+}
+
+impl Room {
+    fn of(limits: &Limits) -> Self {
+        Self {
+            left: limits.message_bytes / 2,
+            used: false,
+        }
+    }
+
+    /// True while the rows fit. The first ones always do.
+    fn takes(&mut self, rows: &[RecordRow]) -> bool {
+        let bytes: u64 = rows.iter().map(|row| row.record.weight() as u64).sum();
+        let fits = bytes <= self.left || !self.used;
+        self.left = self.left.saturating_sub(bytes);
+        self.used = true;
+        fits
+    }
 }
 
 /// Answers with the subtrees below a place.
@@ -90,7 +134,7 @@ pub fn records(view: &View, head: &RecordsRequest) -> Result<RecordsReply, Respo
 /// [`ResponderError`].
 pub fn subtrees(view: &View, head: &SubtreesRequest) -> Result<SubtreesReply, ResponderError> {
     let deepest = head.at.depth().saturating_add(head.levels);
-    if !(1..=8).contains(&head.levels) || deepest > Prefix::DEPTH_MAX {
+    if !(1..=CHILD_LEVELS_MAX).contains(&head.levels) || deepest > Prefix::DEPTH_MAX {
         return Err(ResponderError::BadRequest("levels out of range"));
     }
     let subtrees = view.tree().children(head.at, head.levels);
@@ -99,19 +143,38 @@ pub fn subtrees(view: &View, head: &SubtreesRequest) -> Result<SubtreesReply, Re
     })
 }
 
-/// Answers with all records below a place.
+/// Answers with the records below a place, as many as fit into one message.
 ///
 /// # Errors
 /// [`ResponderError`].
-pub fn range(view: &View, head: &RangeRequest) -> Result<RecordsReply, ResponderError> {
-    let rows = view.snapshot().records_below(head.at, LIST_MAX + 1)?;
-    if rows.len() > LIST_MAX {
-        return Err(ResponderError::BadRequest(
-            "more records than one answer takes",
-        ));
+pub fn range(
+    view: &View,
+    head: &RangeRequest,
+    limits: &Limits,
+) -> Result<RangeReply, ResponderError> {
+    let mut room = Room::of(limits);
+    let mut records = Vec::new();
+    let mut after = head.after;
+    loop {
+        let rows = view.snapshot().records_below(head.at, after, RANGE_PAGE)?;
+        let last = rows.len() < RANGE_PAGE;
+        for row in rows {
+            if records.len() >= LIST_MAX || !room.takes(std::slice::from_ref(&row)) {
+                return Ok(RangeReply {
+                    complete: false,
+                    records,
+                });
+            }
+            after = Some(row.leaf.key);
+            records.push(row.record);
+        }
+        if last {
+            return Ok(RangeReply {
+                complete: true,
+                records,
+            });
+        }
     }
-    let records = rows.into_iter().map(|row| row.record).collect();
-    Ok(RecordsReply { records })
 }
 
 /// Answers with the bytes of versions.
@@ -124,7 +187,8 @@ pub fn bodies(
     limits: &Limits,
 ) -> Result<(BodyHeads, Vec<u8>), ResponderError> {
     check_wants(&head.wants)?;
-    let (heads, blob) = encode_bodies(view, &head.wants, limits.transfer_bytes)?;
+    let (heads, blob) =
+        Encoder::new(view, WORK_BYTES).encode(&head.wants, limits.transfer_bytes)?;
     Ok((BodyHeads { heads }, blob))
 }
 
@@ -147,16 +211,20 @@ pub fn offer(
     let mut last: Option<Wanted> = None;
     for (index, record) in (0u32..).zip(head.records) {
         record.check()?;
-        let Some(found) = news(view, &record, last.as_ref(), limits.state_bytes)? else {
+        let beside = Beside::look_up(view, record)?;
+        if !beside.is_news() {
             continue;
+        }
+        let news = match beside.lacking(view, last.as_ref(), limits.state_bytes) {
+            // What is too large here is not wanted; the rest is.
+            Err(TransferError::TooLarge { .. }) => continue,
+            news => news?,
         };
         reply.wanted.push(index);
-        if let Some(wanted) = found.wanted.last() {
-            last = Some(wanted.clone());
-        }
+        last = news.wanted.last().cloned().or(last);
         reply
             .wants
-            .extend(found.wanted.into_iter().map(|wanted| wanted.want));
+            .extend(news.wanted.into_iter().map(|wanted| wanted.want));
     }
     Ok(reply)
 }
@@ -178,44 +246,49 @@ pub fn store(
     let mut places: HashMap<u64, usize> = HashMap::new();
     for (place, record) in head.records.iter().enumerate() {
         record.check()?;
-        if places.insert(leading_bits(&record.key()), place).is_some() {
+        if places.insert(record.key().prefix64(), place).is_some() {
             return Err(ResponderError::BadRequest("two records in one place"));
         }
     }
     let mut wanted = Vec::with_capacity(head.wants.len());
+    let mut room = limits.transfer_bytes * 4 + limits.state_bytes;
     for want in head.wants {
         let record = places.get(&want.state).map(|place| &head.records[*place]);
-        wanted.push(known(record, want, limits)?);
+        let found = known(record, want, limits)?;
+        room = room
+            .checked_sub(found.version.size)
+            .ok_or(ResponderError::BadRequest(
+                "more state bytes than one message may bring",
+            ))?;
+        wanted.push(found);
     }
     let mut bodies: Vec<Vec<(_, Bytes)>> = vec![Vec::new(); head.records.len()];
     if !wanted.is_empty() {
         let decoded = decode_bodies(view, &wanted, &head.heads, blob, &mut Decoder::default())?;
         for (wanted, bytes) in wanted.iter().zip(decoded) {
-            if let Some(place) = places.get(&wanted.want.state) {
+            let place = places.get(&wanted.want.state);
+            if let (Some(place), Some(bytes)) = (place, bytes) {
                 bodies[*place].push((wanted.version.content, bytes));
             }
         }
     }
     let together = head.records.into_iter().zip(bodies);
-    let mut incoming: Vec<Incoming> = together
-        .map(|(record, bodies)| Incoming { record, bodies })
-        .collect();
-    for item in &mut incoming {
-        add_bytes_held_here(view, item, limits)?;
-    }
-    Ok(incoming)
+    together
+        .map(|(record, bodies)| with_twins(view, record, bodies, limits))
+        .collect()
 }
 
-/// Bytes that were not wanted because another version here has them.
-fn add_bytes_held_here(
+/// Adds the bytes that were not wanted because another version here has them.
+fn with_twins(
     view: &View,
-    item: &mut Incoming,
+    record: StateRecord,
+    mut bodies: Vec<(ContentHash, Bytes)>,
     limits: &Limits,
-) -> Result<(), ResponderError> {
-    let found = news(view, &item.record, None, limits.state_bytes)?;
-    let here = found.map_or_else(Vec::new, |news| news.incoming.bodies);
-    item.bodies.extend(here);
-    Ok(())
+) -> Result<Incoming, ResponderError> {
+    let beside = Beside::look_up(view, record.clone())?;
+    let news = beside.lacking(view, None, limits.state_bytes)?;
+    bodies.extend(news.bytes_of_twins(view)?);
+    Ok(Incoming { record, bodies })
 }
 
 fn known(
@@ -245,5 +318,12 @@ fn check_wants(wants: &[Want]) -> Result<(), ResponderError> {
     if wants.len() > LIST_MAX || wants.iter().any(|want| want.bases.len() > BASES_MAX) {
         return Err(ResponderError::BadRequest("too many wants or bases"));
     }
-    Ok(())
+    let mut seen = HashSet::with_capacity(wants.len());
+    if wants
+        .iter()
+        .all(|want| seen.insert((want.state, want.version)))
+    {
+        return Ok(());
+    }
+    Err(ResponderError::BadRequest("a version is wanted twice"))
 }

@@ -8,14 +8,14 @@ use crate::replica::view::View;
 use crate::store::rows::Agreement;
 use crate::sync::compare::{CompareOptions, Findings, compare, usable_mark};
 use crate::sync::copy::copy_region;
-use crate::sync::exchange::{Exchange, SessionError};
+use crate::sync::exchange::{Exchange, SessionError, close, open};
 use crate::sync::pull::Puller;
 use crate::sync::push::push;
 use crate::sync::report::{Outcome, Report};
 use crate::sync::transport::{Home, Transport};
 use crate::types::id::ReplicaId;
 use crate::types::limits::Limits;
-use crate::wire::messages::{CloseReply, CloseRequest, Endpoint, OpenReply, OpenRequest};
+use crate::wire::messages::{CloseReply, OpenReply};
 
 /// What a session is to do.
 #[derive(Debug, Clone, Copy)]
@@ -80,48 +80,31 @@ struct Session<'s> {
 impl<'s> Session<'s> {
     fn run(&mut self) -> Result<PeerSeen, SessionError> {
         let view = self.home.view();
-        let peer = self.open(&view)?;
+        let follows = self.options.follows;
+        let peer = open(&mut self.exchange, self.home.replica(), &view, follows)?;
         let seen = PeerSeen {
             replica: peer.replica,
             seq: peer.seq,
         };
         let Some(session) = peer.session else {
-            self.equal_at_once(&view, &peer)?;
+            self.equal_at_once(&view, &peer);
             return Ok(seen);
         };
         let result = self.reconcile(&view, &peer, session);
         // The peer's place is given back even when we fail; it would time out otherwise.
-        let closed = self.close(session, result.is_ok());
+        let root = result.is_ok().then(|| self.home.view().head().root.hash);
+        let closed = close(&mut self.exchange, session, root);
         let ahead = result?;
         self.verify(&view, &peer, &closed?, &ahead)?;
         Ok(seen)
     }
 
-    fn open(&mut self, view: &View) -> Result<OpenReply, SessionError> {
-        let head = OpenRequest {
-            replica: self.home.replica(),
-            root: view.head().root.hash,
-            follows: self.options.follows,
-        };
-        let asked = self.exchange.ask("open", Endpoint::Open, &head, &[]);
-        let (reply, _): (OpenReply, _) = asked?;
-        self.exchange.report.peer = reply.replica.to_string();
-        if reply.replica == self.home.replica() {
-            return Err(SessionError::Impossible("the peer is this replica itself"));
-        }
-        Ok(reply)
-    }
-
-    fn equal_at_once(&mut self, view: &View, peer: &OpenReply) -> Result<(), SessionError> {
-        if !peer.root.hash.matches(&view.head().root.hash) {
-            return Err(SessionError::Misfit("roots called equal that are not"));
-        }
+    fn equal_at_once(&mut self, view: &View, peer: &OpenReply) {
         let report = &mut *self.exchange.report;
         "none".clone_into(&mut report.strategy);
         "the roots are equal".clone_into(&mut report.why);
         report.equal = true;
         self.agree(peer, peer.seq, view.head().seq);
-        Ok(())
     }
 
     /// Compares, takes over and hands over. Returns what the pull found.
@@ -151,6 +134,7 @@ impl<'s> Session<'s> {
         if self.options.push {
             push(&mut self.exchange, self.home, session, &puller.ahead)?;
         }
+        puller.finish()?;
         Ok(puller)
     }
 
@@ -162,18 +146,6 @@ impl<'s> Session<'s> {
             self.exchange.report.conflicts += u64::from(conflicts);
         }
         Ok(())
-    }
-
-    fn close(&mut self, session: u64, done: bool) -> Result<CloseReply, SessionError> {
-        let head = CloseRequest {
-            session,
-            root: done.then(|| self.home.view().head().root.hash),
-        };
-        let asked = self
-            .exchange
-            .ask("verification", Endpoint::Close, &head, &[]);
-        let (reply, _): (CloseReply, _) = asked?;
-        Ok(reply)
     }
 
     /// Compares the roots at the end and notes how far the two agree.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::replica::command::{Incoming, Refusal};
+use crate::replica::command::{Incoming, Refused};
 use crate::replica::view::View;
 use crate::store::error::StoreError;
 use crate::store::rows::Agreement;
@@ -52,9 +52,6 @@ pub trait Transport {
 /// Why records could not be merged.
 #[derive(Debug, Error, Clone)]
 pub enum MergeError {
-    /// A rule forbids it.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
     /// The store failed.
     #[error("{0}")]
     Store(Arc<StoreError>),
@@ -63,8 +60,8 @@ pub enum MergeError {
     Unavailable(String),
 }
 
-/// Waits until records that were handed over are durable.
-pub type Merging = Box<dyn FnOnce() -> Result<(), MergeError> + Send>;
+/// Waits until records that were handed over are durable, and tells which ones were refused.
+pub type Merging = Box<dyn FnOnce() -> Result<Vec<Refused>, MergeError> + Send>;
 
 /// The replica a session works for.
 pub trait Home {

@@ -6,8 +6,11 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Names one continuous life of a namespace's change feed on one replica. It changes when a data
-/// directory is restored from a backup, since positions then mean other changes. 16 hex digits.
+use crate::types::id::parse_hex64;
+
+/// Names one life of a namespace's change feed on one replica: random, made with the namespace's
+/// file, so positions of a namespace that was dropped and created again are told apart. A copy of a
+/// file has the epoch of the original. 16 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Epoch(pub u64);
 
@@ -18,7 +21,7 @@ impl fmt::Display for Epoch {
 }
 
 /// `<epoch>-<seq>`: everything up to and including `seq` has been seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
     /// Which life of the feed `seq` belongs to.
     pub epoch: Epoch,
@@ -44,11 +47,11 @@ impl FromStr for Cursor {
 
     fn from_str(text: &str) -> Result<Self, BadCursor> {
         let (epoch, seq) = text.split_once('-').ok_or(BadCursor)?;
-        if epoch.len() != 16 || seq.is_empty() || !seq.bytes().all(|b| b.is_ascii_digit()) {
+        if !seq.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(BadCursor);
         }
         Ok(Self {
-            epoch: Epoch(u64::from_str_radix(epoch, 16).map_err(|_| BadCursor)?),
+            epoch: parse_hex64(epoch).map(Epoch).ok_or(BadCursor)?,
             seq: seq.parse().map_err(|_| BadCursor)?,
         })
     }
@@ -73,6 +76,8 @@ mod tests {
             "00000000000000ab-",
             "00000000000000ab--1",
             "ab-1",
+            "+0000000000000ab-1",
+            "00000000000000ab-+1",
             "00000000000000ab-99999999999999999999",
         ] {
             assert_eq!(bad.parse::<Cursor>(), Err(BadCursor), "{bad}");

@@ -36,6 +36,12 @@ macro_rules! hash_type {
                 bool::from(self.0.ct_eq(&other.0))
             }
 
+            /// The first 64 bits as a big-endian number, so that numbers sort as hashes do.
+            pub fn prefix64(&self) -> u64 {
+                let [a, b, c, d, e, f, g, h, ..] = self.0;
+                u64::from_be_bytes([a, b, c, d, e, f, g, h])
+            }
+
             /// Lower-case hexadecimal, 64 digits.
             pub fn to_hex(&self) -> String {
                 hex(&self.0)
@@ -138,6 +144,14 @@ fn unhex(text: &str) -> Result<[u8; 32], BadHash> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_sort_as_hashes_do() {
+        let low = StateKey(std::array::from_fn(|at| at as u8));
+        let high = StateKey([0x80; 32]);
+        assert_eq!(low.prefix64(), 0x0001_0203_0405_0607);
+        assert!(low < high && low.prefix64() < high.prefix64());
+    }
 
     #[test]
     fn hex_round_trips_and_rejects_what_is_not_a_hash() {

@@ -181,13 +181,15 @@ impl FromStr for ReplicaId {
     type Err = BadId;
 
     fn from_str(text: &str) -> Result<Self, BadId> {
-        if text.len() != 16 {
-            return Err(BadId::Replica);
-        }
-        u64::from_str_radix(text, 16)
-            .map(Self)
-            .map_err(|_| BadId::Replica)
+        parse_hex64(text).map(Self).ok_or(BadId::Replica)
     }
+}
+
+/// The number that exactly 16 hexadecimal digits stand for. (The standard library's parser takes a
+/// sign as well.)
+pub fn parse_hex64(text: &str) -> Option<u64> {
+    let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    digits.then(|| u64::from_str_radix(text, 16).ok())?
 }
 
 /// Names one life of a namespace's file as a writer, in version vectors. Two lives of one replica,
@@ -216,6 +218,21 @@ mod tests {
         }
         for bad in ["", "-a", "A", "a_b", "a/b", "..", &"a".repeat(64)] {
             assert!(Namespace::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn replica_ids_are_16_digits() {
+        let id = ReplicaId(0xab);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for bad in [
+            "",
+            "ab",
+            "+0000000000000ab",
+            "00000000000000ag",
+            "é0000000000000a",
+        ] {
+            assert_eq!(bad.parse::<ReplicaId>(), Err(BadId::Replica), "{bad}");
         }
     }
 

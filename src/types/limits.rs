@@ -1,12 +1,10 @@
-//! Bounds on everything that comes from outside, in one place.
-
-use serde::{Deserialize, Serialize};
+//! Bounds that several layers share. What bounds one format alone stands where that format is read.
 
 /// Largest state that a replica takes unless configured otherwise: 64 MiB.
 pub const STATE_BYTES_DEFAULT: u64 = 64 << 20;
 
 /// What one replica accepts. All sizes in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Largest state.
     pub state_bytes: u64,

@@ -16,6 +16,9 @@ use crate::types::version::{BadVersion, Causality, Version};
 /// Most versions of one state that may be current at once: one for each replica that may write it.
 pub const CURRENT_VERSIONS_MAX: usize = 256;
 
+/// Largest record, in bytes, estimated from above. Bounds what listing records takes.
+pub const RECORD_BYTES_MAX: usize = 64 << 10;
+
 /// Opens the preimage of a leaf digest, so that it can never be mistaken for another hash's.
 const LEAF_DOMAIN: &[u8] = b"samestate record v1\0";
 
@@ -31,6 +34,9 @@ pub enum BadRecord {
     /// Not in the order or not reduced as [`StateRecord::from_versions`] leaves them.
     #[error("the versions of a record must be sorted and none may have seen another")]
     NotCanonical,
+    /// More than [`RECORD_BYTES_MAX`].
+    #[error("a record may have at most {RECORD_BYTES_MAX} bytes, this one has about {0}")]
+    TooLarge(usize),
     /// One of its versions is malformed.
     #[error(transparent)]
     Version(#[from] BadVersion),
@@ -38,11 +44,30 @@ pub enum BadRecord {
 
 /// A state's id and its current versions: one, or several that did not see each other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Decoded")]
 pub struct StateRecord {
     /// The state's name.
     pub id: GameId,
     /// Greatest precedence first; the first one is shown to readers. Never empty.
     versions: Vec<Version>,
+}
+
+/// A record as bytes have it, before it is known to have a version that can be shown.
+#[derive(Deserialize)]
+struct Decoded {
+    id: GameId,
+    versions: Vec<Version>,
+}
+
+impl TryFrom<Decoded> for StateRecord {
+    type Error = BadRecord;
+
+    fn try_from(Decoded { id, versions }: Decoded) -> Result<Self, BadRecord> {
+        if versions.is_empty() {
+            return Err(BadRecord::NoVersion);
+        }
+        Ok(Self { id, versions })
+    }
 }
 
 impl StateRecord {
@@ -116,6 +141,15 @@ impl StateRecord {
         self.versions[1..].iter().filter(differs).count()
     }
 
+    /// About how many bytes the record takes, encoded or in memory; an estimate from above.
+    pub fn weight(&self) -> usize {
+        let versions = self.versions.iter().map(|version| {
+            let text = version.content_type.as_ref().map_or(0, String::len);
+            128 + text + 20 * version.vector.entries().len()
+        });
+        self.id.as_str().len() + versions.sum::<usize>()
+    }
+
     /// Where the state stands in the tree.
     pub fn key(&self) -> StateKey {
         StateKey::of(&self.id)
@@ -149,11 +183,11 @@ impl StateRecord {
     /// # Errors
     /// [`BadRecord`] naming the rule it breaks.
     pub fn check(&self) -> Result<(), BadRecord> {
-        if self.versions.is_empty() {
-            return Err(BadRecord::NoVersion);
-        }
         if self.versions.len() > CURRENT_VERSIONS_MAX {
             return Err(BadRecord::TooManyVersions(self.versions.len()));
+        }
+        if self.weight() > RECORD_BYTES_MAX {
+            return Err(BadRecord::TooLarge(self.weight()));
         }
         for version in &self.versions {
             version.check()?;

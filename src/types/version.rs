@@ -85,11 +85,26 @@ impl VersionVector {
 
     /// How this vector relates to another one.
     pub fn compare(&self, other: &Self) -> Causality {
-        let ahead = |left: &Self, right: &Self| {
-            left.entries()
-                .any(|(writer, counter)| counter > right.get(writer))
-        };
-        match (ahead(self, other), ahead(other, self)) {
+        let (mut ahead, mut behind) = (false, false);
+        let (mut left, mut right) = (self.0.iter().peekable(), other.0.iter().peekable());
+        // Both are sorted by writer, so one walk meets every writer of either.
+        loop {
+            let order = match (left.peek(), right.peek()) {
+                (None, None) => break,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((mine, _)), Some((theirs, _))) => mine.cmp(theirs),
+            };
+            let mine = left
+                .next_if(|_| order.is_le())
+                .map_or(0, |(_, counter)| *counter);
+            let theirs = right
+                .next_if(|_| order.is_ge())
+                .map_or(0, |(_, counter)| *counter);
+            ahead |= mine > theirs;
+            behind |= mine < theirs;
+        }
+        match (ahead, behind) {
             (false, false) => Causality::Equal,
             (true, false) => Causality::After,
             (false, true) => Causality::Before,
@@ -202,6 +217,8 @@ pub fn check_content_type(text: &str) -> Result<(), BadVersion> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn vector(entries: &[(u64, u64)]) -> VersionVector {
@@ -219,9 +236,34 @@ mod tests {
             (vec![(1, 2)], vec![(1, 1)], Causality::After),
             (vec![(1, 1)], vec![(1, 1), (2, 1)], Causality::Before),
             (vec![(1, 2)], vec![(1, 1), (2, 1)], Causality::Concurrent),
+            (vec![(2, 1)], vec![(1, 1)], Causality::Concurrent),
+            (vec![], vec![(1, 1)], Causality::Before),
         ];
         for (left, right, expected) in cases {
             assert_eq!(vector(&left).compare(&vector(&right)), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_vector_is_after_another_when_joining_it_changes_nothing(
+            left in prop::collection::vec((0u64..6, 0u64..3), 0..6),
+            right in prop::collection::vec((0u64..6, 0u64..3), 0..6),
+        ) {
+            let (left, right) = (vector(&left), vector(&right));
+            // A counter of zero says as much as none.
+            let seen = |vector: &VersionVector| -> Vec<u64> {
+                (0..6).map(|writer| vector.get(WriterId(writer))).collect()
+            };
+            let mut both = left.clone();
+            both.join(&right);
+            let expected = match (seen(&both) == seen(&left), seen(&both) == seen(&right)) {
+                (true, true) => Causality::Equal,
+                (true, false) => Causality::After,
+                (false, true) => Causality::Before,
+                (false, false) => Causality::Concurrent,
+            };
+            prop_assert_eq!(left.compare(&right), expected);
         }
     }
 }

@@ -135,6 +135,12 @@ pub fn open<T: DeserializeOwned>(
     Ok((head, plain))
 }
 
+/// Bytes that [`open`] takes for head and blob together, as the frame's header announces them; none
+/// for what has no header of ours, which it refuses.
+pub fn plain_length(frame: &[u8]) -> usize {
+    Header::read(frame).map_or(0, |header| header.head.saturating_add(header.blob))
+}
+
 struct Header {
     kind: u8,
     compressed: bool,
@@ -194,6 +200,8 @@ mod tests {
             let frame = seal(3, &(1u64, "x".to_owned()), &blob);
             let (head, back): ((u64, String), _) = open(3, &frame, LIMIT).unwrap();
             assert_eq!((head.0, back), (1, blob));
+            let encoded = encode(&(1u64, "x".to_owned())).len();
+            assert_eq!(plain_length(&frame), encoded + length);
             assert!(frame.len() <= HEADER_BYTES + 8 + length);
         }
     }
@@ -209,6 +217,7 @@ mod tests {
             BadFrame::Trailing(1)
         ));
         assert!(matches!(fault(b"HTTP/1.1 200 OK\r\n", 3), BadFrame::Magic));
+        assert_eq!(plain_length(b"HTTP/1.1 200 OK\r\n"), 0);
         assert!(matches!(
             fault(&frame, 4),
             BadFrame::Kind {

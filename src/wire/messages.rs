@@ -10,12 +10,11 @@ use crate::merkle::node::Summary;
 use crate::merkle::prefix::Prefix;
 use crate::reconcile::strategy::StrategyName;
 use crate::types::cursor::Epoch;
-use crate::types::hash::NodeHash;
+use crate::types::hash::{NodeHash, StateKey};
 use crate::types::id::ReplicaId;
 use crate::types::record::StateRecord;
 
-/// Most entries of a list in one request. A reply of as many records stays below the limit of a
-/// message while they average less than 4 KiB each.
+/// Most entries of a list in one message.
 pub const LIST_MAX: usize = 4096;
 
 /// A request and its reply share one kind.
@@ -29,7 +28,7 @@ pub enum Endpoint {
     Records,
     /// [`SubtreesRequest`] -> [`SubtreesReply`].
     Subtrees,
-    /// [`RangeRequest`] -> [`RecordsReply`].
+    /// [`RangeRequest`] -> [`RangeReply`].
     Range,
     /// [`BodiesRequest`] -> [`BodyHeads`] with the payloads as blob.
     Bodies,
@@ -126,13 +125,15 @@ pub struct CompareRequest {
 pub struct RecordsRequest {
     /// The session.
     pub session: u64,
-    /// First 64 bits of keys, sorted.
+    /// First 64 bits of keys, strictly ascending.
     pub prefixes: Vec<u64>,
 }
 
 /// Records in order of key.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RecordsReply {
+    /// How many of the prefixes are answered, at least one; the rest is to be asked for again.
+    pub answered: u32,
     /// The records.
     pub records: Vec<StateRecord>,
 }
@@ -155,13 +156,24 @@ pub struct SubtreesReply {
     pub subtrees: Vec<Summary>,
 }
 
-/// Asks for all records below a place that has few enough.
+/// Asks for the records below a place.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RangeRequest {
     /// The session.
     pub session: u64,
     /// The place.
     pub at: Prefix,
+    /// The last key that is known already.
+    pub after: Option<StateKey>,
+}
+
+/// Records in order of key.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RangeReply {
+    /// True when no further ones follow.
+    pub complete: bool,
+    /// The records, at least one unless there are none.
+    pub records: Vec<StateRecord>,
 }
 
 /// A version of a state that the receiver holds, so that the sender can send a delta.
@@ -210,6 +222,15 @@ pub struct BodyHead {
 impl BodyHead {
     /// The sender's copy is damaged or gone.
     pub const MISSING: u8 = 255;
+
+    /// The head of a version that the sender cannot read.
+    pub fn missing() -> Self {
+        Self {
+            codec: Self::MISSING,
+            base: None,
+            length: 0,
+        }
+    }
 }
 
 /// Answers the first wants, as many as fit into one message, at least one.
@@ -250,10 +271,10 @@ pub struct StoreRequest {
     pub heads: Vec<BodyHead>,
 }
 
-/// The records are durable.
+/// The records are durable, but for those that the responder's rules refuse.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct StoreReply {
-    /// How many records were handed over.
+    /// How many records were taken over, or were no news.
     pub stored: u32,
 }
 
@@ -274,3 +295,27 @@ pub struct CloseReply {
     /// Its newest change.
     pub seq: u64,
 }
+
+/// A request within an open session.
+pub trait InSession {
+    /// The session's number.
+    fn session(&self) -> u64;
+}
+
+macro_rules! in_session {
+    ($($request:ty),*) => {
+        $(impl InSession for $request {
+            fn session(&self) -> u64 {
+                self.session
+            }
+        })*
+    };
+}
+
+in_session!(
+    CompareRequest,
+    RecordsRequest,
+    SubtreesRequest,
+    RangeRequest,
+    BodiesRequest
+);

@@ -172,6 +172,7 @@ impl Told {
         match peer.as_str() {
             "busy" => Err(PeeringError::Busy),
             "banned" => Err(PeeringError::Banned(7)),
+            "panicked" => Err(PeeringError::Unexpected),
             "failed" => Err(PeeringError::Failed("the peer said nothing".into())),
             "stopping" => Err(PeeringError::ShuttingDown),
             "elsewhere" => Err(PeeringError::UnknownNamespace(

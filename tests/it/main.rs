@@ -13,6 +13,8 @@ mod hostile_peers;
 #[cfg(test)]
 mod http;
 #[cfg(test)]
+mod references;
+#[cfg(test)]
 mod replication;
 #[cfg(test)]
 mod restart;

@@ -162,7 +162,7 @@ fn engine(dir: &std::path::Path, replica: u64) -> Engine {
     Engine::open(
         &path,
         ReplicaId(replica),
-        Epoch(1),
+        Epoch(100 + replica),
         options,
         Arc::new(StoppedClock),
     )

@@ -7,6 +7,7 @@
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use source::{Module, Source, production_sources, rust_sources, text_files};
 
@@ -52,9 +53,8 @@ const UNFINISHED: &[&str] = &["todo!", "unimplemented!", "dbg!"];
 /// Lines of code in a file, its unit tests not counted.
 const CODE_LINES_MAX: usize = 500;
 
-/// Beginnings of paths that exist on one developer's machine only. Cut in two, because this file
-/// is checked as well.
-const MACHINE_PATHS: &[&str] = &[concat!("/wo", "rk/"), concat!("/ro", "ot/")];
+/// Where people keep their files. Cut in two, because this file is checked as well.
+const HOMES: &[&str] = &[concat!("/ho", "me/"), concat!("/Us", "ers/")];
 
 #[test]
 fn every_module_belongs_to_a_layer() {
@@ -88,11 +88,28 @@ fn files_are_introduced_short_and_finished() {
 
 #[test]
 fn nothing_names_a_path_of_one_machine() {
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let roots = machine_roots(Path::new(env!("CARGO_MANIFEST_DIR")), home);
     let faults: Vec<String> = text_files()
         .into_iter()
-        .flat_map(|(path, text)| machine_paths(&path, &text))
+        .flat_map(|(path, text)| machine_paths(&roots, &path, &text))
         .collect();
     assert_none(&faults);
+}
+
+/// Beginnings of paths that exist on one developer's machine only: people's homes, and the folder
+/// that this copy of the project stands in.
+fn machine_roots(checkout: &Path, home: Option<PathBuf>) -> BTreeSet<String> {
+    let here = checkout
+        .parent()
+        .map(Path::to_owned)
+        .into_iter()
+        .chain(home);
+    let here = here.map(|root| format!("{}/", root.display()));
+    // Every path begins with the root of the file system.
+    let here = here.filter(|root| !root.trim_matches('/').is_empty());
+    here.chain(HOMES.iter().map(|home| (*home).into()))
+        .collect()
 }
 
 fn assert_none(faults: &[String]) {
@@ -204,20 +221,20 @@ fn untidy_files(sources: &[Source]) -> Vec<String> {
     faults
 }
 
-fn machine_paths(path: &str, text: &str) -> Vec<String> {
+fn machine_paths(roots: &BTreeSet<String>, path: &str, text: &str) -> Vec<String> {
     // Inside a longer path or a URL the same letters mean something else.
     let starts_a_path = |before: Option<char>| {
         before.is_none_or(|c| !c.is_alphanumeric() && !matches!(c, '.' | '_' | '-' | '}' | '/'))
     };
     let mut faults = Vec::new();
     for (number, line) in text.lines().enumerate() {
-        for machine_path in MACHINE_PATHS {
+        for root in roots {
             let found = line
-                .match_indices(machine_path)
+                .match_indices(root)
                 .any(|(at, _)| starts_a_path(line[..at].chars().next_back()));
             if found {
                 faults.push(format!(
-                    "{path}:{}: `{machine_path}` exists on one machine only",
+                    "{path}:{}: `{root}` exists on one machine only",
                     number + 1
                 ));
             }
@@ -362,10 +379,14 @@ fn the_rules_find_untidy_files() {
 
 #[test]
 fn the_rules_find_paths_of_one_machine() {
-    let machine_path = MACHINE_PATHS[0];
-    let faults = |text: String| machine_paths("docs/x.md", &text).len();
-    assert_eq!(faults(format!("cd {machine_path}main")), 1);
-    assert_eq!(faults(format!("\"{machine_path}main\"")), 1);
-    assert_eq!(faults(format!("http://host{machine_path}main")), 0);
-    assert_eq!(faults("net".to_owned() + machine_path), 0);
+    let roots = machine_roots(Path::new("/a/b/project"), Some("/c".into()));
+    assert!(["/a/b/", "/c/"].iter().all(|root| roots.contains(*root)));
+    let at_the_top = machine_roots(Path::new("/project"), Some("/".into()));
+    assert_eq!(at_the_top.len(), HOMES.len());
+    let (home, roots) = (HOMES[0], machine_roots(Path::new("/"), None));
+    let faults = |text: String| machine_paths(&roots, "docs/x.md", &text).len();
+    assert_eq!(faults(format!("cd {home}main")), 1);
+    assert_eq!(faults(format!("\"{home}main\"")), 1);
+    assert_eq!(faults(format!("http://host{home}main")), 0);
+    assert_eq!(faults("net".to_owned() + home), 0);
 }

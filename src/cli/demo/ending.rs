@@ -112,9 +112,10 @@ async fn read_everything(stage: &Stage, root: &Root) -> Result<(), DemoError> {
         "{} read from each replica: the bytes that were written, and no others",
         count(ids.len() as u64, "state")
     );
-    let found = match wrong.is_empty() {
-        true => format!("{} are held", root.count),
-        false => format!("not so are {}", wrong.join(", ")),
+    let found = if wrong.is_empty() {
+        format!("{} are held", root.count)
+    } else {
+        format!("not so are {}", wrong.join(", "))
     };
     let right = wrong.is_empty() && root.count == ids.len() as u64;
     stage.show.claim(right, &claim, &found)

@@ -5,7 +5,7 @@ use std::ops::{AddAssign, Sub};
 
 use serde::{Deserialize, Serialize};
 
-/// A session's report, as far as it matters here; the contract has all of it.
+/// A session's report, as far as it matters here; docs/reference/http.md has all of it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Session {
     /// Its number at the replica that ran it.

@@ -26,7 +26,7 @@ fn costs_stay_where_they_were_measured() {
                 (Merkle, 600, 1),
                 (List, 500, 1),
                 (Cursor, 60, 1),
-                (Bloom, 500, 1),
+                (Bloom, 18_300, 1),
             ],
         ),
         (

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::merkle::prefix::leading_bits;
 use crate::reconcile::budget::Budget;
 use crate::reconcile::conformance::sets::{Pair, Random, Set};
 use crate::reconcile::error::ReconcileError;
@@ -56,7 +55,6 @@ pub fn dialogue(
     mut meddle: impl FnMut(u32, Vec<u8>) -> Vec<u8>,
 ) -> Outcome {
     let mut initiator = strategy(name, context).unwrap();
-    assert_eq!(initiator.name(), name);
     let (mut rounds, mut up, mut down) = (0, 0, 0);
     let mut reply = None;
     let result = loop {
@@ -116,7 +114,10 @@ pub fn oracle(ours: &Set, theirs: &Set) -> (Vec<u64>, Vec<StateKey>) {
             .map(|(key, _)| *key)
             .collect()
     };
-    let differing = lacked(&there, &here).iter().map(leading_bits).collect();
+    let differing = lacked(&there, &here)
+        .iter()
+        .map(StateKey::prefix64)
+        .collect();
     let absent = lacked(&here, &there)
         .into_iter()
         .filter(|key| !there.contains_key(key))
@@ -127,12 +128,7 @@ pub fn oracle(ours: &Set, theirs: &Set) -> (Vec<u64>, Vec<StateKey>) {
 pub fn assert_well_formed(difference: &Difference) {
     assert!(difference.differing.is_sorted_by(|a, b| a < b));
     assert!(difference.absent.is_sorted_by(|a, b| a < b));
-    let differs = |key| {
-        difference
-            .differing
-            .binary_search(&leading_bits(key))
-            .is_ok()
-    };
+    let differs = |key: &StateKey| difference.differing.binary_search(&key.prefix64()).is_ok();
     assert!(!difference.absent.iter().any(differs));
 }
 
@@ -143,7 +139,7 @@ pub fn assert_exact(name: StrategyName, pair: &Pair, found: &Difference, case: &
         // These two ask the peer about every state that changed here.
         StrategyName::Cursor | StrategyName::Bloom => {
             let mut all = differing;
-            all.extend(absent.iter().map(leading_bits));
+            all.extend(absent.iter().map(StateKey::prefix64));
             all.sort_unstable();
             assert!(found.absent.is_empty(), "{name} {case}");
             if name == StrategyName::Cursor {

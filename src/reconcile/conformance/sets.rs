@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::merkle::node::Summary;
 use crate::merkle::prefix::{Prefix, bit};
+use crate::merkle::view::CHILD_LEVELS_MAX;
 use crate::reconcile::view::{SetView, ViewError};
 use crate::types::hash::{LeafDigest, StateKey};
 use crate::types::leaf::Leaf;
@@ -122,7 +123,7 @@ impl SetView for Set {
     }
 
     fn children(&self, at: Prefix, levels: u8) -> Result<Vec<Summary>, ViewError> {
-        assert!(levels <= 8, "{levels} levels were asked for");
+        assert!(levels <= CHILD_LEVELS_MAX, "{levels} levels were asked for");
         let child = |slot| self.summary(at.child(slot, levels).unwrap());
         Ok((0..1 << levels).map(child).collect())
     }

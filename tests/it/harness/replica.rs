@@ -148,7 +148,7 @@ impl Node {
     pub fn write(&self, writes: Vec<Write>) -> Result<Vec<Receipt>, SubmitError> {
         let namespace = self.namespace();
         let queued = namespace.queue_blocking(Command::Write(writes))?;
-        queued.wait().map(|committed| committed.receipts)
+        queued.wait().map(|committed| committed.accepted.receipts)
     }
 
     pub fn put(&self, name: &str, bytes: &[u8]) {
@@ -238,7 +238,7 @@ impl Transport for Direct {
         limit: usize,
     ) -> Result<Vec<u8>, TransportError> {
         let body = Bytes::from(request);
-        let answered = answer(&self.replica, &self.namespace, endpoint.name(), body);
+        let answered = answer(&self.replica, &self.namespace, endpoint, body);
         let reply = runtime().block_on(answered);
         let reply = reply.map_err(|error| TransportError::Refused {
             code: format!("{error:?}").chars().take(200).collect(),

@@ -40,7 +40,7 @@ impl Home for Noting {
 
     fn merge(&self, incoming: Vec<Incoming>) -> Merging {
         self.merged.borrow_mut().extend(incoming);
-        Box::new(|| Ok(()))
+        Box::new(|| Ok(Vec::new()))
     }
 
     fn agreement(&self, peer: ReplicaId) -> Result<Option<Agreement>, StoreError> {

@@ -15,6 +15,7 @@ use crate::hostile_peers::{Case, apart, case, head, merkle, run};
 /// A record as bytes have it, so that it can be made into one that no replica makes.
 #[derive(Serialize, serde::Deserialize)]
 struct LooseRecords {
+    answered: u32,
     records: Vec<(GameId, Vec<Version>)>,
 }
 

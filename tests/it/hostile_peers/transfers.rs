@@ -139,7 +139,7 @@ fn receivers_that_lie_about_what_they_lack() {
         case(
             PUSH,
             head(Endpoint::Store, |reply: &mut StoreReply| reply.stored += 1),
-            "another number of states",
+            "more states stored than were sent",
         ),
         case(
             PUSH,
@@ -151,7 +151,7 @@ fn receivers_that_lie_about_what_they_lack() {
 }
 
 #[test]
-fn a_false_goodbye_does_not_count_as_agreement() {
+fn a_false_goodbye_loses_no_state() {
     let (victim, peer) = apart(&mut Rng::seeded(7));
     let theirs = victim.root();
     let lie = head(Endpoint::Close, move |reply: &mut CloseReply| {

@@ -153,6 +153,10 @@ async fn a_batch_that_fails_names_the_line_and_does_nothing() {
         let problem = reply.problem(status, code);
         assert_eq!(problem["line"], 2, "{bad}: {problem}");
     }
+    let taken = json!({"op": "put", "id": "a", "content": "", "if_none_match": "*"});
+    let same_id = face.post(BATCH, format!("{good}\n{good}\n\n{taken}"));
+    let same_id = same_id.await.problem(412, "precondition_failed");
+    assert_eq!(same_id["line"], 4);
     let cut = face.post(BATCH, format!("{good}\n\n{{")).await;
     assert_eq!(cut.problem(400, "bad_batch")["line"], 3);
     face.post(BATCH, "\n \n").await.problem(400, "bad_batch");

@@ -1,6 +1,9 @@
 //! Peers, sessions that users ask for, and the messages of the replication protocol.
 
+use std::time::Duration;
+
 use axum::http::Method;
+use samestate::http::app::HttpOptions;
 use samestate::reconcile::strategy::StrategyName;
 use samestate::types::hash::NodeHash;
 use samestate::types::id::ReplicaId;
@@ -112,6 +115,7 @@ async fn what_peers_cannot_do_is_a_problem() {
         ("busy", 429, "too_many_sessions"),
         ("banned", 503, "peer_banned"),
         ("failed", 502, "peer_failed"),
+        ("panicked", 500, "internal"),
         ("stopping", 503, "shutting_down"),
         ("elsewhere", 404, "namespace_not_found"),
         ("unknown", 404, "peer_not_found"),
@@ -192,6 +196,36 @@ async fn messages_of_the_protocol_are_answered() {
     };
     let close = seal(Endpoint::Close.kind(), &close, &[]);
     assert_eq!(message(&face, Endpoint::Close, close).await.status, 200);
+}
+
+#[tokio::test]
+async fn messages_and_answers_count_against_the_bytes_in_flight() {
+    let face = Face::with(HttpOptions {
+        in_flight_bytes: 1 << 20,
+        admission: Duration::from_millis(1),
+        ..HttpOptions::default()
+    });
+    // Half a mebibyte once it is decompressed, and next to nothing before.
+    let close = CloseRequest {
+        session: 0,
+        root: None,
+    };
+    let kind = Endpoint::Close.kind();
+    let (small, dense) = (seal(kind, &close, &[]), seal(kind, &close, &[0; 512 << 10]));
+    assert!(dense.len() < 4096);
+    let most = face.app.uploads.reserve(768 << 10).await.unwrap();
+    let refused = message(&face, Endpoint::Close, dense.clone()).await;
+    refused.problem(503, "overloaded");
+    let taken = message(&face, Endpoint::Close, small.clone()).await;
+    assert_eq!(taken.status, 200);
+    drop(most);
+    assert_eq!(message(&face, Endpoint::Close, dense).await.status, 200);
+
+    let all = face.app.downloads.reserve(1 << 20).await.unwrap();
+    let refused = message(&face, Endpoint::Close, small.clone()).await;
+    refused.problem(503, "overloaded");
+    drop(all);
+    assert_eq!(message(&face, Endpoint::Close, small).await.status, 200);
 }
 
 #[tokio::test]

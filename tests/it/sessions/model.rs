@@ -63,7 +63,8 @@ impl Fleet {
                 }
             }
             // All or nothing: there is nothing to delete, so nothing was written.
-            Err(SubmitError::Refused(Refusal::NotFound { .. })) => {}
+            Err(SubmitError::Refused(refused))
+                if matches!(refused.refusal, Refusal::NotFound { .. }) => {}
             Err(error) => panic!("{error}"),
         }
         self.compare(replica, "a write");

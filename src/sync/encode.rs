@@ -1,0 +1,131 @@
+//! The sender's side of a transfer: each wanted version in the smallest form that the receiver can
+//! decode.
+
+use tracing::error;
+
+use crate::delta::codec::{Codec, CodecId, Effort, Encoded};
+use crate::delta::copy::CopyDelta;
+use crate::delta::registry::encode_smallest;
+use crate::replica::view::View;
+use crate::store::error::StoreError;
+use crate::sync::transfer::{SMALL_STATE, TransferError, held_content, record_at};
+use crate::wire::messages::{BASES_MAX, BodyHead, Want};
+
+/// State bytes of one message that are encoded with more effort, at 10 to 15 ms a MiB: a few saves
+/// now and then are worth it, the bulk of a copy is not held up.
+const CARE_BYTES: usize = 4 << 20;
+/// Longest state for which more than one base is read.
+const CHEAP_STATE: usize = 64 << 10;
+
+/// Encodes the versions of one message.
+pub struct Encoder<'v> {
+    view: &'v View,
+    care: usize,
+    /// State bytes that may still be read for this message.
+    work: usize,
+}
+
+impl<'v> Encoder<'v> {
+    /// An encoder of versions that `view` holds, which stops after reading `work` bytes of states.
+    pub fn new(view: &'v View, work: usize) -> Self {
+        Self {
+            view,
+            care: CARE_BYTES,
+            work,
+        }
+    }
+
+    /// Encodes the first wants, as many as fit into `bytes_max` and the work, at least one.
+    ///
+    /// # Errors
+    /// [`TransferError`] when a want names no record of the view, or the store fails.
+    pub fn encode(
+        &mut self,
+        wants: &[Want],
+        bytes_max: u64,
+    ) -> Result<(Vec<BodyHead>, Vec<u8>), TransferError> {
+        let (mut heads, mut blob) = (Vec::new(), Vec::new());
+        for want in wants {
+            let full = blob.len() as u64 >= bytes_max || self.work == 0;
+            if full && !heads.is_empty() {
+                break;
+            }
+            heads.push(self.body(want, &mut blob)?);
+        }
+        Ok((heads, blob))
+    }
+
+    fn body(&mut self, want: &Want, blob: &mut Vec<u8>) -> Result<BodyHead, TransferError> {
+        let row = record_at(self.view, want.state)?;
+        let row = row.ok_or(TransferError::Malformed("a want names an unknown state"))?;
+        let (version, placement) = row
+            .placed()
+            .nth(usize::from(want.version))
+            .ok_or(TransferError::Malformed("a want names an unknown version"))?;
+        let bytes = match self.view.snapshot().content(version, placement) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Err(TransferError::Malformed("a want names a deletion")),
+            Err(StoreError::Damaged(what)) => {
+                error!(id = %row.record.id, %what, "cannot send a damaged version");
+                return Ok(BodyHead::missing());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let held = self.bases(want, bytes.len())?;
+        let read: usize = held.iter().map(|(_, base)| base.len()).sum();
+        self.work = self.work.saturating_sub(bytes.len() + read);
+        let bases: Vec<&[u8]> = held.iter().map(|(_, base)| &base[..]).collect();
+        let encoded = encode(&bases, &bytes, self.effort(bytes.len()));
+        let base = encoded.base.and_then(|chosen| held.get(chosen));
+        blob.extend_from_slice(&encoded.payload);
+        Ok(BodyHead {
+            codec: encoded.codec.0,
+            base: base.map(|(index, _)| *index),
+            length: encoded.payload.len() as u32,
+        })
+    }
+
+    /// The wanted bases that are held here, with their places in the want.
+    fn bases(&self, want: &Want, size: usize) -> Result<Vec<(u8, Vec<u8>)>, TransferError> {
+        let tries = if size <= CHEAP_STATE { BASES_MAX } else { 1 };
+        let mut held = Vec::new();
+        for (index, hint) in (0u8..).zip(&want.bases).take(tries) {
+            let state = hint.state.unwrap_or(want.state);
+            if let Some(base) = held_content(self.view, state, hint.content)? {
+                held.push((index, base));
+            }
+        }
+        Ok(held)
+    }
+
+    fn effort(&mut self, size: usize) -> Effort {
+        let effort = if size <= self.care {
+            Effort::Small
+        } else {
+            Effort::Fast
+        };
+        self.care = self.care.saturating_sub(size);
+        effort
+    }
+}
+
+fn encode(bases: &[&[u8]], bytes: &[u8], effort: Effort) -> Encoded {
+    if bytes.len() as u64 > SMALL_STATE {
+        return encode_smallest(bases, bytes, effort);
+    }
+    let delta = bases
+        .first()
+        .and_then(|base| CopyDelta.encode(Some(base), bytes, effort).ok().flatten());
+    match delta {
+        Some(payload) if payload.len() * 2 <= bytes.len() => Encoded {
+            codec: CodecId::COPY,
+            base: Some(0),
+            payload,
+        },
+        _ => Encoded {
+            codec: CodecId::RAW,
+            base: None,
+            payload: bytes.to_vec(),
+        },
+    }
+}

@@ -1,0 +1,241 @@
+//! What a record from a peer means here: whether it is news, which bytes are lacking for it, and
+//! which versions here are good bases for a delta.
+
+use bytes::Bytes;
+
+use crate::replica::view::View;
+use crate::store::error::StoreError;
+use crate::store::rows::{Placed, RecordRow};
+use crate::sync::transfer::{SMALL_STATE, TransferError};
+use crate::types::hash::{ContentHash, LeafDigest, StateKey};
+use crate::types::id::GameId;
+use crate::types::record::StateRecord;
+use crate::types::version::Version;
+use crate::wire::messages::{BASES_MAX, BaseHint, Want};
+
+/// What the receiver knows of one wanted version.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// The state.
+    pub id: GameId,
+    /// Its key.
+    pub key: StateKey,
+    /// The version.
+    pub version: Version,
+    /// What the sender is told.
+    pub want: Want,
+}
+
+/// A record from a peer beside what is held here of the state.
+#[derive(Debug)]
+pub struct Beside {
+    record: StateRecord,
+    key: StateKey,
+    held: Option<RecordRow>,
+    merged: StateRecord,
+}
+
+/// A record that is news here, with what is lacking to take it over.
+#[derive(Debug)]
+pub struct News {
+    /// The record.
+    pub record: StateRecord,
+    /// Versions here that have the bytes of new ones already.
+    pub twins: Vec<Placed>,
+    /// Bytes that the sender must send.
+    pub wanted: Vec<Wanted>,
+}
+
+impl News {
+    /// State bytes that taking the record over brings into memory.
+    pub fn bytes(&self) -> u64 {
+        let twins = self.twins.iter().map(|twin| twin.version.size);
+        let wanted = self.wanted.iter().map(|wanted| wanted.version.size);
+        twins.chain(wanted).sum()
+    }
+
+    /// Reads the bytes that are here already.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    pub fn bytes_of_twins(&self, view: &View) -> Result<Vec<(ContentHash, Bytes)>, StoreError> {
+        let mut bodies = Vec::with_capacity(self.twins.len());
+        for twin in &self.twins {
+            if let Some(bytes) = view.content(twin)? {
+                bodies.push((twin.version.content, Bytes::from(bytes)));
+            }
+        }
+        Ok(bodies)
+    }
+}
+
+impl Beside {
+    /// Looks up what is held here.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub fn look_up(view: &View, record: StateRecord) -> Result<Self, StoreError> {
+        let key = record.key();
+        let held = view.snapshot().record(&key)?;
+        let merged = match &held {
+            Some(row) => row.record.merge(&record).0,
+            None => record.clone(),
+        };
+        Ok(Self {
+            record,
+            key,
+            held,
+            merged,
+        })
+    }
+
+    /// Where the state stands.
+    pub fn key(&self) -> StateKey {
+        self.key
+    }
+
+    /// True when taking the record over changes what is held here.
+    pub fn is_news(&self) -> bool {
+        self.held.as_ref().map(|row| &row.record) != Some(&self.merged)
+    }
+
+    /// Digest of the record, when taking it over leaves us with just what the peer holds; `None`
+    /// when we then hold more.
+    pub fn agreed(&self) -> Option<LeafDigest> {
+        (self.merged == self.record).then(|| self.record.digest())
+    }
+
+    /// What is lacking to take the record over.
+    ///
+    /// `previous` is the version wanted just before, which will have been decoded by the time this
+    /// one is: in a series of states it makes a good base.
+    ///
+    /// # Errors
+    /// [`TransferError`] when a version is too large or the store fails.
+    pub fn lacking(
+        self,
+        view: &View,
+        previous: Option<&Wanted>,
+        state_bytes_max: u64,
+    ) -> Result<News, TransferError> {
+        let known = Known::of(view, &self.key, self.held.as_ref())?;
+        let (mut twins, mut wanted) = (Vec::new(), Vec::new());
+        for (index, version) in (0u8..=u8::MAX).zip(self.record.versions()) {
+            if version.tombstone || known.is_current(version) || !self.keeps(version) {
+                continue;
+            }
+            if version.size > state_bytes_max {
+                return Err(TransferError::TooLarge {
+                    id: self.record.id.clone(),
+                    size: version.size,
+                    limit: state_bytes_max,
+                });
+            }
+            if let Some(twin) = known.twin(version) {
+                twins.push(twin.clone());
+                continue;
+            }
+            wanted.push(Wanted {
+                id: self.record.id.clone(),
+                key: self.key,
+                version: version.clone(),
+                want: Want {
+                    state: self.key.prefix64(),
+                    version: index,
+                    bases: bases(view, &self.record.id, &known, previous, version.size)?,
+                },
+            });
+        }
+        Ok(News {
+            record: self.record,
+            twins,
+            wanted,
+        })
+    }
+
+    fn keeps(&self, version: &Version) -> bool {
+        self.merged.versions().contains(version)
+    }
+}
+
+/// The versions of a state that are held here.
+struct Known {
+    current: Vec<Placed>,
+    history: Vec<Placed>,
+}
+
+impl Known {
+    fn of(view: &View, key: &StateKey, held: Option<&RecordRow>) -> Result<Self, StoreError> {
+        let placed = held.into_iter().flat_map(RecordRow::placed);
+        Ok(Self {
+            current: placed
+                .map(|(version, placement)| Placed {
+                    version: version.clone(),
+                    placement: placement.clone(),
+                })
+                .collect(),
+            history: view.snapshot().history(key)?,
+        })
+    }
+
+    fn is_current(&self, version: &Version) -> bool {
+        self.current.iter().any(|held| held.version == *version)
+    }
+
+    /// A version with the same bytes.
+    fn twin(&self, version: &Version) -> Option<&Placed> {
+        let mut all = self.current.iter().chain(&self.history);
+        all.find(|held| held.version.content == version.content && !held.version.tombstone)
+    }
+}
+
+/// Versions here that are likely to resemble a wanted one: those of the state itself, or the state
+/// before it in its folder.
+fn bases(
+    view: &View,
+    id: &GameId,
+    known: &Known,
+    previous: Option<&Wanted>,
+    size: u64,
+) -> Result<Vec<BaseHint>, StoreError> {
+    let hint = |held: &Placed| BaseHint {
+        state: None,
+        content: held.version.content.prefix64(),
+    };
+    let has_bytes = |held: &&Placed| !held.version.tombstone;
+    // What is current here is what the sender is likely to remember; older versions are not.
+    let here = known.current.iter().filter(has_bytes).take(BASES_MAX);
+    let mut hints: Vec<BaseHint> = here.map(hint).collect();
+    if hints.is_empty() {
+        hints.extend(known.history.iter().find(has_bytes).map(hint));
+    }
+    if hints.is_empty() && size > SMALL_STATE {
+        hints.extend(neighbour(view, id, previous)?);
+    }
+    Ok(hints)
+}
+
+fn neighbour(
+    view: &View,
+    id: &GameId,
+    previous: Option<&Wanted>,
+) -> Result<Option<BaseHint>, StoreError> {
+    let here = match view.snapshot().neighbour(id)? {
+        Some(key) => view.snapshot().record(&key)?,
+        None => None,
+    };
+    let coming = previous.filter(|wanted| wanted.id.folder() == id.folder() && wanted.id < *id);
+    let nearer = |wanted: &&Wanted| here.as_ref().is_none_or(|row| wanted.id > row.record.id);
+    if let Some(wanted) = coming.filter(nearer) {
+        return Ok(Some(BaseHint {
+            state: Some(wanted.key.prefix64()),
+            content: wanted.version.content.prefix64(),
+        }));
+    }
+    Ok(here
+        .filter(|row| !row.record.is_deleted())
+        .map(|row| BaseHint {
+            state: Some(row.leaf.key.prefix64()),
+            content: row.record.shown().content.prefix64(),
+        }))
+}
