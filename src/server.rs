@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
+use axum::middleware::from_fn;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::task;
@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 use crate::config::settings::Settings;
 use crate::http::app::App;
+use crate::http::listener::{BoundedListener, Patience, Running, keep_in_use, places};
 use crate::http::routes::router;
 use crate::peer::links::Links;
 use crate::runtime::peering::PeeringError;
@@ -129,13 +130,11 @@ async fn serve(
     )?;
     tokio::spawn(sweep(Arc::clone(&replica), stop.clone()));
     let app = App::new(Arc::clone(&replica), links, settings.http, stop.clone());
-    // Answers are short, and clients wait for them: they must not wait for company.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            warn!(%error, "cannot turn off Nagle's algorithm for a connection");
-        }
-    });
-    let server = axum::serve(listener, router(app));
+    let listener = BoundedListener::new(listener, places(), Patience::default());
+    let service = router(app)
+        .layer(from_fn(keep_in_use))
+        .into_make_service_with_connect_info::<Running>();
+    let server = axum::serve(listener, service);
     let server = server.with_graceful_shutdown(stop.clone().cancelled_owned());
     ready(&ready_line(address, &replica));
     let out_of_patience = async {

@@ -166,7 +166,7 @@ pub const SETTINGS: &[Setting] = &[
         key: "bloom_filter_items",
         flag: "bloom-filter-items",
         value_name: "N",
-        help: "States to expect at a peer that has not said how many it holds",
+        help: "States that a Bloom filter is sized for at least",
         allowed: "a whole number from 1 to 1000000000",
         default: Some("10000"),
         repeats: false,

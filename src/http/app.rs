@@ -22,7 +22,7 @@ pub struct HttpOptions {
     pub in_flight_bytes: u64,
     /// How long a request waits for its share of those bytes before it is turned away.
     pub admission: Duration,
-    /// How long a client may pause while it sends a body.
+    /// How long a client may pause while it sends or takes a body.
     pub idle: Duration,
 }
 
@@ -49,7 +49,7 @@ pub struct App {
     pub uploads: Budget,
     /// Bytes of response bodies.
     pub downloads: Budget,
-    /// How long a client may pause while it sends a body.
+    /// How long a client may pause while it sends or takes a body.
     pub idle: Duration,
 }
 

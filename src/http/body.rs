@@ -15,8 +15,8 @@ use crate::http::app::App;
 use crate::http::budget::Reservation;
 use crate::http::problem::Problem;
 
-/// Bytes a second that a client has to manage over a whole upload, so that nobody can hold memory
-/// for ever by sending a byte now and then.
+/// Bytes a second that a client has to manage at every point of an upload, once it had the time of
+/// one pause, so that nobody can hold memory for ever by sending a byte now and then.
 const PACE: u64 = 32 << 10;
 /// Bytes and time for which a refused body is read on.
 const DISCARD_BYTES: usize = 256 << 20;
@@ -60,13 +60,13 @@ pub async fn receive(
         }
         return Err((bound.exceeded)(bound.bytes));
     }
-    let mut reservation = app.uploads.reserve(declared.unwrap_or(0)).await?;
-    let mut bytes = Vec::with_capacity(declared.unwrap_or(0) as usize);
+    let mut reservation = app.uploads.reserve(0).await?;
+    let mut bytes = Vec::new();
     let mut pieces = body.into_data_stream();
-    let pace = Duration::from_secs(declared.unwrap_or(bound.bytes) / PACE);
-    let latest = Instant::now() + app.idle + pace;
+    let mut start = Instant::now();
     loop {
-        let deadline = latest.min(Instant::now() + app.idle);
+        let due = start + app.idle + Duration::from_secs(bytes.len() as u64 / PACE);
+        let deadline = due.min(Instant::now() + app.idle);
         let piece = match timeout_at(deadline, pieces.next()).await {
             Ok(Some(Ok(piece))) => piece,
             Ok(Some(Err(_))) => return Err(Problem::incomplete_body()),
@@ -78,7 +78,16 @@ pub async fn receive(
             discard(app, pieces);
             return Err((bound.exceeded)(bound.bytes));
         }
-        reservation.cover(length).await?;
+        if length > bytes.capacity() as u64 {
+            // A length that is only declared must not keep others out: at most twice what came.
+            let most = declared.unwrap_or(bound.bytes);
+            let room = (length * 2).min(most).max(length);
+            let asked = Instant::now();
+            reservation.cover(room).await?;
+            // The client is not to blame for this pause.
+            start += asked.elapsed();
+            bytes.reserve_exact(room as usize - bytes.len());
+        }
         bytes.extend_from_slice(&piece);
     }
     if declared.is_some_and(|declared| declared != bytes.len() as u64) {

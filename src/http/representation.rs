@@ -2,8 +2,8 @@
 
 use axum::body::Body;
 use axum::http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
-    HeaderName, LAST_MODIFIED, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY,
+    CONTENT_TYPE, ETAG, HeaderName, LAST_MODIFIED, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -65,8 +65,8 @@ impl Found {
         }
     }
 
-    /// The answer with all bytes, or with a part of them.
-    pub fn response(&self, bytes: Bytes, span: Span) -> Response {
+    /// The answer with all bytes, or with a part of them; `body` makes a body of some.
+    pub fn response(&self, bytes: Bytes, span: Span, body: impl FnOnce(Bytes) -> Body) -> Response {
         let size = bytes.len();
         let part = match span {
             Span::Part(part) => usize::try_from(part.start)
@@ -74,15 +74,19 @@ impl Found {
                 .zip(usize::try_from(part.end).ok()),
             Span::Whole | Span::Outside => None,
         };
-        let mut response = match part {
+        let (mut response, length) = match part {
             Some((start, end)) if start < end && end <= size => {
                 let range = format!("bytes {start}-{}/{size}", end - 1);
-                let body = Body::from(bytes.slice(start..end));
-                (StatusCode::PARTIAL_CONTENT, [(CONTENT_RANGE, range)], body).into_response()
+                let part = body(bytes.slice(start..end));
+                let range = [(CONTENT_RANGE, range)];
+                let response = (StatusCode::PARTIAL_CONTENT, range, part).into_response();
+                (response, end - start)
             }
-            _ => Body::from(bytes).into_response(),
+            _ => (body(bytes).into_response(), size),
         };
-        self.describe(response.headers_mut());
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        self.describe(headers);
         response
     }
 

@@ -18,6 +18,7 @@ use crate::http::body::{Bound, Received, receive};
 use crate::http::budget::Reservation;
 use crate::http::conditions;
 use crate::http::extract::{Params, Target};
+use crate::http::outgoing;
 use crate::http::problem::Problem;
 use crate::http::range::{self, Span};
 use crate::http::representation::{Found, outside};
@@ -229,7 +230,7 @@ impl Wanted {
         namespace: &OpenNamespace,
         reservation: Reservation,
     ) -> Result<Answer, Problem> {
-        let (wanted, downloads) = (self.clone(), app.downloads.clone());
+        let (wanted, downloads, idle) = (self.clone(), app.downloads.clone(), app.idle);
         let answer = namespace.read(move |view| {
             let found = Found::look(view, &wanted.id, wanted.version.as_ref())?;
             if conditions::is_held(&wanted.headers, &found.etag)? {
@@ -249,8 +250,9 @@ impl Wanted {
                     None => return Ok(Answer::Lacks(size)),
                 },
             };
-            let bytes = view.content(&found.placed)?.unwrap_or_default();
-            Ok(Answer::Ready(found.response(reservation.hold(bytes), span)))
+            let bytes = view.content(&found.placed)?.unwrap_or_default().into();
+            let body = |bytes| outgoing::body(bytes, reservation, idle);
+            Ok(Answer::Ready(found.response(bytes, span, body)))
         });
         answer.await
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -14,9 +14,10 @@ use tokio::task;
 use crate::http::app::App;
 use crate::http::body::{Bound, Received, receive, receive_json};
 use crate::http::extract::{InNamespace, Name};
+use crate::http::outgoing;
 use crate::http::problem::Problem;
 use crate::reconcile::strategy::StrategyName;
-use crate::runtime::peering::{DiffReport, SyncRequest};
+use crate::runtime::peering::{DiffReport, DiffRequest, SyncRequest};
 use crate::runtime::sync_service::answer;
 use crate::sync::exchange::reply_limit;
 use crate::sync::report::Report;
@@ -61,7 +62,9 @@ pub async fn message(
     let reply = answered.await.map_err(|_| Problem::unexpected())??;
     let share = downloads.reserve(reply.len() as u64).await?;
     let media_type = [(CONTENT_TYPE, "application/octet-stream")];
-    Ok((media_type, share.hold(reply)).into_response())
+    let length = [(CONTENT_LENGTH, reply.len().to_string())];
+    let body = outgoing::body(reply.into(), share, app.idle);
+    Ok((media_type, length, body).into_response())
 }
 
 #[derive(Debug, Deserialize)]
@@ -115,11 +118,9 @@ pub async fn diff(
     body: Body,
 ) -> Result<Json<DiffReport>, Problem> {
     let order: DiffOrder = receive_json(&app, &headers, body).await?;
-    let request = SyncRequest {
+    let request = DiffRequest {
         namespace: namespace.name().clone(),
         peer: order.peer,
-        pull: true,
-        push: false,
         strategy: strategy(order.strategy.as_deref())?,
     };
     Ok(Json(app.peering.diff(request).await?))

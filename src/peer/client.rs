@@ -1,6 +1,6 @@
 //! The HTTP client side of the replication protocol.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::{Client, Response};
 use serde::Deserialize;
@@ -17,6 +17,10 @@ use crate::wire::messages::Endpoint;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time to wait for the next bytes of an answer; a large one may take longer in all.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// An answer has to come at least this fast, in bytes a second, once [`GRACE`] is over: one that
+/// drips would hold its session's thread and turn for hours.
+const PACE: f64 = 16.0 * 1024.0;
+const GRACE: Duration = Duration::from_secs(30);
 /// How long the peer holds a poll for changes open.
 const POLL_SECONDS: u64 = 25;
 /// Longest error document that is read.
@@ -28,7 +32,7 @@ pub struct PeerClient {
     http: Client,
     address: PeerAddress,
     namespace: Namespace,
-    shutdown: CancellationToken,
+    stops: [CancellationToken; 2],
 }
 
 /// The part of a problem document (RFC 9457) that is of use here.
@@ -57,18 +61,18 @@ pub fn http_client() -> Result<Client, TransportError> {
 }
 
 impl PeerClient {
-    /// A client for a namespace of the peer at `address`; `shutdown` breaks off what it is doing.
+    /// A client for a namespace of the peer at `address`; each of `stops` breaks off what it is doing.
     pub fn new(
         http: Client,
         address: PeerAddress,
         namespace: Namespace,
-        shutdown: CancellationToken,
+        stops: [CancellationToken; 2],
     ) -> Self {
         Self {
             http,
             address,
             namespace,
-            shutdown,
+            stops,
         }
     }
 
@@ -102,12 +106,20 @@ impl PeerClient {
         self.guarded_body(response, limit).await
     }
 
+    async fn stopped(&self) {
+        let [one, other] = &self.stops;
+        tokio::select! {
+            () = one.cancelled() => {}
+            () = other.cancelled() => {}
+        }
+    }
+
     async fn guarded(
         &self,
         request: impl Future<Output = Result<Response, reqwest::Error>>,
     ) -> Result<Response, TransportError> {
         tokio::select! {
-            () = self.shutdown.cancelled() => Err(TransportError::Cancelled),
+            () = self.stopped() => Err(TransportError::Cancelled),
             response = request => response.map_err(|error| unreachable(&error)),
         }
     }
@@ -124,7 +136,7 @@ impl PeerClient {
             PROBLEM_BYTES
         };
         let body = tokio::select! {
-            () = self.shutdown.cancelled() => return Err(TransportError::Cancelled),
+            () = self.stopped() => return Err(TransportError::Cancelled),
             body = read_up_to(response, limit) => body?,
         };
         if status.is_success() {
@@ -142,7 +154,7 @@ impl PeerClient {
 }
 
 async fn read_up_to(mut response: Response, limit: usize) -> Result<Vec<u8>, TransportError> {
-    let mut body = Vec::new();
+    let (mut body, begin) = (Vec::new(), Instant::now());
     while let Some(chunk) = response
         .chunk()
         .await
@@ -152,8 +164,17 @@ async fn read_up_to(mut response: Response, limit: usize) -> Result<Vec<u8>, Tra
             return Err(TransportError::TooLong(limit));
         }
         body.extend_from_slice(&chunk);
+        if !keeps_pace(body.len(), begin.elapsed()) {
+            let error = "its answer comes too slowly".to_owned();
+            return Err(TransportError::Unreachable(error));
+        }
     }
     Ok(body)
+}
+
+/// True when as much of an answer has come as may be asked for after `elapsed`.
+fn keeps_pace(bytes: usize, elapsed: Duration) -> bool {
+    bytes as f64 >= PACE * elapsed.saturating_sub(GRACE).as_secs_f64()
 }
 
 /// The innermost cause says most: "connection refused" rather than "error sending request".
@@ -187,5 +208,20 @@ impl Transport for BlockingClient {
     ) -> Result<Vec<u8>, TransportError> {
         self.handle
             .block_on(self.client.post(endpoint, request, limit))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_drips_is_given_up_and_a_slow_one_is_not() {
+        let after = Duration::from_secs;
+        assert!(keeps_pace(1, after(30)));
+        assert!(!keeps_pace(15, after(31)));
+        assert!(keeps_pace(16 << 10, after(31)));
+        assert!(!keeps_pace(1800, after(3600)));
+        assert!(keeps_pace(64 << 20, after(3600)));
     }
 }

@@ -24,9 +24,12 @@ use crate::types::cursor::Cursor;
 use crate::types::hash::NodeHash;
 use crate::types::id::ReplicaId;
 
-/// First pause after a failure; it doubles up to [`PAUSE_MAX`].
+/// First pause after a failure, and before a peer that told us nothing of use is listened to again;
+/// it doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A poll for changes that ends sooner than this without any was not held open, as it should be.
+const POLL_MIN: Duration = Duration::from_secs(1);
 /// A session at least this often, whatever the feeds say.
 const ANTI_ENTROPY: Duration = Duration::from_secs(60);
 /// A peer that follows our feed and opened a session here this recently fetches our changes by
@@ -102,7 +105,9 @@ impl Link {
 
     /// Keeps the two in sync until the link is stopped.
     pub async fn run(self) {
-        let mut pause = PAUSE_MIN;
+        let mut pause = Pause(PAUSE_MIN);
+        let mut before = None;
+        let mut wake = Wake::Time;
         let mut views = self.namespace.subscribe();
         let mut push = true;
         loop {
@@ -116,7 +121,7 @@ impl Link {
             let name = self.namespace.name();
             let ran = tokio::select! {
                 () = self.stop.cancelled() => return,
-                ran = self.runner.sync(&self.address, name, job) => ran,
+                ran = self.runner.sync(&self.address, name, job, &self.stop) => ran,
             };
             let settled = match ran {
                 Ok(ran) => self.note(&ran),
@@ -125,10 +130,15 @@ impl Link {
                     None
                 }
             };
-            let wake = match settled {
+            wake = match settled {
                 Some(settled) => {
-                    pause = PAUSE_MIN;
-                    self.wait(&mut views, &settled).await
+                    let moved = settled.pulled || before != Some(settled.cursor);
+                    let in_vain = wake == Wake::TheyChanged && !moved;
+                    if !in_vain {
+                        pause.reset();
+                    }
+                    before = Some(settled.cursor);
+                    self.wait(&mut views, &settled, in_vain, &mut pause).await
                 }
                 None => self.pause(&mut pause).await,
             };
@@ -140,23 +150,35 @@ impl Link {
         }
     }
 
-    async fn pause(&self, pause: &mut Duration) -> Wake {
-        let now = *pause;
-        *pause = (now * 2).min(PAUSE_MAX);
+    async fn pause(&self, pause: &mut Pause) -> Wake {
         tokio::select! {
             () = self.stop.cancelled() => Wake::Stop,
-            () = sleep(now) => Wake::Failure,
+            () = pause.sleep() => Wake::Failure,
         }
     }
 
-    /// Waits for a reason to run the next session.
-    async fn wait(&self, views: &mut watch::Receiver<Arc<View>>, settled: &Settled) -> Wake {
+    /// Waits for a reason to run the next session. A peer that called for the last one `in_vain`
+    /// is not listened to for a while.
+    async fn wait(
+        &self,
+        views: &mut watch::Receiver<Arc<View>>,
+        settled: &Settled,
+        in_vain: bool,
+        pause: &mut Pause,
+    ) -> Wake {
         let until = Instant::now() + ANTI_ENTROPY;
-        let client = self.runner.client(&self.address, self.namespace.name());
+        let client = self
+            .runner
+            .client(&self.address, &self.namespace, &self.stop);
         let they_change = async {
+            if in_vain {
+                pause.sleep().await;
+            }
             loop {
+                let asked = Instant::now();
                 match client.wait_for_change(&settled.cursor).await {
                     Ok(true) => return Wake::TheyChanged,
+                    Ok(false) if asked.elapsed() < POLL_MIN => pause.sleep().await,
                     Ok(false) => {}
                     // The session that follows finds out what is wrong, and counts it.
                     Err(_) => {
@@ -223,6 +245,7 @@ impl Link {
                 epoch: agreement.their_epoch,
                 seq: agreement.their_seq,
             },
+            pulled: report.states_pulled > 0,
             equal_root: report
                 .equal
                 .then(|| report.root_after.parse().ok())
@@ -248,6 +271,23 @@ fn health_after(error: &SessionError) -> Health {
 struct Settled {
     replica: ReplicaId,
     cursor: Cursor,
+    /// True when it gave us something.
+    pulled: bool,
     /// Our root, when the peer was proven to have the same.
     equal_root: Option<NodeHash>,
+}
+
+/// A pause that grows each time it is made.
+struct Pause(Duration);
+
+impl Pause {
+    async fn sleep(&mut self) {
+        let now = self.0;
+        self.0 = (now * 2).min(PAUSE_MAX);
+        sleep(now).await;
+    }
+
+    fn reset(&mut self) {
+        self.0 = PAUSE_MIN;
+    }
 }

@@ -15,7 +15,7 @@ use crate::peer::runner::{Job, Runner};
 use crate::reconcile::strategy::BloomSettings;
 use crate::runtime::lock::lock;
 use crate::runtime::peering::{
-    Answer, DiffEntry, DiffReport, PeerStatus, Peering, PeeringError, SyncRequest,
+    Answer, DiffEntry, DiffReport, DiffRequest, PeerStatus, Peering, PeeringError, SyncRequest,
 };
 use crate::runtime::replica::Replica;
 use crate::sync::report::Report;
@@ -228,12 +228,13 @@ impl Peering for Links {
                 strategy: request.strategy,
                 follows: false,
             };
-            let ran = self.runner.sync(&address, &request.namespace, job).await?;
-            Ok(ran.report)
+            let stop = self.runner.shutdown();
+            let ran = self.runner.sync(&address, &request.namespace, job, stop);
+            Ok(ran.await?.report)
         })
     }
 
-    fn diff(&self, request: SyncRequest) -> Answer<'_, DiffReport> {
+    fn diff(&self, request: DiffRequest) -> Answer<'_, DiffReport> {
         Box::pin(async move {
             let address = self.resolve(&request.peer)?;
             let namespace = &request.namespace;
@@ -247,7 +248,7 @@ impl Peering for Links {
                 differences: differing
                     .into_iter()
                     .map(|entry| DiffEntry {
-                        id: Some(entry.id.to_string()),
+                        id: entry.id.to_string(),
                         key: entry.key.to_hex(),
                         left: entry.left.map(|hash| hash.to_hex()),
                         right: entry.right.map(|hash| hash.to_hex()),

@@ -100,10 +100,20 @@ impl Runner {
         &self.shutdown
     }
 
-    /// A client for a namespace of a peer.
-    pub fn client(&self, address: &PeerAddress, namespace: &Namespace) -> PeerClient {
-        let (http, shutdown) = (self.http.clone(), self.shutdown.clone());
-        PeerClient::new(http, address.clone(), namespace.clone(), shutdown)
+    /// A client for a namespace of a peer, which breaks off at `stop` and when the namespace closes.
+    pub fn client(
+        &self,
+        address: &PeerAddress,
+        open: &OpenNamespace,
+        stop: &CancellationToken,
+    ) -> PeerClient {
+        let stops = [stop.clone(), open.closed()];
+        PeerClient::new(
+            self.http.clone(),
+            address.clone(),
+            open.name().clone(),
+            stops,
+        )
     }
 
     /// Points held against a peer, and how long it is banned for.
@@ -116,7 +126,8 @@ impl Runner {
         })
     }
 
-    /// Runs a session to its end. A session that fails is an `Ok` report that says so.
+    /// Runs a session to its end, which `stop` hastens. A session that fails is an `Ok` report that
+    /// says so.
     ///
     /// # Errors
     /// [`PeeringError`] when it could not even begin.
@@ -125,6 +136,7 @@ impl Runner {
         address: &PeerAddress,
         namespace: &Namespace,
         job: Job,
+        stop: &CancellationToken,
     ) -> Result<Ran, PeeringError> {
         let turn = self.turn(address, namespace).await?;
         let (open, root) = self.open(namespace)?;
@@ -137,9 +149,15 @@ impl Runner {
             compare: self.compare_options(job.strategy),
             limits: *self.replica.limits(),
         };
+        let client = self.client(address, &open, stop);
         let home = LocalHome::new(Arc::clone(&self.replica), open);
+        let listed = Listed {
+            replica: Arc::clone(&self.replica),
+            session: report.session,
+        };
         let peer = address.clone();
-        let session = self.session(address, namespace, turn, move |transport| {
+        let session = self.session(client, address, turn, move |transport| {
+            let _listed = listed;
             let result = run(transport, &home, &options, &mut report);
             log(&peer, &report, result.as_ref().err());
             (report, result)
@@ -162,8 +180,9 @@ impl Runner {
         let (open, root) = self.open(namespace)?;
         let mut report = Report::begin(0, address.to_string(), namespace.to_string(), root);
         let (options, limits) = (self.compare_options(strategy), *self.replica.limits());
+        let client = self.client(address, &open, &self.shutdown);
         let home = LocalHome::new(Arc::clone(&self.replica), open);
-        let session = self.session(address, namespace, turn, move |transport| {
+        let session = self.session(client, address, turn, move |transport| {
             let result = diff(transport, &home, &options, &limits, &mut report);
             (report, result)
         });
@@ -176,12 +195,12 @@ impl Runner {
     /// hang up: the session goes on to its end, keeps its turn, and has its consequences.
     async fn session<T: Send + 'static>(
         &self,
+        client: PeerClient,
         address: &PeerAddress,
-        namespace: &Namespace,
         turn: OwnedMutexGuard<()>,
         work: impl FnOnce(&mut BlockingClient) -> (Report, Result<T, SessionError>) + Send + 'static,
     ) -> Result<(Report, Result<T, SessionError>), PeeringError> {
-        let mut transport = BlockingClient::new(self.client(address, namespace), Handle::current());
+        let mut transport = BlockingClient::new(client, Handle::current());
         let (known, address) = (Arc::clone(&self.known), address.clone());
         let session = task::spawn_blocking(move || {
             let _turn = turn;
@@ -229,6 +248,18 @@ impl Runner {
                 turn.map_err(|_| PeeringError::Busy)
             }
         }
+    }
+}
+
+/// A session in the log. Dropped when the session has ended, however it did.
+struct Listed {
+    replica: Arc<Replica>,
+    session: u64,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.replica.sessions().end(self.session);
     }
 }
 
@@ -301,7 +332,7 @@ mod tests {
             follows: false,
         };
         tokio::select! {
-            _ = runner.sync(&address, &name, job) => panic!("nothing was answered yet"),
+            _ = runner.sync(&address, &name, job, runner.shutdown()) => panic!("nothing was answered yet"),
             asked = is_asked => asked.unwrap(),
         }
         assert_eq!(runner.penalty(&address).0, 0.0);

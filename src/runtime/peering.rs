@@ -53,12 +53,22 @@ pub struct SyncRequest {
     pub strategy: Option<StrategyName>,
 }
 
+/// One comparison, asked for by a user.
+#[derive(Debug, Clone)]
+pub struct DiffRequest {
+    /// Which namespace.
+    pub namespace: Namespace,
+    /// The peer: a configured name or an `http://` URL.
+    pub peer: String,
+    /// How to find differences; `None` lets the planner choose.
+    pub strategy: Option<StrategyName>,
+}
+
 /// One state that two replicas hold differently.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DiffEntry {
-    /// Its id, when one side told it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
+    /// Its id.
+    pub id: String,
     /// Its key in hex.
     pub key: String,
     /// Content hash here; absent when there is no such state here.
@@ -142,5 +152,5 @@ pub trait Peering: Send + Sync {
     fn sync(&self, request: SyncRequest) -> Answer<'_, Report>;
 
     /// Finds what differs without changing either side.
-    fn diff(&self, request: SyncRequest) -> Answer<'_, DiffReport>;
+    fn diff(&self, request: DiffRequest) -> Answer<'_, DiffReport>;
 }

@@ -1,5 +1,5 @@
-//! Views that are pinned for sync sessions of other replicas: bounded in number, one for each peer,
-//! and given up when the peer falls silent, since a pinned view keeps old pages from being reused.
+//! Views that are pinned for sync sessions of other replicas: bounded in number, in all and for each
+//! peer, and given up when the peer falls silent, since a pinned view keeps old pages from being reused.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -14,6 +14,10 @@ use crate::types::id::ReplicaId;
 
 /// Peers that are remembered for having opened a session.
 const HEARD_MAX: usize = 256;
+
+/// Sessions of one peer that may be open at once. A replica that knows us by two names runs one a
+/// direction for each of them.
+const EACH: usize = 4;
 
 /// Why a session could not be opened or found.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
@@ -91,8 +95,8 @@ impl Pins {
         lock(&self.heard).get(&peer).and_then(|heard| heard.root)
     }
 
-    /// Pins a view for a peer. An older session of the same peer is given up: a replica runs one
-    /// session a direction, so it has lost that one.
+    /// Pins a view for a peer. When there is no place for it, the same peer's session that has been
+    /// silent for longest is given up: most likely the peer has lost that one.
     ///
     /// # Errors
     /// [`PinError::TooManySessions`] when all places are taken by others.
@@ -100,9 +104,12 @@ impl Pins {
         let id = getrandom::u64().map_err(|_| PinError::NoRandomNumbers)?;
         let mut pins = lock(&self.pins);
         let idle = self.idle;
-        pins.retain(|_, pin| pin.peer != peer && pin.last_used.elapsed() < idle);
-        if pins.len() >= self.max {
-            return Err(PinError::TooManySessions);
+        pins.retain(|_, pin| pin.last_used.elapsed() < idle);
+        let same = pins.iter().filter(|(_, pin)| pin.peer == peer);
+        if same.clone().count() >= EACH || pins.len() >= self.max {
+            let lost = same.min_by_key(|(_, pin)| pin.last_used);
+            let lost = *lost.ok_or(PinError::TooManySessions)?.0;
+            pins.remove(&lost);
         }
         let last_used = Instant::now();
         pins.insert(
@@ -136,5 +143,40 @@ impl Pins {
     pub fn sweep(&self) {
         let idle = self.idle;
         lock(&self.pins).retain(|_, pin| pin.last_used.elapsed() < idle);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::replica::engine::Engine;
+    use crate::store::options::StoreOptions;
+    use crate::types::cursor::Epoch;
+
+    #[test]
+    fn a_peer_has_a_few_sessions_and_loses_the_most_silent_one_to_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("default.redb");
+        let (options, wall) = (StoreOptions::default(), Arc::new(SystemClock));
+        let engine = Engine::open(&path, ReplicaId(1), Epoch(1), options, wall).unwrap();
+        let pins = Pins::new(EACH + 1, Duration::from_secs(3600));
+        let open = |peer| pins.open(ReplicaId(peer), engine.view());
+        let is_open = |id: u64| lock(&pins.pins).contains_key(&id);
+        let ids: Vec<u64> = (0..EACH).map(|_| open(7).unwrap()).collect();
+        assert!(ids.iter().all(|id| is_open(*id)));
+        pins.get(ids[0]).unwrap();
+        open(7).unwrap();
+        assert!(is_open(ids[0]) && !is_open(ids[1]));
+        let other = open(8).unwrap();
+        assert_eq!(
+            open(9),
+            Err(PinError::TooManySessions),
+            "the places are taken by others"
+        );
+        open(7).unwrap();
+        assert!(is_open(other) && !is_open(ids[2]));
+        open(8).unwrap();
+        assert!(!is_open(other));
     }
 }

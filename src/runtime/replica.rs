@@ -168,7 +168,14 @@ impl Replica {
         if count >= self.options.namespaces_max {
             return Err(NamespaceError::TooMany(count));
         }
-        self.start(name)?;
+        let existed = self.directory.file(name).exists();
+        if let Err(error) = self.start(name) {
+            if !existed {
+                // What failed is told; that a file is left, the next start shows.
+                let _ = self.directory.remove(name);
+            }
+            return Err(error.into());
+        }
         Ok(true)
     }
 

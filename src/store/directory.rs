@@ -1,9 +1,10 @@
 //! The data directory: who may use it, whose it is, and where namespaces' files are.
 //!
 //! ```text
-//! DIR/lock                   held while a process uses the directory
-//! DIR/replica                the replica's id, 16 hex digits, made once
-//! DIR/namespaces/NAME.redb   one file a namespace
+//! DIR/lock                       held while a process uses the directory
+//! DIR/replica                    the replica's id, 16 hex digits, made once
+//! DIR/namespaces/NAME.redb       one file a namespace
+//! DIR/namespaces/NAME.redb.new   one that is being made
 //! ```
 
 use std::fs::{self, File, TryLockError};
@@ -32,7 +33,9 @@ impl DataDirectory {
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         let namespaces = root.join("namespaces");
         make_durably(&namespaces).map_err(|source| unusable(root, source))?;
-        Self::lock(root)
+        let directory = Self::lock(root)?;
+        directory.remove_drafts()?;
+        Ok(directory)
     }
 
     /// Opens a data directory that must exist already.
@@ -85,11 +88,8 @@ impl DataDirectory {
     /// # Errors
     /// [`StoreError::Unusable`] when the directory cannot be read.
     pub fn namespaces(&self) -> Result<Vec<Namespace>, StoreError> {
-        let folder = self.root.join("namespaces");
-        let entries = fs::read_dir(&folder).map_err(|source| unusable(&folder, source))?;
         let mut found = Vec::new();
-        for entry in entries {
-            let path = entry.map_err(|source| unusable(&folder, source))?.path();
+        for path in self.entries()? {
             let is_store = path.extension().is_some_and(|ext| ext == EXTENSION);
             let name = path.file_stem().and_then(|stem| stem.to_str());
             if let (true, Some(Ok(name))) = (is_store, name.map(Namespace::new)) {
@@ -98,6 +98,26 @@ impl DataDirectory {
         }
         found.sort();
         Ok(found)
+    }
+
+    fn entries(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let folder = self.root.join("namespaces");
+        fs::read_dir(&folder)
+            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
+            .map_err(|source| unusable(&folder, source))
+    }
+
+    /// Removes files that a crash left half made.
+    fn remove_drafts(&self) -> Result<(), StoreError> {
+        let suffix = format!(".{EXTENSION}.new");
+        for path in self.entries()? {
+            let name = path.file_name().and_then(|name| name.to_str());
+            if name.is_some_and(|name| name.ends_with(&suffix)) {
+                // One that stays is in the way of nothing but the creation of its namespace.
+                let _ = fs::remove_file(&path);
+            }
+        }
+        Ok(())
     }
 
     /// Removes a namespace's file. Its store must be closed.
@@ -111,6 +131,11 @@ impl DataDirectory {
             .and_then(|()| File::open(&folder)?.sync_all())
             .map_err(|source| unusable(&path, source))
     }
+}
+
+/// Where a namespace's file is while it is being made.
+pub fn draft_of(file: &Path) -> PathBuf {
+    file.with_added_extension("new")
 }
 
 /// A random epoch for a new change feed.
@@ -169,7 +194,8 @@ fn random() -> Result<u64, StoreError> {
     getrandom::u64().map_err(|error| StoreError::NoRandomNumbers(error.to_string()))
 }
 
-fn unusable(path: &Path, source: io::Error) -> StoreError {
+/// What an error of the operating system about a file or directory means.
+pub fn unusable(path: &Path, source: io::Error) -> StoreError {
     if source.kind() == io::ErrorKind::StorageFull {
         return StoreError::Full;
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use redb::{Database, DatabaseError, ReadableDatabase, StorageError};
 
+use crate::store::directory::{draft_of, unusable};
 use crate::store::error::StoreError;
 use crate::store::migrate::migrate;
 use crate::store::options::StoreOptions;
@@ -27,7 +28,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the file, creating it when it does not exist, and brings its schema up to date.
+    /// Opens the file, creating it when it does not exist, and brings its schema up to date. When
+    /// it cannot be created, there is none afterwards.
     ///
     /// A new file belongs to `replica` and starts its change feed as `epoch`.
     ///
@@ -40,11 +42,11 @@ impl Store {
         epoch: Epoch,
         options: StoreOptions,
     ) -> Result<Self, StoreError> {
-        let database = Database::builder()
-            .set_cache_size(options.cache_bytes)
-            .create(path)
-            .map_err(|error| open_error(path, error))?;
-        migrate(&database, path)?;
+        let exists = path.try_exists();
+        if !exists.map_err(|source| unusable(path, source))? {
+            create(path, options)?;
+        }
+        let database = open_database(path, options)?;
         sync_directory(path)?;
         let fresh = Identity {
             replica,
@@ -148,6 +150,39 @@ impl Store {
     }
 }
 
+/// Makes a new file under the name of a draft, and gives it its own name once it is whole and on
+/// disk. What a full disk or a crash leaves behind is then never taken for a namespace.
+fn create(path: &Path, options: StoreOptions) -> Result<(), StoreError> {
+    let draft = draft_of(path);
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(unusable(&draft, error));
+        }
+        _ => {}
+    }
+    let made = open_database(&draft, options).and_then(|database| {
+        drop(database);
+        fs::File::open(&draft)
+            .and_then(|file| file.sync_all())
+            .and_then(|()| fs::rename(&draft, path))
+            .map_err(|source| unusable(&draft, source))
+    });
+    if made.is_err() {
+        // The next start removes it otherwise.
+        let _ = fs::remove_file(&draft);
+    }
+    made
+}
+
+fn open_database(path: &Path, options: StoreOptions) -> Result<Database, StoreError> {
+    let database = Database::builder()
+        .set_cache_size(options.cache_bytes)
+        .create(path)
+        .map_err(|error| open_error(path, error))?;
+    migrate(&database, path)?;
+    Ok(database)
+}
+
 fn read_identity(database: &Database) -> Result<Option<Identity>, StoreError> {
     let table = database.begin_read()?.open_table(META)?;
     let value = table.get(meta_names::IDENTITY)?;
@@ -159,12 +194,11 @@ fn open_error(path: &Path, error: DatabaseError) -> StoreError {
     match error {
         DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path },
         DatabaseError::Storage(StorageError::Io(source)) => match source.kind() {
-            io::ErrorKind::StorageFull => StoreError::Full,
             io::ErrorKind::InvalidData => StoreError::damaged(format!(
                 "{} is not a samestate file: {source}",
                 path.display()
             )),
-            _ => StoreError::Unusable { path, source },
+            _ => unusable(&path, source),
         },
         DatabaseError::Storage(StorageError::Corrupted(what)) => {
             StoreError::damaged(format!("{}: {what}", path.display()))
@@ -182,8 +216,5 @@ fn sync_directory(path: &Path) -> Result<(), StoreError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::File::open(folder)
         .and_then(|handle| handle.sync_all())
-        .map_err(|source| StoreError::Unusable {
-            path: folder.to_path_buf(),
-            source,
-        })
+        .map_err(|source| unusable(folder, source))
 }

@@ -214,7 +214,7 @@ impl ContentRow {
     }
 }
 
-/// What a namespace's file is, fixed for its life.
+/// What a namespace's file is; only the incarnation changes during its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// The replica it belongs to.

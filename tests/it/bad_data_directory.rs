@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::Output;
 
 use redb::{Database, ReadableDatabase, TableDefinition};
+use reqwest::Method;
 
+use crate::harness::http::send;
 use crate::harness::process::{Server, samestate};
 
 /// Where the store keeps facts about a file.
@@ -151,4 +153,45 @@ fn an_address_that_is_taken_and_one_that_is_none() {
     let told = String::from_utf8_lossy(&none.stderr);
     assert!(matches!(none.status.code(), Some(1 | 2)), "{told}");
     assert!(told.contains("256.1.1.1"), "{told}");
+}
+
+#[test]
+fn what_a_crash_left_of_a_namespace_is_no_namespace() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("namespaces");
+    std::fs::create_dir(&folder).unwrap();
+    let drafts = ["default", "eu"].map(|name| folder.join(format!("{name}.redb.new")));
+    for draft in &drafts {
+        std::fs::write(draft, b"redb, as far as the disk had room").unwrap();
+    }
+    let server = Server::start(dir.path());
+    assert_eq!(server.namespaces, 1);
+    assert!(drafts.iter().all(|draft| !draft.exists()));
+    std::fs::write(&drafts[1], b"left while the replica runs").unwrap();
+    let eu = format!("{}/v1/ns/eu", server.url);
+    assert_eq!(send(Method::PUT, &eu, &[], Vec::new()).status, 201);
+    assert!(!drafts[1].exists());
+    server.terminate();
+    assert_eq!(Server::start(dir.path()).namespaces, 2);
+}
+
+#[test]
+fn a_namespace_that_cannot_be_made_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let folder = dir.path().join("namespaces");
+    // Something that cannot be removed stands where the file is made.
+    let draft = folder.join("eu.redb.new");
+    std::fs::create_dir(&draft).unwrap();
+    let eu = format!("{}/v1/ns/eu", server.url);
+    assert_eq!(send(Method::PUT, &eu, &[], Vec::new()).status, 500);
+    let states = send(Method::GET, &format!("{eu}/states"), &[], Vec::new());
+    assert_eq!(states.status, 404);
+    assert!(!folder.join("eu.redb").exists());
+    server.terminate();
+    let server = Server::start(dir.path());
+    assert_eq!(server.namespaces, 1);
+    std::fs::remove_dir(&draft).unwrap();
+    let eu = format!("{}/v1/ns/eu", server.url);
+    assert_eq!(send(Method::PUT, &eu, &[], Vec::new()).status, 201);
 }

@@ -2,6 +2,7 @@
 //! temporary directory and peers that answer as told.
 
 mod bodies;
+mod connections;
 mod errors;
 mod feed;
 mod many;
@@ -18,7 +19,7 @@ use samestate::http::app::{App, HttpOptions};
 use samestate::http::routes::router;
 use samestate::runtime::namespace::OpenNamespace;
 use samestate::runtime::peering::{
-    Answer, DiffEntry, DiffReport, PeerStatus, Peering, PeeringError, SyncRequest,
+    Answer, DiffEntry, DiffReport, DiffRequest, PeerStatus, Peering, PeeringError, SyncRequest,
 };
 use samestate::runtime::replica::{Replica, ReplicaOptions};
 use samestate::sync::report::{Outcome, Report};
@@ -166,10 +167,8 @@ pub struct Told {
 }
 
 impl Told {
-    fn verdict(&self, request: SyncRequest) -> Result<(), PeeringError> {
-        let peer = request.peer.clone();
-        self.asked.lock().unwrap().push(request);
-        match peer.as_str() {
+    fn verdict(peer: &str) -> Result<(), PeeringError> {
+        match peer {
             "busy" => Err(PeeringError::Busy),
             "banned" => Err(PeeringError::Banned(7)),
             "panicked" => Err(PeeringError::Unexpected),
@@ -178,7 +177,7 @@ impl Told {
             "elsewhere" => Err(PeeringError::UnknownNamespace(
                 Namespace::default_namespace(),
             )),
-            "unknown" => Err(PeeringError::UnknownPeer(peer)),
+            "unknown" => Err(PeeringError::UnknownPeer(peer.into())),
             _ => Ok(()),
         }
     }
@@ -224,18 +223,19 @@ impl Peering for Told {
     fn sync(&self, request: SyncRequest) -> Answer<'_, Report> {
         Box::pin(async {
             let (peer, namespace) = (request.peer.clone(), request.namespace.to_string());
-            self.verdict(request)?;
+            self.asked.lock().unwrap().push(request);
+            Self::verdict(&peer)?;
             let mut report = Report::begin(1, peer, namespace, "00".into());
             report.outcome = Outcome::Complete;
             Ok(report)
         })
     }
 
-    fn diff(&self, request: SyncRequest) -> Answer<'_, DiffReport> {
-        Box::pin(async {
-            self.verdict(request)?;
+    fn diff(&self, request: DiffRequest) -> Answer<'_, DiffReport> {
+        Box::pin(async move {
+            Self::verdict(&request.peer)?;
             let entry = DiffEntry {
-                id: Some("a".into()),
+                id: "a".into(),
                 key: "00".into(),
                 left: Some("11".into()),
                 right: None,

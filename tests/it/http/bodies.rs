@@ -7,9 +7,11 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Method, Request};
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use samestate::delta::compress::compress;
 use samestate::http::app::HttpOptions;
+use samestate::http::budget::Budget;
+use samestate::http::outgoing;
 
 use crate::http::{Face, STATE_BYTES};
 
@@ -95,13 +97,14 @@ async fn memory_is_shared_out_and_comes_back() {
     });
     let put = async |length| face.send(Method::PUT, A, &[], zeros(length)).await;
     put(LARGEST).await.ok(201);
-    let held = face.app.uploads.try_reserve(1).unwrap();
+    let held = face.app.uploads.try_reserve(STATE_BYTES / 2).unwrap();
     put(LARGEST).await.problem(503, "overloaded");
     let chunks = (0..LARGEST / 1024).map(|_| Ok(zeros(1024)));
     let chunked = face
         .send(Method::PUT, A, &[], pieces(chunks.collect()))
         .await;
     chunked.problem(503, "overloaded");
+    // Small bodies do not wait for large ones.
     put(1024).await.ok(200);
     drop(held);
     put(LARGEST).await.ok(200);
@@ -119,6 +122,46 @@ async fn memory_is_shared_out_and_comes_back() {
     assert_eq!(face.get(A).await.body.len(), LARGEST);
     assert!(face.app.downloads.try_reserve(STATE_BYTES).is_some());
     assert!(face.app.uploads.try_reserve(STATE_BYTES).is_some());
+}
+
+#[tokio::test]
+async fn a_length_that_is_only_declared_takes_no_memory() {
+    let face = Face::with(HttpOptions {
+        in_flight_bytes: STATE_BYTES,
+        admission: Duration::from_millis(1),
+        ..HttpOptions::default()
+    });
+    let length = format!("Content-Length: {LARGEST}");
+    let silent = stream::pending::<Result<Bytes, std::io::Error>>();
+    let headers = [length.as_str()];
+    let silent = face.send(Method::PUT, A, &headers, Body::from_stream(silent));
+    tokio::select! {
+        biased;
+        reply = silent => panic!("{}", reply.status),
+        reply = face.send(Method::PUT, A, &[], zeros(LARGEST)) => reply.ok(201),
+    };
+}
+
+#[tokio::test]
+async fn a_client_that_stops_reading_holds_no_memory() {
+    const LENGTH: u64 = 4 << 20;
+    let budget = Budget::new(LENGTH, Duration::from_secs(60));
+    let take = async |idle| {
+        let share = budget.reserve(LENGTH).await.unwrap();
+        let body = outgoing::body(zeros(LENGTH as usize), share, idle);
+        body.into_data_stream()
+    };
+    let mut stalled = take(Duration::from_millis(1)).await;
+    let first = stalled.next().await.unwrap().unwrap();
+    assert!(first.len() < LENGTH as usize);
+    drop(budget.reserve(LENGTH).await.unwrap());
+    let rest: Vec<_> = stalled.collect().await;
+    assert!(rest.last().unwrap().is_err(), "it must not pass for whole");
+
+    let taken: Vec<_> = take(Duration::from_secs(60)).await.collect().await;
+    let taken = taken.into_iter().map(|piece| piece.unwrap().len());
+    assert_eq!(taken.sum::<usize>(), LENGTH as usize);
+    assert!(budget.try_reserve(LENGTH).is_some());
 }
 
 #[tokio::test]
