@@ -30,8 +30,8 @@ pub enum TransportError {
     /// The answer was longer than any that fits the request.
     #[error("the peer's answer is longer than {0} bytes")]
     TooLong(usize),
-    /// The replica is stopping.
-    #[error("the replica is shutting down")]
+    /// The replica is stopping, or the peer or the namespace was removed.
+    #[error("broken off: the replica is stopping, or the peer or the namespace was removed")]
     Cancelled,
 }
 
