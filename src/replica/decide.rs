@@ -425,4 +425,56 @@ mod tests {
         let again = other.decide(Command::Merge(vec![full])).unwrap().unwrap();
         assert!(again.mutations.is_empty(), "merging twice changes nothing");
     }
+
+    /// A record of one version by the given writers, with its bytes.
+    fn foreign(id: &str, writers: impl Iterator<Item = (u64, u64)>) -> Incoming {
+        let mut vector = VersionVector::default();
+        writers.for_each(|(writer, counter)| vector.set(WriterId(writer), counter));
+        let bytes = Bytes::from_static(b"foreign");
+        let version = Version {
+            vector,
+            stamp: HybridClock::new(ReplicaId(9), 0).tick(500),
+            content: ContentHash::of(&bytes),
+            size: bytes.len() as u64,
+            content_type: None,
+            expires_at: None,
+            tombstone: false,
+            lease_epoch: 0,
+        };
+        Incoming {
+            bodies: vec![(version.content, bytes)],
+            record: StateRecord::new(GameId::new(id).unwrap(), version),
+        }
+    }
+
+    #[test]
+    fn one_refused_record_does_not_hold_up_the_others() {
+        let (source, mut clock) = (Memory(BTreeMap::new()), HybridClock::new(ReplicaId(1), 0));
+        let mut decider = Decider::new(&source, &mut clock, WriterId(1), 1000, 5);
+        let forged = foreign("forged", [(1, 6), (2, 1)].into_iter());
+        let possible = foreign("possible", [(1, 5), (2, 1)].into_iter());
+        let merge = Command::Merge(vec![forged, possible]);
+        let decision = decider.decide(merge).unwrap().unwrap();
+        let refused = &decision.accepted.refused;
+        assert_eq!((refused.len(), refused[0].index), (1, 0));
+        assert!(matches!(refused[0].refusal, Refusal::ForeignHistory { .. }));
+        assert_eq!(decision.mutations[0].record.id.as_str(), "possible");
+        assert_eq!(decision.mutations.len(), 1);
+    }
+
+    #[test]
+    fn no_write_makes_a_version_that_peers_would_refuse() {
+        let (source, mut clock) = (Memory(BTreeMap::new()), HybridClock::new(ReplicaId(1), 0));
+        let mut decider = Decider::new(&source, &mut clock, WriterId(1), 1000, 5);
+        let full = foreign("full", (1000..1256).map(|writer| (writer, 1)));
+        assert!(full.record.check().is_ok());
+        let merged = decider.decide(Command::Merge(vec![full])).unwrap().unwrap();
+        assert_eq!(merged.mutations.len(), 1);
+        let write = Command::Write(vec![put("full", 1, Precondition::None)]);
+        let refused = decider.decide(write).unwrap().unwrap_err();
+        assert!(matches!(refused.refusal, Refusal::TooManyWriters { .. }));
+        let other = Command::Write(vec![put("other", 1, Precondition::None)]);
+        let receipt = decider.decide(other).unwrap().unwrap().accepted.receipts[0].seq;
+        assert_eq!(receipt, 7, "the refused write left a gap in the feed");
+    }
 }

@@ -11,10 +11,11 @@ use samestate::replica::command::Command;
 use samestate::types::hash::{ContentHash, NodeHash, StateKey};
 use samestate::types::id::ReplicaId;
 use samestate::types::record::StateRecord;
+use samestate::types::version::Version;
 use samestate::wire::frame::{open, seal};
 use samestate::wire::messages::{
-    BaseHint, BodyHead, Endpoint, LIST_MAX, OfferReply, OfferRequest, OpenReply, OpenRequest,
-    StoreReply, StoreRequest, Want,
+    BaseHint, BodiesRequest, BodyHead, Endpoint, LIST_MAX, OfferReply, OfferRequest, OpenReply,
+    OpenRequest, RecordsRequest, StoreReply, StoreRequest, Want,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -300,6 +301,50 @@ fn offers_are_bounded_and_checked() {
     let offered = open(Endpoint::Offer.kind(), &reply.body, 1 << 20);
     let (reply, _): (OfferReply, _) = offered.unwrap();
     assert_eq!((reply.wanted, reply.wants.len()), (vec![0], 1));
+}
+
+#[test]
+fn short_messages_that_ask_for_much_work_are_refused() {
+    let (server, _dir) = server();
+    let (root, session) = (server.root(), session(&server));
+    let refused = |reply: Reply, why: &str| {
+        assert_eq!(
+            (reply.status, &reply.code()[..]),
+            (400, "bad_message"),
+            "{reply:?}"
+        );
+        let told = String::from_utf8_lossy(&reply.body);
+        assert!(told.contains(why), "{reply:?}");
+        assert_eq!(server.root(), root, "{why}: something was stored");
+    };
+    for prefixes in [vec![7; 2000], vec![9, 7]] {
+        let head = RecordsRequest { session, prefixes };
+        let reply = tell(&server, Endpoint::Records, &head, &[]);
+        refused(reply, "prefixes too many or unsorted");
+    }
+    let wanted = want(&record("match/2", b"bytes"));
+    let twice = BodiesRequest {
+        session,
+        wants: vec![wanted; 2],
+    };
+    let reply = tell(&server, Endpoint::Bodies, &twice, &[]);
+    refused(reply, "a version is wanted twice");
+    // Three states of 60 MiB each in a few bytes: refused before any of them is decoded.
+    let mut bomb = store(session, &record("match/0", b""), 0);
+    (bomb.records, bomb.wants, bomb.heads) = (Vec::new(), Vec::new(), Vec::new());
+    for number in 1..=3 {
+        let honest = record(&format!("match/{number}"), b"bytes");
+        let version = Version {
+            size: 60 << 20,
+            ..honest.shown().clone()
+        };
+        let large = StateRecord::new(honest.id, version);
+        bomb.wants.push(want(&large));
+        bomb.heads.push(raw(0));
+        bomb.records.push(large);
+    }
+    let reply = tell(&server, Endpoint::Store, &bomb, &[]);
+    refused(reply, "more state bytes than one message may bring");
 }
 
 type Answer = fn(&mut TcpStream);
