@@ -5,6 +5,7 @@
 
 pub mod content;
 pub mod directory;
+pub mod disk;
 pub mod error;
 pub mod migrate;
 pub mod open;
