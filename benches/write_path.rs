@@ -15,14 +15,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use redb::{Database, TableDefinition};
 use samestate::clock::SystemClock;
 use samestate::replica::command::{Change, Command, Content, Precondition, Write};
-use samestate::replica::engine::Engine;
+use samestate::replica::solo::Solo;
 use samestate::store::options::StoreOptions;
 use samestate::types::cursor::Epoch;
-use samestate::types::hash::{ContentHash, StateKey};
+use samestate::types::hash::StateKey;
 use samestate::types::id::{GameId, ReplicaId};
 
 const TABLE: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("records");
@@ -55,7 +54,7 @@ fn main() {
     );
 }
 
-fn row(engine: &mut Engine, bare: &Database, size: usize, random: &mut u64) {
+fn row(engine: &mut Solo, bare: &Database, size: usize, random: &mut u64) {
     let commits = (256 / size).clamp(2, 32);
     let (mut ratios, mut ours, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=ROUNDS {
@@ -85,11 +84,11 @@ fn row(engine: &mut Engine, bare: &Database, size: usize, random: &mut u64) {
     );
 }
 
-fn open_engine(directory: &Path) -> Engine {
+fn open_engine(directory: &Path) -> Solo {
     let path = directory.join("engine.redb");
     let (replica, epoch) = (ReplicaId(1), Epoch(1));
     let options = StoreOptions::default();
-    Engine::open(&path, replica, epoch, options, Arc::new(SystemClock)).expect("a fresh store")
+    Solo::open(&path, replica, epoch, options, Arc::new(SystemClock)).expect("a fresh store")
 }
 
 fn open_bare(directory: &Path) -> Database {
@@ -99,17 +98,12 @@ fn open_bare(directory: &Path) -> Database {
         .expect("a fresh file")
 }
 
-fn engine_puts(engine: &mut Engine, numbers: &[u64], round: u64) {
+fn engine_puts(engine: &mut Solo, numbers: &[u64], round: u64) {
     let put = |number: &u64| {
-        let bytes = Bytes::from(state(*number, round));
         Command::Write(vec![Write {
             id: id(*number),
             precondition: Precondition::None,
-            change: Change::Put(Content {
-                hash: ContentHash::of(&bytes),
-                bytes,
-                content_type: None,
-            }),
+            change: Change::Put(Content::new(&state(*number, round), None)),
         }])
     };
     let outcomes = engine.commit(numbers.iter().map(put).collect(), BTreeMap::new());

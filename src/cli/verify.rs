@@ -12,9 +12,9 @@ use crate::cli::output::print;
 use crate::cli::progress::Progress;
 use crate::cli::text::{count, human_bytes, printable};
 use crate::replica::check::{CheckReport, check};
+use crate::replica::recover::inspect;
 use crate::store::directory::{DataDirectory, fresh_epoch};
 use crate::store::error::StoreError;
-use crate::store::open::Store;
 use crate::store::options::StoreOptions;
 use crate::types::id::Namespace;
 
@@ -78,11 +78,11 @@ fn verify_namespace(
     namespace: &Namespace,
 ) -> Result<CheckReport, StoreError> {
     let (path, replica) = (directory.file(namespace), directory.replica());
-    let store = Store::open(&path, replica, fresh_epoch()?, StoreOptions::default())?;
-    let snapshot = store.snapshot()?;
-    let progress = Progress::of_bytes(Some(snapshot.head()?.root.size));
+    let inspected = inspect(&path, replica, fresh_epoch()?, StoreOptions::default())?;
+    let view = &inspected.view;
+    let progress = Progress::of_bytes(Some(view.head().root.size));
     let mut done = 0;
-    let report = check(&snapshot, &mut |bytes| {
+    let report = check(view.snapshot(), &mut |bytes| {
         progress.advance(bytes.saturating_sub(done));
         done = bytes;
     });

@@ -11,8 +11,8 @@ use crate::http::problem::Problem;
 use crate::replica::command::Command;
 use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::peering::Peering;
+use crate::runtime::queue::{Committed, SubmitError};
 use crate::runtime::replica::Replica;
-use crate::runtime::writer::{Committed, SubmitError};
 use crate::store::error::StoreError;
 
 /// How the HTTP face protects itself.

@@ -16,8 +16,7 @@ use crate::http::extract::InNamespace;
 use crate::http::problem::Problem;
 use crate::http::states::ReceiptBody;
 use crate::replica::command::{Change, Command, Content, Precondition, Write};
-use crate::runtime::writer::SubmitError;
-use crate::types::hash::ContentHash;
+use crate::runtime::queue::SubmitError;
 use crate::types::id::GameId;
 use crate::types::version::check_content_type;
 
@@ -136,11 +135,7 @@ fn write(line: &[u8], state_bytes: u64) -> Result<Write, Problem> {
             if let Some(content_type) = &content_type {
                 check_content_type(content_type)?;
             }
-            let content = Content {
-                hash: ContentHash::of(&bytes),
-                bytes: bytes.into(),
-                content_type,
-            };
+            let content = Content::new(&bytes, content_type);
             Ok(Write {
                 id: GameId::new(&id)?,
                 precondition: precondition(if_match.as_deref(), if_none_match.as_deref())?,

@@ -14,6 +14,9 @@ use crate::http::extract::Target;
 use crate::http::problem::Problem;
 use crate::http::states::stored;
 use crate::replica::command::{Change, Command, Content, Write};
+use crate::replica::view::View;
+use crate::store::body::Body as Packed;
+use crate::store::error::StoreError;
 use crate::types::hash::{ContentHash, StateKey};
 use crate::types::version::Version;
 
@@ -112,15 +115,12 @@ pub async fn restore(
     })?;
     let reservation = app.uploads.reserve(placed.version.size).await?;
     let content_type = placed.version.content_type.clone();
-    let bytes = target
-        .namespace
-        .read_view(view, move |view| view.content(&placed))
-        .await?;
-    let content = Content {
-        bytes: bytes.unwrap_or_default().into(),
-        hash,
-        content_type,
+    let packed = move |view: &View| {
+        let bytes = view.content(&placed)?.unwrap_or_default();
+        Ok::<_, StoreError>(Packed::of_hashed(hash, &bytes))
     };
+    let body = target.namespace.read_view(view, packed).await?;
+    let content = Content { body, content_type };
     let write = Write {
         id: target.id,
         precondition,

@@ -24,13 +24,14 @@ use crate::http::range::{self, Span};
 use crate::http::representation::{Found, outside};
 use crate::replica::command::{Change, Command, Content, Receipt, Write};
 use crate::runtime::namespace::OpenNamespace;
-use crate::runtime::writer::Committed;
+use crate::runtime::queue::Committed;
+use crate::store::body::Body as Packed;
 use crate::types::hash::ContentHash;
 use crate::types::id::GameId;
 use crate::types::version::check_content_type;
 
-/// Bytes that are hashed without leaving the async thread: a few dozen microseconds.
-const HASH_INLINE: usize = 16 << 10;
+/// Bytes that are packed without leaving the async thread: some dozen microseconds.
+const PACK_INLINE: usize = 16 << 10;
 /// Content is assumed to compress no better than this; what does is decompressed a second time.
 const EXPANSION: u64 = 16;
 
@@ -103,8 +104,7 @@ pub async fn put(
     }
     let Received { bytes, reservation } = received;
     let content = Content {
-        hash: hash(bytes.clone()).await?,
-        bytes,
+        body: pack(bytes).await?,
         content_type,
     };
     let write = Write {
@@ -278,15 +278,15 @@ pub fn stored(committed: Committed) -> Result<Response, Problem> {
     Ok((status, tag, Json(body)).into_response())
 }
 
-/// SHA-256 of a state.
+/// Hashes and packs a state.
 ///
 /// # Errors
-/// [`Problem::unexpected`] when the thread that hashes fails.
-pub async fn hash(bytes: Bytes) -> Result<ContentHash, Problem> {
-    if bytes.len() <= HASH_INLINE {
-        return Ok(ContentHash::of(&bytes));
+/// [`Problem::unexpected`] when the thread that does it fails.
+pub async fn pack(bytes: Bytes) -> Result<Packed, Problem> {
+    if bytes.len() <= PACK_INLINE {
+        return Ok(Packed::new(&bytes));
     }
-    blocking(move || Ok(ContentHash::of(&bytes))).await
+    blocking(move || Ok(Packed::new(&bytes))).await
 }
 
 /// The media type to be kept, if the client names one.

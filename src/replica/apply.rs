@@ -1,4 +1,4 @@
-//! Applying: decided mutations become rows, tree and head in one durable transaction.
+//! Applying: decided mutations become rows, tree and head, in memory; the log makes them durable.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::types::id::ReplicaId;
 use crate::types::leaf::Leaf;
 use crate::types::version::Version;
 
-/// One batch for the disk.
+/// One commit's worth of changes.
 #[derive(Debug, Default)]
 pub struct Batch {
     /// Decided changes, in order of their feed positions.
@@ -25,18 +25,22 @@ pub struct Batch {
     pub clock: u64,
 }
 
-/// Makes a batch durable. `top` follows; when this fails, it is as it was.
+/// Carries a batch out as the store's next commit. `top` and `head` follow; when this fails,
+/// everything is as it was.
 ///
 /// # Errors
-/// [`StoreError`] when the engine fails: nothing is changed, or, when the commit itself failed,
-/// the outcome is unknown until the file is opened again.
-pub fn apply(store: &Store, top: &mut Top, batch: &Batch) -> Result<(Head, Work), StoreError> {
-    let mut next_top = top.clone();
-    let outcome = store.write(|tables| {
-        let mut head = tables.head()?;
+/// [`StoreError`] when a row that is needed cannot be read.
+pub fn apply(
+    store: &mut Store,
+    top: &mut Top,
+    head: &mut Head,
+    batch: &Batch,
+) -> Result<Work, StoreError> {
+    let (mut next_top, mut next_head) = (top.clone(), *head);
+    let work = store.change(|tables| {
         let mut work = Work::default();
         if !batch.mutations.is_empty() {
-            let leaves = put_records(tables, &batch.mutations, &mut head)?;
+            let leaves = put_records(tables, &batch.mutations, &mut next_head)?;
             let changed: Vec<LeafChange> = leaves
                 .into_iter()
                 .map(|(key, leaf)| LeafChange {
@@ -44,21 +48,20 @@ pub fn apply(store: &Store, top: &mut Top, batch: &Batch) -> Result<(Head, Work)
                     leaf: Some(leaf),
                 })
                 .collect();
-            head.root = update(&mut next_top, tables, &changed, &mut work)?;
+            next_head.root = update(&mut next_top, tables, &changed, &mut work)?;
         }
         for (peer, agreement) in &batch.agreements {
-            tables.set_agreement(*peer, agreement)?;
+            tables.set_agreement(*peer, agreement);
         }
-        head.clock = head.clock.max(batch.clock);
-        tables.set_head(&head)?;
-        Ok((head, work))
+        next_head.clock = next_head.clock.max(batch.clock);
+        tables.set_head(&next_head);
+        Ok(work)
     })?;
-    *top = next_top;
-    Ok(outcome)
+    (*top, *head) = (next_top, next_head);
+    Ok(work)
 }
 
-/// Writes the records in order of key, which the engine stores fastest, and returns each touched
-/// state's final leaf.
+/// Writes the records in order of key and returns each touched state's final leaf.
 fn put_records(
     tables: &mut Tables<'_>,
     mutations: &[Mutation],
@@ -94,11 +97,11 @@ fn put_record(
         record: mutation.record.clone(),
         placements,
     };
-    tables.put_record(&row, previous)?;
+    tables.put_record(&row, previous);
     let superseded: Vec<Placed> = previous
         .iter()
         .flat_map(|previous| previous.placed())
-        .filter(|(version, _)| mutation.superseded.contains(version))
+        .filter(|(version, _)| !mutation.record.versions().contains(version))
         .map(|(version, placement)| Placed {
             version: version.clone(),
             placement: placement.clone(),
@@ -128,8 +131,8 @@ fn place(
         return Ok(placement.clone());
     }
     let mut bodies = mutation.bodies.iter();
-    match bodies.find(|(hash, _)| *hash == version.content) {
-        Some((hash, bytes)) => tables.place(hash, bytes),
+    match bodies.find(|body| body.hash == version.content) {
+        Some(body) => tables.place(body),
         None => Err(StoreError::damaged(format!(
             "a change of {:?} was decided without its bytes",
             mutation.record.id

@@ -1,12 +1,11 @@
 //! What can be asked of the writer, and what it answers.
 
-use bytes::Bytes;
 use thiserror::Error;
 
+use crate::store::body::Body;
 use crate::types::hash::{ContentHash, StateKey};
 use crate::types::id::GameId;
 use crate::types::record::StateRecord;
-use crate::types::version::Version;
 
 /// One unit of work for the writer.
 #[derive(Debug, Clone)]
@@ -42,7 +41,7 @@ pub struct Write {
 impl Write {
     fn weight(&self) -> usize {
         match &self.change {
-            Change::Put(content) => content.bytes.len(),
+            Change::Put(content) => content.body.weight(),
             Change::Delete => 0,
         }
     }
@@ -60,12 +59,18 @@ pub enum Change {
 /// New bytes of a state.
 #[derive(Debug, Clone)]
 pub struct Content {
-    /// The bytes.
-    pub bytes: Bytes,
-    /// Their SHA-256.
-    pub hash: ContentHash,
+    /// The bytes, packed.
+    pub body: Body,
     /// Their media type.
     pub content_type: Option<String>,
+}
+
+impl Content {
+    /// Hashes and packs bytes: a few milliseconds for each megabyte.
+    pub fn new(bytes: &[u8], content_type: Option<String>) -> Self {
+        let body = Body::new(bytes);
+        Self { body, content_type }
+    }
 }
 
 /// A condition on the state as it is when the writer gets to the write (RFC 9110 section 13.1).
@@ -88,12 +93,12 @@ pub struct Incoming {
     /// The record, already checked.
     pub record: StateRecord,
     /// Bytes of its versions, each already checked against its hash.
-    pub bodies: Vec<(ContentHash, Bytes)>,
+    pub bodies: Vec<Body>,
 }
 
 impl Incoming {
     fn weight(&self) -> usize {
-        self.bodies.iter().map(|(_, bytes)| bytes.len()).sum()
+        self.bodies.iter().map(Body::weight).sum()
     }
 }
 
@@ -194,7 +199,7 @@ pub struct Accepted {
 
 /// One state's change, decided and ready to be made durable. Holds everything that applying it
 /// needs, so that it can be logged and replayed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mutation {
     /// Where the state stands.
     pub key: StateKey,
@@ -202,8 +207,6 @@ pub struct Mutation {
     pub seq: u64,
     /// The state's record afterwards.
     pub record: StateRecord,
-    /// Versions that are current before and not afterwards.
-    pub superseded: Vec<Version>,
     /// Bytes of versions that are new in the record.
-    pub bodies: Vec<(ContentHash, Bytes)>,
+    pub bodies: Vec<Body>,
 }

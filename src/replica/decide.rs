@@ -9,6 +9,7 @@ use crate::clock::HybridClock;
 use crate::replica::command::{
     Accepted, Change, Command, Incoming, Mutation, Precondition, Receipt, Refusal, Refused, Write,
 };
+use crate::store::body::Body;
 use crate::store::error::StoreError;
 use crate::types::hash::{ContentHash, StateKey};
 use crate::types::id::{GameId, WriterId};
@@ -115,9 +116,8 @@ impl<'a> Decider<'a> {
             return Ok(Some(Refusal::TooManyWriters { id: write.id }));
         }
         let seq = draft.next_seq();
-        let superseded = current.map_or_else(Vec::new, |record| record.versions().to_vec());
         let bodies = match write.change {
-            Change::Put(content) => vec![(content.hash, content.bytes)],
+            Change::Put(content) => vec![content.body],
             Change::Delete => Vec::new(),
         };
         let (content_hash, size) = (version.content, version.size);
@@ -130,7 +130,7 @@ impl<'a> Decider<'a> {
             seq,
             created,
         });
-        draft.push(key, seq, record, superseded, bodies);
+        draft.push(key, seq, record, bodies);
         Ok(None)
     }
 
@@ -155,8 +155,8 @@ impl<'a> Decider<'a> {
             Change::Put(content) => Version {
                 vector,
                 stamp,
-                content: content.hash,
-                size: content.bytes.len() as u64,
+                content: content.body.hash,
+                size: content.body.size,
                 content_type: content.content_type.clone(),
                 expires_at: None,
                 tombstone: false,
@@ -187,9 +187,9 @@ impl<'a> Decider<'a> {
             let id = incoming.record.id;
             return Ok(Some(Refusal::ForeignHistory { id }));
         }
-        let (merged, superseded) = match &current {
-            Some(current) => current.merge(&incoming.record),
-            None => (incoming.record.clone(), Vec::new()),
+        let merged = match &current {
+            Some(current) => current.merge(&incoming.record).0,
+            None => incoming.record.clone(),
         };
         if current.as_ref() == Some(&merged) {
             return Ok(None);
@@ -202,7 +202,7 @@ impl<'a> Decider<'a> {
             self.clock.observe(version.stamp, self.now);
         }
         let seq = draft.next_seq();
-        draft.push(key, seq, merged, superseded, incoming.bodies);
+        draft.push(key, seq, merged, incoming.bodies);
         Ok(None)
     }
 }
@@ -231,20 +231,12 @@ impl Draft {
         self.seq
     }
 
-    fn push(
-        &mut self,
-        key: StateKey,
-        seq: u64,
-        record: StateRecord,
-        superseded: Vec<Version>,
-        bodies: Vec<(ContentHash, bytes::Bytes)>,
-    ) {
+    fn push(&mut self, key: StateKey, seq: u64, record: StateRecord, bodies: Vec<Body>) {
         self.pending.insert(key, record.clone());
         self.decision.mutations.push(Mutation {
             key,
             seq,
             record,
-            superseded,
             bodies,
         });
     }
@@ -279,7 +271,7 @@ fn missing(merged: &StateRecord, held: &[Version], incoming: &Incoming) -> Optio
     }
     let sent = |version: &Version| {
         let mut bodies = incoming.bodies.iter();
-        bodies.any(|(hash, bytes)| *hash == version.content && bytes.len() as u64 == version.size)
+        bodies.any(|body| body.hash == version.content && body.size == version.size)
     };
     let mut versions = merged.versions().iter();
     let lacking = versions.find(|v| !v.tombstone && !held.contains(v) && !sent(v))?;
@@ -292,8 +284,6 @@ fn missing(merged: &StateRecord, held: &[Version], incoming: &Incoming) -> Optio
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-
-    use bytes::Bytes;
 
     use super::*;
     use crate::replica::command::Content;
@@ -308,15 +298,10 @@ mod tests {
     }
 
     fn put(id: &str, byte: u8, precondition: Precondition) -> Write {
-        let bytes = Bytes::from(vec![byte]);
         Write {
             id: GameId::new(id).unwrap(),
             precondition,
-            change: Change::Put(Content {
-                hash: ContentHash::of(&bytes),
-                bytes,
-                content_type: None,
-            }),
+            change: Change::Put(Content::new(&[byte], None)),
         }
     }
 
@@ -354,7 +339,6 @@ mod tests {
             ),
             (9, false)
         );
-        assert_eq!(second.mutations[0].superseded.len(), 1);
         assert!(decide(delete("a")).is_ok());
         let nothing = decide(delete("a")).unwrap_err();
         assert!(matches!(nothing.refusal, Refusal::NotFound { .. }));
@@ -430,19 +414,19 @@ mod tests {
     fn foreign(id: &str, writers: impl Iterator<Item = (u64, u64)>) -> Incoming {
         let mut vector = VersionVector::default();
         writers.for_each(|(writer, counter)| vector.set(WriterId(writer), counter));
-        let bytes = Bytes::from_static(b"foreign");
+        let body = Body::new(b"foreign");
         let version = Version {
             vector,
             stamp: HybridClock::new(ReplicaId(9), 0).tick(500),
-            content: ContentHash::of(&bytes),
-            size: bytes.len() as u64,
+            content: body.hash,
+            size: body.size,
             content_type: None,
             expires_at: None,
             tombstone: false,
             lease_epoch: 0,
         };
         Incoming {
-            bodies: vec![(version.content, bytes)],
+            bodies: vec![body],
             record: StateRecord::new(GameId::new(id).unwrap(), version),
         }
     }

@@ -1,5 +1,5 @@
-//! The writer's engine: owns a namespace's store, decides batches of commands, applies them, and
-//! hands out views. One thread owns it; there is no locking inside.
+//! The writer's engine: owns a namespace's store, decides batches of commands, carries them out,
+//! and hands out views. One thread owns it; there is no locking inside.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,55 +11,119 @@ use crate::merkle::update::Work;
 use crate::replica::apply::{Batch, apply};
 use crate::replica::command::{Accepted, Command, Refused};
 use crate::replica::decide::Decider;
+use crate::replica::journal;
+use crate::replica::recover::{Recovered, recover};
 use crate::replica::view::View;
+use crate::store::checkpoint::{Flushed, Frozen};
+use crate::store::disk::{Disk, MachineDisk};
 use crate::store::error::StoreError;
+use crate::store::log::appender::Log;
+use crate::store::log::group::{Entry, EntryKind};
 use crate::store::open::Store;
 use crate::store::options::StoreOptions;
-use crate::store::rows::Agreement;
+use crate::store::rows::{Agreement, Head};
 use crate::types::cursor::Epoch;
 use crate::types::id::ReplicaId;
+
+/// Changes after which a checkpoint is worth its price. A start has to carry out again as many, and
+/// those of one checkpoint on its way.
+pub const CHECKPOINT_CHANGES: usize = 4096;
+/// Memory taken by changes after which a checkpoint is worth its price, in bytes.
+pub const CHECKPOINT_BYTES: usize = 16 << 20;
 
 /// What became of each command of a batch.
 pub type Outcomes = Vec<Result<Accepted, Refused>>;
 
-/// A namespace open for writing.
+/// A namespace open for writing, without its log.
+///
+/// A batch goes through three steps: [`Engine::decide`], making its entry durable in the [`Log`],
+/// and [`Engine::apply`], the last two in any order or at once; it may be acknowledged and its view
+/// shown after both.
 pub struct Engine {
     store: Store,
     top: Top,
+    head: Head,
     clock: HybridClock,
     wall: Arc<dyn WallClock>,
     view: Arc<View>,
     work: Work,
+    /// Changes carried out since the last checkpoint began.
+    pending: usize,
+}
+
+/// A batch that has been decided.
+pub struct Decided {
+    /// What becomes of its commands, once it is durable and carried out.
+    pub outcomes: Outcomes,
+    /// What the log has to hold; `None` when the commands change nothing.
+    pub entry: Option<Entry>,
+    batch: Batch,
+}
+
+impl Decided {
+    /// True when there is nothing to carry out.
+    pub fn is_empty(&self) -> bool {
+        self.entry.is_none()
+    }
 }
 
 impl Engine {
-    /// Opens a namespace's file and checks its root against the tree.
+    /// Opens a namespace's file on the machine's disk, see [`Engine::open_on`].
     ///
     /// # Errors
-    /// [`StoreError`] as for [`Store::open`], or when the root does not fit the tree.
+    /// As for [`Engine::open_on`].
     pub fn open(
         path: &Path,
         replica: ReplicaId,
         epoch: Epoch,
         options: StoreOptions,
         wall: Arc<dyn WallClock>,
-    ) -> Result<Self, StoreError> {
-        let mut store = Store::open(path, replica, epoch, options)?;
-        store.check_counts()?;
-        store.begin_incarnation()?;
-        let (top, view) = load_view(&store)?;
-        let clock = HybridClock::new(replica, view.head().clock);
-        Ok(Self {
-            store,
-            top,
-            clock,
-            wall,
-            view: Arc::new(view),
-            work: Work::default(),
-        })
+    ) -> Result<(Self, Log), StoreError> {
+        Self::open_on(Arc::new(MachineDisk), path, replica, epoch, options, wall)
     }
 
-    /// The newest commit.
+    /// Opens a namespace's file, carries out what its log holds beyond it, and checks the root
+    /// against the tree.
+    ///
+    /// # Errors
+    /// [`StoreError`] as for [`Store::open_on`] and [`Log::open`], or when the root does not fit
+    /// the tree.
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        replica: ReplicaId,
+        epoch: Epoch,
+        options: StoreOptions,
+        wall: Arc<dyn WallClock>,
+    ) -> Result<(Self, Log), StoreError> {
+        let mut store = Store::open_on(disk, path, replica, epoch, options)?;
+        store.check_counts()?;
+        let from = store.snapshot().head()?.log;
+        let (log, replay) = Log::open(store.log_place(), from)?;
+        store.begin_incarnation()?;
+        let pending = replay.commits.len();
+        let recovered = recover(&mut store, replay)?;
+        let Recovered { top, head, work } = recovered;
+        let view = Arc::new(View::new(
+            store.snapshot(),
+            top.clone(),
+            head,
+            store.identity(),
+        ));
+        let engine = Self {
+            clock: HybridClock::new(replica, head.clock),
+            store,
+            top,
+            head,
+            wall,
+            view,
+            work,
+            pending,
+        };
+        Ok((engine, log))
+    }
+
+    /// The newest commit, durable or not.
     pub fn view(&self) -> Arc<View> {
         Arc::clone(&self.view)
     }
@@ -69,146 +133,111 @@ impl Engine {
         self.work
     }
 
-    /// Decides the commands in order and makes what they come to durable in one commit. When this
-    /// returns, every accepted command is on disk and in [`Engine::view`].
+    /// Decides the commands in order, on top of the newest commit. Nothing has happened yet.
     ///
     /// # Errors
-    /// [`StoreError`] when nothing could be made durable, or its outcome is unknown.
-    pub fn commit(
+    /// [`StoreError`] when nothing could be decided.
+    pub fn decide(
         &mut self,
         commands: Vec<Command>,
         agreements: BTreeMap<ReplicaId, Agreement>,
-    ) -> Result<Outcomes, StoreError> {
-        let mut batch = Batch {
-            agreements,
-            ..Batch::default()
-        };
-        let outcomes = self.decide(commands, &mut batch)?;
-        if batch.mutations.is_empty() && batch.agreements.is_empty() {
-            return Ok(outcomes);
-        }
-        batch.clock = self.clock.millis();
-        let (head, work) = apply(&self.store, &mut self.top, &batch)?;
-        self.work.add(&work);
-        // The commit stands: without a view of it nothing more can be decided.
-        let snapshot = self.store.snapshot().map_err(StoreError::commit_failed)?;
-        let identity = self.store.identity();
-        self.view = Arc::new(View::new(snapshot, self.top.clone(), head, identity));
-        Ok(outcomes)
-    }
-
-    fn decide(
-        &mut self,
-        commands: Vec<Command>,
-        batch: &mut Batch,
-    ) -> Result<Outcomes, StoreError> {
+    ) -> Result<Decided, StoreError> {
         let view = Arc::clone(&self.view);
         let (writer, now) = (self.store.identity().writer(), self.wall.now_millis());
-        let seq = view.head().seq;
-        let mut decider = Decider::new(&*view, &mut self.clock, writer, now, seq);
+        let mut decider = Decider::new(&*view, &mut self.clock, writer, now, self.head.seq);
         let mut outcomes = Vec::with_capacity(commands.len());
+        let mut mutations = Vec::with_capacity(commands.len());
         for command in commands {
             outcomes.push(decider.decide(command)?.map(|decision| {
-                batch.mutations.extend(decision.mutations);
+                mutations.extend(decision.mutations);
                 decision.accepted
             }));
         }
-        Ok(outcomes)
-    }
-}
-
-/// A view of the newest commit of a store, with the top of its tree rebuilt from the rows.
-///
-/// # Errors
-/// [`StoreError::Damaged`] when the rows do not add up to the root in the head.
-pub fn load_view(store: &Store) -> Result<(Top, View), StoreError> {
-    let snapshot = store.snapshot()?;
-    let (head, top) = (snapshot.head()?, Top::load(&snapshot)?);
-    if !top.root().hash.matches(&head.root.hash) || top.root() != head.root {
-        return Err(StoreError::damaged(format!(
-            "{}: the Merkle rows give root {}, the head says {}",
-            store.path().display(),
-            top.root().hash,
-            head.root.hash
-        )));
-    }
-    let view = View::new(snapshot, top.clone(), head, store.identity());
-    Ok((top, view))
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::clock::SystemClock;
-    use crate::replica::command::{Change, Content, Incoming, Precondition, Write};
-    use crate::types::hash::ContentHash;
-    use crate::types::id::GameId;
-
-    fn open(folder: &Path, name: &str, replica: u64, epoch: u64) -> Engine {
-        let (path, wall) = (folder.join(name), Arc::new(SystemClock));
-        let options = StoreOptions::default();
-        Engine::open(&path, ReplicaId(replica), Epoch(epoch), options, wall).unwrap()
+        // Commits are numbered without gaps in the log, so this one has its entry even if that is empty.
+        let entry = (!mutations.is_empty() || !agreements.is_empty()).then(|| Entry {
+            commit: self.store.next_commit(),
+            kind: EntryKind::Changes(journal::to_bytes(&mutations)),
+        });
+        Ok(Decided {
+            outcomes,
+            entry,
+            batch: Batch {
+                mutations,
+                agreements,
+                clock: self.clock.millis(),
+            },
+        })
     }
 
-    fn put(engine: &mut Engine, bytes: &'static [u8]) {
-        let content = Content {
-            bytes: Bytes::from_static(bytes),
-            hash: ContentHash::of(bytes),
-            content_type: None,
-        };
-        let write = Command::Write(vec![Write {
-            id: GameId::new("match").unwrap(),
-            precondition: Precondition::None,
-            change: Change::Put(content),
-        }]);
-        assert!(engine.commit(vec![write], BTreeMap::new()).unwrap()[0].is_ok());
+    /// Carries out a batch that was just decided, in memory.
+    ///
+    /// # Errors
+    /// [`StoreError`] when a row that is needed cannot be read: nothing has changed then, and the
+    /// log must hold [`Engine::void`] behind the batch's entry.
+    pub fn apply(&mut self, decided: &Decided) -> Result<Arc<View>, StoreError> {
+        let batch = &decided.batch;
+        let work = apply(&mut self.store, &mut self.top, &mut self.head, batch)?;
+        self.work.add(&work);
+        self.pending += batch.mutations.len();
+        self.look();
+        Ok(self.view())
     }
 
-    /// Everything that `from` shows of the state, as it would come out of a session.
-    fn hand_over(from: &Engine, to: &mut Engine) {
-        let view = from.view();
-        let row = view.row(&GameId::new("match").unwrap()).unwrap().unwrap();
-        let (version, bytes) = view.shown_content(&row).unwrap().unwrap();
-        let incoming = Incoming {
-            record: row.record,
-            bodies: vec![(version.content, Bytes::from(bytes))],
-        };
-        let merge = Command::Merge(vec![incoming]);
-        assert!(to.commit(vec![merge], BTreeMap::new()).unwrap()[0].is_ok());
-    }
-
-    #[test]
-    fn a_namespace_made_anew_does_not_repeat_what_its_peers_remember() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut peer = open(folder.path(), "peer.redb", 2, 20);
-        let mut before = open(folder.path(), "before.redb", 1, 10);
-        for bytes in [b"one", b"two"] {
-            put(&mut before, bytes);
+    /// What the log has to hold behind the entry of a batch that could not be carried out.
+    pub fn void(&mut self) -> Entry {
+        let commit = self.store.next_commit();
+        self.store.skip_commit();
+        Entry {
+            commit,
+            kind: EntryKind::Void,
         }
-        hand_over(&before, &mut peer);
-        let mut anew = open(folder.path(), "anew.redb", 1, 11);
-        put(&mut anew, b"new");
-        hand_over(&anew, &mut peer);
-        hand_over(&before, &mut anew);
-        for engine in [&peer, &anew] {
-            let row = engine.view().row(&GameId::new("match").unwrap());
-            let record = row.unwrap().unwrap().record;
-            assert_eq!((record.versions().len(), record.conflicts()), (2, 1));
-        }
-        assert_eq!(peer.view().head().root, anew.view().head().root);
     }
 
-    #[test]
-    fn one_put_among_many_touches_few_nodes() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut engine = open(folder.path(), "one.redb", 1, 1);
-        put(&mut engine, b"one");
-        let before = engine.work();
-        put(&mut engine, b"two");
-        let work = engine.work();
-        assert!(work.hashes - before.hashes <= 20, "{work:?}");
-        assert_eq!(work.rows_written - before.rows_written, 1);
+    /// Goes back to a view whose commit was the newest one to become durable.
+    pub fn go_back_to(&mut self, view: &Arc<View>, commit: u64) {
+        self.store.roll_back_to(commit);
+        self.top = view.top().clone();
+        self.head = *view.head();
+        self.look();
+    }
+
+    fn look(&mut self) {
+        let (snapshot, identity) = (self.store.snapshot(), self.store.identity());
+        self.view = Arc::new(View::new(snapshot, self.top.clone(), self.head, identity));
+    }
+
+    /// The number of the newest commit.
+    pub fn commit_number(&self) -> u64 {
+        self.store.next_commit() - 1
+    }
+
+    /// How much has piled up since the last checkpoint began; 1 is worth the price of one.
+    pub fn checkpoint_load(&self) -> f64 {
+        let changes = self.pending as f64 / CHECKPOINT_CHANGES as f64;
+        let bytes = self.store.pending_bytes() as f64 / CHECKPOINT_BYTES as f64;
+        changes.max(bytes)
+    }
+
+    /// True while a checkpoint is on its way.
+    pub fn is_freezing(&self) -> bool {
+        self.store.is_freezing()
+    }
+
+    /// Begins a checkpoint of everything up to now, see [`Store::freeze`].
+    pub fn freeze(&mut self) -> Option<Frozen> {
+        let frozen = self.store.freeze()?;
+        self.pending = 0;
+        Some(frozen)
+    }
+
+    /// The rows of the checkpoint that is on its way, to begin it anew.
+    pub fn frozen(&self) -> Option<Frozen> {
+        self.store.frozen()
+    }
+
+    /// Takes note that a checkpoint has ended. Views from now on do without the rows it took.
+    pub fn flushed(&mut self, flushed: &Flushed) {
+        self.store.flushed(flushed);
+        self.look();
     }
 }

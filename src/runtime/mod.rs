@@ -1,10 +1,13 @@
 //! The only bridge between async and blocking code: a writer thread for each namespace, readers on
 //! the blocking pool, and the open replica that holds them.
 
+pub mod checkpoints;
 pub mod lock;
+pub mod log_thread;
 pub mod namespace;
 pub mod peering;
 pub mod pins;
+pub mod queue;
 pub mod replica;
 pub mod session_log;
 pub mod sync_service;

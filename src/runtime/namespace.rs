@@ -13,8 +13,10 @@ use crate::replica::engine::Engine;
 use crate::replica::view::View;
 use crate::runtime::lock::lock;
 use crate::runtime::pins::Pins;
-use crate::runtime::writer::{Agreements, Committed, Queued, SubmitError, WriterHandle, spawn};
+use crate::runtime::queue::{Committed, SubmitError};
+use crate::runtime::writer::{Agreements, Queued, WriterHandle, spawn};
 use crate::store::error::StoreError;
+use crate::store::log::appender::Log;
 use crate::store::rows::Agreement;
 use crate::types::id::{Namespace, ReplicaId};
 
@@ -40,13 +42,13 @@ impl OpenNamespace {
     /// The operating system's, when it gives no thread.
     pub fn start(
         name: Namespace,
-        engine: Engine,
+        (engine, log): (Engine, Log),
         readers: Arc<Semaphore>,
         sessions_max: usize,
     ) -> std::io::Result<Self> {
         let (sender, views) = watch::channel(engine.view());
         let agreements = Agreements::default();
-        let (writer, thread) = spawn(name.as_str(), engine, sender, Arc::clone(&agreements))?;
+        let (writer, thread) = spawn(name.as_str(), engine, log, sender, Arc::clone(&agreements))?;
         Ok(Self {
             name,
             writer: Mutex::new(Some(writer)),

@@ -104,7 +104,7 @@ impl Replica {
 
     fn start(&self, name: &Namespace) -> Result<Arc<OpenNamespace>, StoreError> {
         let path = self.directory.file(name);
-        let engine = Engine::open(
+        let (engine, log) = Engine::open(
             &path,
             self.id(),
             fresh_epoch()?,
@@ -114,8 +114,13 @@ impl Replica {
         let head = *engine.view().head();
         info!(namespace = %name, states = head.live, seq = head.seq, root = %head.root.hash, "open");
         let readers = Arc::clone(&self.readers);
-        let open = OpenNamespace::start(name.clone(), engine, readers, self.options.sessions_max)
-            .map_err(|source| StoreError::Unusable { path, source })?;
+        let open = OpenNamespace::start(
+            name.clone(),
+            (engine, log),
+            readers,
+            self.options.sessions_max,
+        )
+        .map_err(|source| StoreError::Unusable { path, source })?;
         let open = Arc::new(open);
         self.write_map().insert(name.clone(), Arc::clone(&open));
         Ok(open)

@@ -1,21 +1,25 @@
-//! The writer thread of a namespace: takes whatever waits in a bounded queue, commits it as one
-//! batch, publishes the new view, and only then answers.
+//! The writer thread of a namespace: takes whatever waits in a bounded queue, decides it as one
+//! batch and carries it out while the log thread makes it durable.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{debug, error};
+use tracing::error;
 
-use crate::replica::command::{Accepted, Command, Refused};
+use crate::replica::command::Command;
 use crate::replica::engine::Engine;
 use crate::replica::view::View;
+use crate::runtime::checkpoints::Checkpoints;
 use crate::runtime::lock::lock;
+use crate::runtime::log_thread::LogThread;
+use crate::runtime::queue::{Answer, Committed, Job, Reply, SubmitError, refuse};
 use crate::store::error::StoreError;
+use crate::store::log::appender::Log;
 use crate::store::rows::Agreement;
 use crate::types::id::ReplicaId;
 
@@ -26,42 +30,15 @@ const BATCH_COMMANDS: usize = 1024;
 /// State bytes that one commit takes together.
 const BATCH_BYTES: usize = 32 << 20;
 
-/// A command whose effects are durable.
-#[derive(Clone)]
-pub struct Committed {
-    /// What became of its parts.
-    pub accepted: Accepted,
-    /// The namespace right after the commit.
-    pub view: Arc<View>,
-}
-
-/// Why a command was not carried out.
-#[derive(Debug, Error, Clone)]
-pub enum SubmitError {
-    /// The writer cannot keep up.
-    #[error("too many writes are waiting; try again in a moment")]
-    QueueFull,
-    /// The replica is stopping.
-    #[error("the replica is shutting down")]
-    ShuttingDown,
-    /// A rule or a condition of the command forbids it.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// The store failed, see [`StoreError::needs_reopening`].
-    #[error("{0}")]
-    Storage(Arc<StoreError>),
-}
+/// Longest time for which one batch waits so that checkpoints keep up.
+const HOLD_BACK_MAX: Duration = Duration::from_millis(25);
+/// How many times what a checkpoint takes may pile up behind one that is on its way.
+const LOAD_MAX: f64 = 3.0;
+/// Time after which what has piled up is moved into the file, however little it is.
+const CHECKPOINT_IDLE: Duration = Duration::from_secs(5);
 
 /// Agreements with peers that the next commit takes along.
 pub type Agreements = Arc<Mutex<BTreeMap<ReplicaId, Agreement>>>;
-
-/// What becomes of a command.
-pub type Reply = Result<Committed, SubmitError>;
-
-struct Job {
-    command: Command,
-    reply: oneshot::Sender<Reply>,
-}
 
 /// A command on its way.
 pub struct Queued {
@@ -107,14 +84,14 @@ impl WriterHandle {
     /// [`SubmitError::ShuttingDown`].
     pub fn queue_blocking(&self, command: Command) -> Result<Queued, SubmitError> {
         let (reply, answer) = oneshot::channel();
-        let sent = self.queue.blocking_send(Job { command, reply });
+        let sent = self.queue.blocking_send(Job::Command(command, reply));
         sent.map_err(|_| SubmitError::ShuttingDown)?;
         Ok(Queued { answer })
     }
 
     fn enqueue(&self, command: Command) -> Result<oneshot::Receiver<Reply>, SubmitError> {
         let (reply, answer) = oneshot::channel();
-        match self.queue.try_send(Job { command, reply }) {
+        match self.queue.try_send(Job::Command(command, reply)) {
             Ok(()) => Ok(answer),
             Err(mpsc::error::TrySendError::Full(_)) => Err(SubmitError::QueueFull),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(SubmitError::ShuttingDown),
@@ -122,19 +99,23 @@ impl WriterHandle {
     }
 }
 
-/// Starts the writer thread of an engine. It ends, with everything queued committed, when all
-/// handles are dropped.
+/// Starts the threads that write to a namespace. They end, with everything queued committed and
+/// moved into the file, when all handles are dropped.
 ///
 /// # Errors
 /// The operating system's, when it gives no thread.
 pub fn spawn(
     name: &str,
     engine: Engine,
+    log: Log,
     views: watch::Sender<Arc<View>>,
     agreements: Agreements,
 ) -> std::io::Result<(WriterHandle, JoinHandle<()>)> {
     let (queue, jobs) = mpsc::channel(QUEUE_COMMANDS);
     let failed = Arc::<AtomicBool>::default();
+    let checkpoints = Checkpoints::start(name, log.shelf(), queue.downgrade())?;
+    let durable = (engine.view(), engine.commit_number());
+    let log = LogThread::start(name, log, views, checkpoints.inbox(), durable)?;
     let handle = WriterHandle {
         queue,
         failed: Arc::clone(&failed),
@@ -143,8 +124,10 @@ pub fn spawn(
         failed,
         engine,
         jobs,
-        views,
         agreements,
+        log,
+        checkpoints,
+        checkpointed: Instant::now(),
         failure: None,
     };
     let thread = std::thread::Builder::new()
@@ -156,9 +139,12 @@ pub fn spawn(
 struct Writer {
     engine: Engine,
     jobs: mpsc::Receiver<Job>,
-    views: watch::Sender<Arc<View>>,
     agreements: Agreements,
-    /// Set when a commit's outcome is unknown: from then on every command is refused.
+    log: LogThread,
+    checkpoints: Checkpoints,
+    /// When a checkpoint last began.
+    checkpointed: Instant,
+    /// Set when it is unknown what the store holds: from then on every command is refused.
     failure: Option<Arc<StoreError>>,
     /// Tells others of the failure.
     failed: Arc<AtomicBool>,
@@ -167,74 +153,177 @@ struct Writer {
 impl Writer {
     fn run(mut self) {
         while let Some(first) = self.jobs.blocking_recv() {
-            let (commands, replies) = self.gather(first);
-            self.commit(commands, replies);
+            let (commands, answers) = self.gather(first);
+            self.round(commands, answers);
         }
-        // Agreements that no write took along save the next start a tree descent.
-        if self.failure.is_none() {
-            self.commit(Vec::new(), Vec::new());
-        }
+        self.finish();
+        self.log.stop();
+        self.checkpoints.stop();
     }
 
     /// Takes what waits already: under load many writers share one commit, without load nobody
     /// waits for company.
-    fn gather(&mut self, first: Job) -> (Vec<Command>, Vec<oneshot::Sender<Reply>>) {
-        let mut bytes = first.command.weight();
-        let (mut commands, mut replies) = (vec![first.command], vec![first.reply]);
-        while commands.len() < BATCH_COMMANDS && bytes < BATCH_BYTES {
-            let Ok(job) = self.jobs.try_recv() else {
-                break;
-            };
-            bytes += job.command.weight();
-            commands.push(job.command);
-            replies.push(job.reply);
+    fn gather(&mut self, first: Job) -> (Vec<Command>, Vec<Answer>) {
+        let (mut commands, mut answers, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let mut next = Some(first);
+        while let Some(job) = next {
+            if let Job::Command(command, answer) = job {
+                bytes += command.weight();
+                commands.push(command);
+                answers.push(answer);
+            }
+            let is_full = commands.len() >= BATCH_COMMANDS || bytes >= BATCH_BYTES;
+            next = (!is_full).then(|| self.jobs.try_recv().ok()).flatten();
         }
-        (commands, replies)
+        (commands, answers)
     }
 
-    fn commit(&mut self, commands: Vec<Command>, replies: Vec<oneshot::Sender<Reply>>) {
-        let outcome = match &self.failure {
-            Some(failure) => Err(Arc::clone(failure)),
-            None => {
-                let agreements = std::mem::take(&mut *lock(&self.agreements));
-                let count = commands.len();
-                // After a panic the engine may be half-changed: like after a failed commit,
-                // nothing but opening the store again helps.
-                let commit = AssertUnwindSafe(|| self.engine.commit(commands, agreements));
-                let outcome = catch_unwind(commit)
-                    .unwrap_or(Err(StoreError::Unexpected("the writer")))
-                    .map_err(Arc::new);
-                debug!(commands = count, ok = outcome.is_ok(), "commit");
-                outcome
-            }
+    fn round(&mut self, commands: Vec<Command>, answers: Vec<Answer>) {
+        self.recover_from_a_full_disk();
+        self.take_flushed();
+        self.hold_back();
+        if !commands.is_empty() {
+            self.commit(commands, answers);
+        }
+        self.begin_checkpoint_if_due();
+    }
+
+    fn commit(&mut self, commands: Vec<Command>, answers: Vec<Answer>) {
+        if let Some(failure) = &self.failure {
+            return refuse(answers, failure);
+        }
+        let agreements = std::mem::take(&mut *lock(&self.agreements));
+        let decided = match attempt(|| self.engine.decide(commands, agreements)) {
+            Ok(decided) => decided,
+            Err(error) => return self.give_up(error, answers),
         };
-        match outcome {
-            Ok(outcomes) => {
-                let view = self.engine.view();
-                self.views.send_replace(Arc::clone(&view));
-                for (reply, outcome) in replies.into_iter().zip(outcomes) {
-                    let committed = outcome.map_err(SubmitError::Refused);
-                    let committed = committed.map(|accepted| Committed {
-                        accepted,
-                        view: Arc::clone(&view),
-                    });
-                    // Nobody waits any more when the client hung up; the write stands.
-                    let _ = reply.send(committed);
-                }
+        let Some(entry) = decided.entry.clone() else {
+            // What was refused was refused because of what may not be durable yet.
+            let (view, commit) = (self.engine.view(), self.engine.commit_number());
+            return self.log.done(view, commit, decided.outcomes, answers);
+        };
+        // The log writes while this thread carries out.
+        self.log.append(entry);
+        match attempt(|| self.engine.apply(&decided)) {
+            Ok(view) => {
+                let commit = self.engine.commit_number();
+                self.log.done(view, commit, decided.outcomes, answers);
             }
-            Err(failure) => {
-                error!(%failure, "a batch of writes failed");
-                if failure.needs_reopening() {
-                    error!("writes are refused until the store is opened again");
-                    self.failure = Some(Arc::clone(&failure));
-                    self.failed.store(true, Ordering::Relaxed);
-                }
-                for reply in replies {
-                    let _ = reply.send(Err(SubmitError::Storage(Arc::clone(&failure))));
-                }
+            Err(error) => {
+                self.log.append(self.engine.void());
+                self.give_up(error, answers);
             }
         }
     }
+
+    fn give_up(&mut self, error: StoreError, answers: Vec<Answer>) {
+        let error = Arc::new(error);
+        error!(%error, "a batch of writes failed");
+        if error.needs_reopening() {
+            self.fail(Arc::clone(&error));
+        }
+        self.log.failed(error, answers);
+    }
+
+    fn fail(&mut self, failure: Arc<StoreError>) {
+        error!(%failure, "writes are refused until the store is opened again");
+        self.failed.store(true, Ordering::Relaxed);
+        self.failure = Some(failure);
+    }
+
+    /// Goes back to what is durable when the log could not be written for lack of space; whoever
+    /// waited for more has been told. Other failures of the log are for good.
+    fn recover_from_a_full_disk(&mut self) {
+        let Some(broken) = self.log.broken() else {
+            return;
+        };
+        if broken.error.needs_reopening() && !matches!(*broken.error, StoreError::Full) {
+            if self.failure.is_none() {
+                self.fail(broken.error);
+            }
+            return;
+        }
+        if let Some((view, commit)) = self.log.resume() {
+            self.engine.go_back_to(&view, commit);
+            if let Some(frozen) = self.engine.frozen() {
+                self.log.checkpoint(frozen);
+            }
+        }
+    }
+
+    fn take_flushed(&mut self) {
+        match self.checkpoints.take_flushed() {
+            Some(Ok(flushed)) => self.engine.flushed(&flushed),
+            Some(Err(failure)) if self.failure.is_none() => self.fail(failure),
+            _ => {}
+        }
+    }
+
+    /// Slows writers down when checkpoints cannot keep up, a little with each batch, so that
+    /// nobody has to wait for a whole one. What piles up takes memory and has to be carried out
+    /// again by a start.
+    fn hold_back(&mut self) {
+        let load = self.engine.checkpoint_load();
+        if !self.engine.is_freezing() || load <= 1.0 {
+            return;
+        }
+        let wait = HOLD_BACK_MAX.mul_f64(((load - 1.0) / LOAD_MAX).min(1.0));
+        self.checkpoints.wait_flushed(wait);
+        self.take_flushed();
+        while self.engine.is_freezing() && self.engine.checkpoint_load() > 1.0 + LOAD_MAX {
+            if self.failure.is_some() || self.log.broken().is_some() {
+                return;
+            }
+            self.checkpoints.wait_flushed(HOLD_BACK_MAX);
+            self.take_flushed();
+        }
+    }
+
+    fn begin_checkpoint_if_due(&mut self) {
+        let load = self.engine.checkpoint_load();
+        let is_stale = load > 0.0 && self.checkpointed.elapsed() >= CHECKPOINT_IDLE;
+        if load >= 1.0 || is_stale {
+            self.begin_checkpoint();
+        }
+    }
+
+    fn begin_checkpoint(&mut self) {
+        if self.failure.is_some() || self.log.broken().is_some() {
+            return;
+        }
+        if let Some(frozen) = self.engine.freeze() {
+            self.checkpointed = Instant::now();
+            self.log.checkpoint(frozen);
+        }
+    }
+
+    /// Agreements that no write took along save the next start a tree descent, and a file that
+    /// holds everything saves it the log.
+    fn finish(&mut self) {
+        self.recover_from_a_full_disk();
+        if self.failure.is_none() && !lock(&self.agreements).is_empty() {
+            self.commit(Vec::new(), Vec::new());
+        }
+        self.wait_for_checkpoint();
+        if self.engine.checkpoint_load() > 0.0 {
+            self.begin_checkpoint();
+            self.wait_for_checkpoint();
+        }
+    }
+
+    fn wait_for_checkpoint(&mut self) {
+        while self.engine.is_freezing() && self.failure.is_none() && self.log.broken().is_none() {
+            self.checkpoints.wait_flushed(HOLD_BACK_MAX);
+            self.take_flushed();
+        }
+    }
+}
+
+/// Runs a step of the engine. After a panic it may be half-changed: like after a failed commit,
+/// nothing but opening the store again helps.
+fn attempt<R>(step: impl FnOnce() -> Result<R, StoreError>) -> Result<R, StoreError> {
+    let outcome = catch_unwind(AssertUnwindSafe(step));
+    outcome.unwrap_or(Err(StoreError::Unexpected("the writer")))
 }
 
 #[cfg(test)]
@@ -260,9 +349,9 @@ mod tests {
         let path = folder.path().join("t.redb");
         let options = StoreOptions::default();
         let engine = Engine::open(&path, ReplicaId(1), Epoch(1), options, Arc::new(Stopped));
-        let engine = engine.unwrap();
+        let (engine, log) = engine.unwrap();
         let (views, _) = watch::channel(engine.view());
-        let (writer, thread) = spawn("t", engine, views, Agreements::default()).unwrap();
+        let (writer, thread) = spawn("t", engine, log, views, Agreements::default()).unwrap();
         assert!(!writer.has_failed());
         for _ in 0..2 {
             let delete = Write {

@@ -1,10 +1,10 @@
 //! Reading the bytes of a version from wherever they are.
 
-use redb::ReadableTable;
-
 use crate::delta::compress::unpack;
 use crate::store::error::StoreError;
+use crate::store::layered::Layered;
 use crate::store::rows::{ContentBody, ContentRow, Placement};
+use crate::store::tables::{Chunks, Contents};
 use crate::types::hash::{ChunkHash, ContentHash};
 use crate::types::version::Version;
 
@@ -13,8 +13,7 @@ use crate::types::version::Version;
 /// # Errors
 /// [`StoreError::Damaged`] when they are missing or not those that were written.
 pub fn load(
-    contents: &impl ReadableTable<&'static [u8; 32], &'static [u8]>,
-    chunks: &impl ReadableTable<&'static [u8; 32], &'static [u8]>,
+    rows: &Layered,
     version: &Version,
     placement: &Placement,
 ) -> Result<Option<Vec<u8>>, StoreError> {
@@ -25,9 +24,8 @@ pub fn load(
         Placement::Nothing => return Ok(None),
         Placement::Inline(packed) => unpack(packed, size).map_err(|e| damaged(&e.to_string()))?,
         Placement::Shared => {
-            let value = contents.get(&hash.0)?;
-            let value = value.ok_or_else(|| damaged("is missing"))?;
-            let row = ContentRow::from_bytes(value.value())?;
+            let row = rows.get::<Contents, _>(&hash.0, ContentRow::from_bytes)?;
+            let row = row.ok_or_else(|| damaged("is missing"))??;
             if row.size != version.size {
                 return Err(damaged("has another length than its version says"));
             }
@@ -35,7 +33,7 @@ pub fn load(
                 ContentBody::Packed(packed) => {
                     unpack(&packed, size).map_err(|e| damaged(&e.to_string()))?
                 }
-                ContentBody::Chunks(list) => join_chunks(chunks, &list, size, &damaged)?,
+                ContentBody::Chunks(list) => join_chunks(rows, &list, size, &damaged)?,
             }
         }
     };
@@ -47,7 +45,7 @@ pub fn load(
 }
 
 fn join_chunks(
-    chunks: &impl ReadableTable<&'static [u8; 32], &'static [u8]>,
+    rows: &Layered,
     list: &[(ChunkHash, u32)],
     size: usize,
     damaged: &dyn Fn(&str) -> StoreError,
@@ -58,9 +56,10 @@ fn join_chunks(
     }
     let mut bytes = Vec::with_capacity(size);
     for (hash, length) in list {
-        let value = chunks.get(&hash.0)?;
-        let value = value.ok_or_else(|| damaged("misses a chunk"))?;
-        let chunk = unpack(value.value(), *length as usize).map_err(|e| damaged(&e.to_string()))?;
+        let unpacked = |packed: &[u8]| unpack(packed, *length as usize);
+        let chunk = rows.get::<Chunks, _>(&hash.0, unpacked)?;
+        let chunk = chunk.ok_or_else(|| damaged("misses a chunk"))?;
+        let chunk = chunk.map_err(|e| damaged(&e.to_string()))?;
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)

@@ -2,18 +2,22 @@
 
 use std::path::Path;
 
-use redb::{Database, ReadableDatabase, TableError, WriteTransaction};
+use redb::{Database, ReadableDatabase, TableDefinition, TableError, WriteTransaction};
 
 use crate::store::error::StoreError;
-use crate::store::tables::META;
 
 #[path = "../../migrations/v0001_initial.rs"]
 mod v0001_initial;
+#[path = "../../migrations/v0002_log.rs"]
+mod v0002_log;
 
-type Step = fn(&WriteTransaction) -> Result<(), TableError>;
+type Step = fn(&WriteTransaction) -> Result<(), StoreError>;
+
+/// Facts about the file, in every schema version.
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
 /// All steps in order; the schema version of a file is how many of them it has seen.
-const STEPS: &[Step] = &[v0001_initial::run];
+const STEPS: &[Step] = &[v0001_initial::run, v0002_log::run];
 
 /// Name of the schema version in the meta table.
 const SCHEMA: &str = "schema";

@@ -3,10 +3,18 @@
 //!
 //! The layout is prose in docs/reference/file-format.md.
 
+pub mod backend;
+pub mod body;
+pub mod checkpoint;
 pub mod content;
 pub mod directory;
 pub mod disk;
 pub mod error;
+pub mod forms;
+pub mod layer;
+pub mod layered;
+pub mod log;
+pub mod memtable;
 pub mod migrate;
 pub mod open;
 pub mod options;

@@ -1,59 +1,93 @@
-//! Opening a namespace's file.
+//! A namespace on disk: opening it, changing it, and moving what the log holds into its file.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use redb::{Database, DatabaseError, ReadableDatabase, StorageError};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTableMetadata};
+use redb::{StorageError, WriteTransaction};
 
+use crate::store::backend::Backend;
+use crate::store::checkpoint::{Flushed, Frozen, begin_durable};
 use crate::store::directory::{draft_of, unusable};
+use crate::store::disk::{Disk, MachineDisk};
 use crate::store::error::StoreError;
+use crate::store::layered::Layered;
+use crate::store::log::place::{LogPlace, LogPosition};
+use crate::store::memtable::Memtable;
 use crate::store::migrate::migrate;
 use crate::store::options::StoreOptions;
 use crate::store::read::Snapshot;
 use crate::store::rows::Identity;
-use crate::store::tables::{META, meta_names};
+use crate::store::tables::{Changes, EngineTables, Ids, Meta, Records, Table, meta_names};
 use crate::store::write::Tables;
 use crate::types::binary::{decode, encode};
 use crate::types::cursor::Epoch;
 use crate::types::id::ReplicaId;
 
-/// A namespace's open file. Reads come from [`Snapshot`]s, writes go through [`Store::write`].
-#[derive(Debug)]
+/// A namespace's open file, with the rows that only the log and memory have in front of it. Reads
+/// come from [`Snapshot`]s, changes go through [`Store::change`].
 pub struct Store {
-    database: Database,
+    disk: Arc<dyn Disk>,
+    database: Arc<Database>,
+    tables: Arc<EngineTables>,
+    /// Newest first; the first one takes the changes.
+    memtables: Vec<Arc<Memtable>>,
+    commit: u64,
+    /// The newest commit in the frozen memtable, if there is one.
+    frozen_at: u64,
     path: PathBuf,
     identity: Identity,
     options: StoreOptions,
 }
 
 impl Store {
-    /// Opens the file, creating it when it does not exist, and brings its schema up to date. When
-    /// it cannot be created, there is none afterwards.
-    ///
-    /// A new file belongs to `replica` and starts its change feed as `epoch`.
+    /// Opens the file on the machine's disk, see [`Store::open_on`].
     ///
     /// # Errors
-    /// [`StoreError`] when the file is in use, newer than this build, damaged, of another replica
-    /// or not writable.
+    /// As for [`Store::open_on`].
     pub fn open(
         path: &Path,
         replica: ReplicaId,
         epoch: Epoch,
         options: StoreOptions,
     ) -> Result<Self, StoreError> {
-        let exists = path.try_exists();
-        if !exists.map_err(|source| unusable(path, source))? {
-            create(path, options)?;
-        }
-        let database = open_database(path, options)?;
-        sync_directory(path)?;
+        Self::open_on(Arc::new(MachineDisk), path, replica, epoch, options)
+    }
+
+    /// Opens the file, creating it when it does not exist, and brings its schema up to date. When
+    /// it cannot be created, there is none afterwards. What the log holds is not read.
+    ///
+    /// A new file belongs to `replica` and starts its change feed as `epoch`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the file is newer than this build, damaged, of another replica or not
+    /// writable.
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        replica: ReplicaId,
+        epoch: Epoch,
+        options: StoreOptions,
+    ) -> Result<Self, StoreError> {
         let fresh = Identity {
             replica,
             epoch,
             incarnation: 0,
         };
-        let identity = read_identity(&database)?.unwrap_or(fresh);
+        match disk.open(path, false) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                create(&disk, path, &fresh, options)?;
+            }
+            Err(source) => return Err(unusable(path, source)),
+        }
+        let database = open_database(&*disk, path, options)?;
+        sync_directory(&*disk, path)?;
+        let tables = EngineTables::open(&database.begin_read()?)?;
+        let identity = Meta::engine(&tables).get(meta_names::IDENTITY)?;
+        let identity = identity.map(|bytes| decode::<Identity>(bytes.value()));
+        let identity = identity.transpose()?.unwrap_or(fresh);
         if identity.replica != replica {
             return Err(StoreError::OtherReplica {
                 path: path.to_path_buf(),
@@ -61,63 +95,122 @@ impl Store {
                 replica,
             });
         }
-        Ok(Self {
-            database,
+        let mut store = Self {
+            disk,
+            database: Arc::new(database),
+            tables: Arc::new(tables),
+            memtables: vec![Arc::default()],
+            commit: 0,
+            frozen_at: 0,
             path: path.to_path_buf(),
             identity,
             options,
-        })
+        };
+        store.commit = store.snapshot().head()?.log.commit;
+        Ok(store)
     }
 
     /// Counts one more opening for writing, so that peers can tell lives of this file apart.
+    /// Durable when it returns.
     ///
     /// # Errors
     /// [`StoreError`] when the commit fails.
     pub fn begin_incarnation(&mut self) -> Result<(), StoreError> {
         let mut identity = self.identity;
         identity.incarnation += 1;
-        self.write(|tables| tables.set_meta(meta_names::IDENTITY, &encode(&identity)))?;
+        let transaction = begin_durable(&self.database)?;
+        set_identity(&transaction, &identity)?;
+        transaction.commit().map_err(StoreError::commit_failed)?;
         self.identity = identity;
+        self.tables = Arc::new(EngineTables::open(&self.database.begin_read()?)?);
         Ok(())
     }
 
-    /// Runs `work` in one transaction and makes it durable. When `work` fails, nothing changes.
-    ///
-    /// Quick-repair is always on: without it the engine reads the whole file again after a crash.
+    /// The commit that the next change will be.
+    pub fn next_commit(&self) -> u64 {
+        self.commit + 1
+    }
+
+    /// Changes rows in memory as the next commit. When `work` fails, nothing has changed.
     ///
     /// # Errors
-    /// Whatever `work` returns, or [`StoreError`] when the engine fails; after a failed commit
-    /// the outcome is unknown until the file is opened again.
-    pub fn write<R>(
-        &self,
+    /// Whatever `work` returns.
+    pub fn change<R>(
+        &mut self,
         work: impl FnOnce(&mut Tables<'_>) -> Result<R, StoreError>,
     ) -> Result<R, StoreError> {
-        let mut transaction = self.database.begin_write()?;
-        transaction.set_quick_repair(true);
-        let result = {
-            let mut tables = Tables::open(&transaction, self.options)?;
-            work(&mut tables)
-        };
-        match result {
-            Ok(value) => {
-                // Whatever the engine says here, what is on disk is not known until it is opened again.
-                let committed = transaction.commit();
-                committed.map_err(StoreError::commit_failed)?;
-                Ok(value)
-            }
-            Err(error) => {
-                transaction.abort()?;
-                Err(error)
-            }
+        let commit = self.next_commit();
+        let rows = self.rows_at(commit);
+        let mut tables = Tables::new(rows, &self.memtables[0], commit, self.options);
+        let changed = work(&mut tables);
+        match &changed {
+            Ok(_) => self.commit = commit,
+            Err(_) => self.memtables[0].roll_back(commit),
         }
+        changed
+    }
+
+    /// Takes note of a commit that is known not to have been carried out.
+    pub fn skip_commit(&mut self) {
+        self.commit += 1;
+    }
+
+    /// Takes back every commit behind `commit`, none of which may be on its way into the file.
+    pub fn roll_back_to(&mut self, commit: u64) {
+        for memtable in &self.memtables {
+            memtable.roll_back(commit + 1);
+        }
+        self.commit = commit;
+        self.frozen_at = self.frozen_at.min(commit);
+    }
+
+    /// Bytes of memory taken by rows that the engine's file does not have and that no checkpoint
+    /// has taken yet.
+    pub fn pending_bytes(&self) -> usize {
+        self.memtables[0].bytes()
+    }
+
+    /// True while a checkpoint is on its way.
+    pub fn is_freezing(&self) -> bool {
+        self.memtables.len() > 1
+    }
+
+    /// Begins a checkpoint of everything up to now. `None` while another one is on its way.
+    pub fn freeze(&mut self) -> Option<Frozen> {
+        if self.is_freezing() {
+            return None;
+        }
+        self.memtables.insert(0, Arc::default());
+        self.frozen_at = self.commit;
+        self.frozen()
+    }
+
+    /// The rows of the checkpoint that is on its way, to begin it anew.
+    pub fn frozen(&self) -> Option<Frozen> {
+        let memtable = self.memtables.get(1)?;
+        Some(Frozen {
+            database: Arc::clone(&self.database),
+            memtable: Arc::clone(memtable),
+            position: LogPosition {
+                commit: self.frozen_at,
+                segment: 0,
+            },
+        })
+    }
+
+    /// Takes note that a checkpoint has ended.
+    pub fn flushed(&mut self, flushed: &Flushed) {
+        self.tables = Arc::clone(&flushed.tables);
+        self.memtables.truncate(1);
     }
 
     /// A consistent view of the newest commit, which later commits do not change.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the engine fails.
-    pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        Snapshot::open(&self.database.begin_read()?)
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::new(self.rows_at(self.commit))
+    }
+
+    fn rows_at(&self, commit: u64) -> Layered {
+        Layered::new(Arc::clone(&self.tables), self.memtables.clone(), commit)
     }
 
     /// Which replica, feed and opening this file is.
@@ -130,75 +223,108 @@ impl Store {
         &self.path
     }
 
-    /// Compares counts that every commit keeps equal. Cheap, whatever the size of the store.
+    /// Where the log is.
+    pub fn log_place(&self) -> LogPlace {
+        LogPlace::beside(&self.path, Arc::clone(&self.disk), self.identity.epoch)
+    }
+
+    /// Compares counts that every checkpoint keeps equal. Cheap, whatever the size of the store.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] when they differ.
     pub fn check_counts(&self) -> Result<(), StoreError> {
-        let snapshot = self.snapshot()?;
-        let head = snapshot.head()?;
-        let (records, ids, changes) = snapshot.counts()?;
-        if (records, ids, changes) == (head.root.leaves, head.root.leaves, head.root.leaves) {
+        let engine = Layered::new(Arc::clone(&self.tables), Vec::new(), 0);
+        let leaves = Snapshot::new(engine).head()?.root.leaves;
+        let records = Records::engine(&self.tables).len()?;
+        let ids = Ids::engine(&self.tables).len()?;
+        let changes = Changes::engine(&self.tables).len()?;
+        if (records, ids, changes) == (leaves, leaves, leaves) {
             return Ok(());
         }
         Err(StoreError::damaged(format!(
-            "{}: the tree has {} leaves, but there are {records} records, {ids} ids and {changes} \
-             feed entries",
+            "{}: the tree has {leaves} leaves, but there are {records} records, {ids} ids and \
+             {changes} feed entries",
             self.path.display(),
-            head.root.leaves
         )))
     }
 }
 
+fn set_identity(transaction: &WriteTransaction, identity: &Identity) -> Result<(), StoreError> {
+    let mut meta = transaction.open_table(Meta::DEFINITION)?;
+    meta.insert(meta_names::IDENTITY, encode(identity).as_slice())?;
+    Ok(())
+}
+
 /// Makes a new file under the name of a draft, and gives it its own name once it is whole and on
 /// disk. What a full disk or a crash leaves behind is then never taken for a namespace.
-fn create(path: &Path, options: StoreOptions) -> Result<(), StoreError> {
+fn create(
+    disk: &Arc<dyn Disk>,
+    path: &Path,
+    identity: &Identity,
+    options: StoreOptions,
+) -> Result<(), StoreError> {
+    // The log of a namespace of that name that was dropped.
+    LogPlace::beside(path, Arc::clone(disk), identity.epoch).remove_all()?;
     let draft = draft_of(path);
-    match fs::remove_file(&draft) {
+    match disk.remove(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(unusable(&draft, error));
         }
         _ => {}
     }
-    let made = open_database(&draft, options).and_then(|database| {
-        drop(database);
-        fs::File::open(&draft)
-            .and_then(|file| file.sync_all())
-            .and_then(|()| fs::rename(&draft, path))
-            .map_err(|source| unusable(&draft, source))
+    let made = make_draft(&**disk, &draft, identity, options).and_then(|()| {
+        let named = disk.rename(&draft, path);
+        named.map_err(|source| unusable(&draft, source))
     });
     if made.is_err() {
         // The next start removes it otherwise.
-        let _ = fs::remove_file(&draft);
+        let _ = disk.remove(&draft);
     }
     made
 }
 
-fn open_database(path: &Path, options: StoreOptions) -> Result<Database, StoreError> {
+fn make_draft(
+    disk: &dyn Disk,
+    draft: &Path,
+    identity: &Identity,
+    options: StoreOptions,
+) -> Result<(), StoreError> {
+    let file = disk.open(draft, true);
+    let file = file.map_err(|source| unusable(draft, source))?;
+    let database = open_database(disk, draft, options)?;
+    let transaction = begin_durable(&database)?;
+    set_identity(&transaction, identity)?;
+    transaction.commit()?;
+    drop(database);
+    file.sync().map_err(|source| unusable(draft, source))
+}
+
+fn open_database(
+    disk: &dyn Disk,
+    path: &Path,
+    options: StoreOptions,
+) -> Result<Database, StoreError> {
+    let file = disk.open(path, false);
+    let file = file.map_err(|source| unusable(path, source))?;
     let database = Database::builder()
         .set_cache_size(options.cache_bytes)
-        .create(path)
+        .create_with_backend(Backend(file))
         .map_err(|error| open_error(path, error))?;
     migrate(&database, path)?;
     Ok(database)
 }
 
-fn read_identity(database: &Database) -> Result<Option<Identity>, StoreError> {
-    let table = database.begin_read()?.open_table(META)?;
-    let value = table.get(meta_names::IDENTITY)?;
-    Ok(value.map(|bytes| decode(bytes.value())).transpose()?)
-}
-
 fn open_error(path: &Path, error: DatabaseError) -> StoreError {
-    let path = path.to_path_buf();
     match error {
-        DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path },
+        DatabaseError::DatabaseAlreadyOpen => StoreError::InUse {
+            path: path.to_path_buf(),
+        },
         DatabaseError::Storage(StorageError::Io(source)) => match source.kind() {
             io::ErrorKind::InvalidData => StoreError::damaged(format!(
                 "{} is not a samestate file: {source}",
                 path.display()
             )),
-            _ => unusable(&path, source),
+            _ => unusable(path, source),
         },
         DatabaseError::Storage(StorageError::Corrupted(what)) => {
             StoreError::damaged(format!("{}: {what}", path.display()))
@@ -212,9 +338,8 @@ fn open_error(path: &Path, error: DatabaseError) -> StoreError {
 }
 
 /// A new file's name must be on disk too, or a power cut could take the whole file away.
-fn sync_directory(path: &Path) -> Result<(), StoreError> {
+fn sync_directory(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    fs::File::open(folder)
-        .and_then(|handle| handle.sync_all())
-        .map_err(|source| unusable(folder, source))
+    let synced = disk.sync_folder(folder);
+    synced.map_err(|source| unusable(folder, source))
 }

@@ -1,18 +1,14 @@
 //! Where the bytes of states go: small ones into their row, others once for each content hash,
 //! large ones in content-defined chunks that versions and states share.
 
-use redb::ReadableTable;
 use tracing::error;
 
-use crate::delta::chunker::{CHUNK_MAX, chunks};
-use crate::delta::compress::pack;
+use crate::store::body::{Body, Form, PackedChunk};
 use crate::store::error::StoreError;
 use crate::store::rows::{ContentBody, ContentRow, Placement};
+use crate::store::tables::{ChunkReferences, Chunks, Contents};
 use crate::store::write::Tables;
 use crate::types::hash::{ChunkHash, ContentHash};
-
-/// Contents above this many bytes are cut into chunks.
-pub const WHOLE_BYTES_MAX: usize = CHUNK_MAX;
 
 impl Tables<'_> {
     /// Stores the bytes of a version that is about to be referred to once more. Bytes that are
@@ -21,25 +17,25 @@ impl Tables<'_> {
     ///
     /// # Errors
     /// [`StoreError`] when the engine fails.
-    pub fn place(&mut self, hash: &ContentHash, bytes: &[u8]) -> Result<Placement, StoreError> {
-        let fits_whole = bytes.len() <= WHOLE_BYTES_MAX;
-        let packed = if fits_whole { pack(bytes) } else { Vec::new() };
-        if fits_whole && packed.len() <= self.options.inline_bytes {
-            return Ok(Placement::Inline(packed));
+    pub fn place(&mut self, body: &Body) -> Result<Placement, StoreError> {
+        if let Form::Whole(packed) = &body.form
+            && packed.len() <= self.options().inline_bytes
+        {
+            return Ok(Placement::Inline(packed.to_vec()));
         }
-        let known = self.content_row(hash)?;
+        let known = self.content_row(&body.hash)?;
         let references = known.as_ref().map_or(0, |row| row.references);
-        let body = if fits_whole {
-            ContentBody::Packed(packed)
-        } else {
-            ContentBody::Chunks(self.store_chunks(bytes, references == 0)?)
-        };
         let row = ContentRow {
             references: references + 1,
-            size: bytes.len() as u64,
-            body,
+            size: body.size,
+            body: match &body.form {
+                Form::Whole(packed) => ContentBody::Packed(packed.to_vec()),
+                Form::Chunks(chunks) => {
+                    ContentBody::Chunks(self.store_chunks(chunks, references == 0)?)
+                }
+            },
         };
-        self.contents.insert(&hash.0, row.to_bytes().as_slice())?;
+        self.set::<Contents>(body.hash.0, row.to_bytes().into());
         Ok(Placement::Shared)
     }
 
@@ -58,10 +54,10 @@ impl Tables<'_> {
         };
         if row.references > 1 {
             row.references -= 1;
-            self.contents.insert(&hash.0, row.to_bytes().as_slice())?;
+            self.set::<Contents>(hash.0, row.to_bytes().into());
             return Ok(());
         }
-        self.contents.remove(&hash.0)?;
+        self.remove::<Contents>(hash.0);
         if let ContentBody::Chunks(list) = row.body {
             for (chunk, _) in list {
                 self.release_chunk(&chunk)?;
@@ -72,31 +68,30 @@ impl Tables<'_> {
 
     /// The row of a content; `None` when there is none, or a damaged one.
     fn content_row(&self, hash: &ContentHash) -> Result<Option<ContentRow>, StoreError> {
-        let value = self.contents.get(&hash.0)?;
-        Ok(value.and_then(|row| ContentRow::from_bytes(row.value()).ok()))
+        let row = self
+            .rows()
+            .get::<Contents, _>(&hash.0, ContentRow::from_bytes)?;
+        Ok(row.and_then(Result::ok))
     }
 
     /// Stores what is lacking of the chunks. With `count` each of them is referred to once more.
     fn store_chunks(
         &mut self,
-        bytes: &[u8],
+        chunks: &[PackedChunk],
         count: bool,
     ) -> Result<Vec<(ChunkHash, u32)>, StoreError> {
-        let mut list = Vec::new();
-        for range in chunks(bytes) {
-            let chunk = &bytes[range];
-            let hash = ChunkHash::of(chunk);
-            let packed = pack(chunk);
-            let stored = self.chunks.get(&hash.0)?;
-            let intact = stored.is_some_and(|stored| stored.value() == packed);
-            if !intact {
-                self.chunks.insert(&hash.0, packed.as_slice())?;
+        let mut list = Vec::with_capacity(chunks.len());
+        for chunk in chunks {
+            let same = |stored: &[u8]| stored == &chunk.packed[..];
+            let intact = self.rows().get::<Chunks, _>(&chunk.hash.0, same)?;
+            if intact != Some(true) {
+                self.set::<Chunks>(chunk.hash.0, chunk.packed[..].into());
             }
             if count {
-                let references = self.references_of(&hash)?;
-                self.chunk_references.insert(&hash.0, references + 1)?;
+                let references = self.references_of(&chunk.hash)?;
+                self.set::<ChunkReferences>(chunk.hash.0, references + 1);
             }
-            list.push((hash, chunk.len() as u32));
+            list.push((chunk.hash, chunk.length));
         }
         Ok(list)
     }
@@ -104,16 +99,18 @@ impl Tables<'_> {
     fn release_chunk(&mut self, hash: &ChunkHash) -> Result<(), StoreError> {
         let references = self.references_of(hash)?;
         if references > 1 {
-            self.chunk_references.insert(&hash.0, references - 1)?;
+            self.set::<ChunkReferences>(hash.0, references - 1);
         } else {
-            self.chunk_references.remove(&hash.0)?;
-            self.chunks.remove(&hash.0)?;
+            self.remove::<ChunkReferences>(hash.0);
+            self.remove::<Chunks>(hash.0);
         }
         Ok(())
     }
 
     fn references_of(&self, hash: &ChunkHash) -> Result<u64, StoreError> {
-        let count = self.chunk_references.get(&hash.0)?;
-        Ok(count.map_or(0, |count| count.value()))
+        let count = self
+            .rows()
+            .get::<ChunkReferences, _>(&hash.0, |count| count)?;
+        Ok(count.unwrap_or(0))
     }
 }

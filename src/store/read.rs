@@ -1,19 +1,18 @@
 //! Reading: everything a snapshot can answer. Snapshots never wait for the writer.
 
-use std::ops::Bound;
-
-use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata};
+use std::ops::{Bound, ControlFlow};
 
 use crate::merkle::prefix::Prefix;
 use crate::merkle::storage::TreeStorage;
 use crate::store::content::load;
 use crate::store::error::StoreError;
+use crate::store::layered::Layered;
 use crate::store::rows::{
     Agreement, ContentRow, Head, Placed, Placement, RecordRow, head_from_bytes, history_from_bytes,
     leaf_of_row, seq_of_row,
 };
 use crate::store::tables::{
-    CHANGES, CHUNK_REFERENCES, CHUNKS, CONTENTS, HISTORY, IDS, META, NODES, PEERS, RECORDS,
+    Changes, ChunkReferences, Chunks, Contents, History, Ids, Meta, Nodes, Peers, Records,
     meta_names,
 };
 use crate::store::tree::{tree_leaves, tree_row, tree_top_rows};
@@ -23,40 +22,15 @@ use crate::types::id::{GameId, ReplicaId};
 use crate::types::leaf::Leaf;
 use crate::types::version::Version;
 
-type HashTable = ReadOnlyTable<&'static [u8; 32], &'static [u8]>;
-
 /// The namespace as one commit left it.
 pub struct Snapshot {
-    meta: ReadOnlyTable<&'static str, &'static [u8]>,
-    records: HashTable,
-    ids: ReadOnlyTable<&'static str, &'static [u8; 32]>,
-    contents: HashTable,
-    chunks: HashTable,
-    chunk_references: ReadOnlyTable<&'static [u8; 32], u64>,
-    history: ReadOnlyTable<(&'static [u8; 32], u64), &'static [u8]>,
-    changes: ReadOnlyTable<u64, &'static [u8; 32]>,
-    nodes: ReadOnlyTable<(u8, u64), &'static [u8]>,
-    peers: ReadOnlyTable<u64, &'static [u8]>,
+    rows: Layered,
 }
 
 impl Snapshot {
-    /// Opens all tables as of the transaction.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the engine fails.
-    pub fn open(transaction: &ReadTransaction) -> Result<Self, StoreError> {
-        Ok(Self {
-            meta: transaction.open_table(META)?,
-            records: transaction.open_table(RECORDS)?,
-            ids: transaction.open_table(IDS)?,
-            contents: transaction.open_table(CONTENTS)?,
-            chunks: transaction.open_table(CHUNKS)?,
-            chunk_references: transaction.open_table(CHUNK_REFERENCES)?,
-            history: transaction.open_table(HISTORY)?,
-            changes: transaction.open_table(CHANGES)?,
-            nodes: transaction.open_table(NODES)?,
-            peers: transaction.open_table(PEERS)?,
-        })
+    /// What these rows show.
+    pub fn new(rows: Layered) -> Self {
+        Self { rows }
     }
 
     /// Where the namespace stood.
@@ -64,8 +38,11 @@ impl Snapshot {
     /// # Errors
     /// [`StoreError`] when the engine fails or the row is damaged.
     pub fn head(&self) -> Result<Head, StoreError> {
-        let value = self.meta.get(meta_names::HEAD)?;
-        head_from_bytes(value.as_ref().map(redb::AccessGuard::value))
+        let head = |bytes: &[u8]| head_from_bytes(Some(bytes));
+        let found = self
+            .rows
+            .get::<Meta, _>(&meta_names::HEAD.to_owned(), head)?;
+        found.unwrap_or_else(|| head_from_bytes(None))
     }
 
     /// A state's row.
@@ -73,10 +50,8 @@ impl Snapshot {
     /// # Errors
     /// [`StoreError`] when the engine fails or the row is damaged.
     pub fn record(&self, key: &StateKey) -> Result<Option<RecordRow>, StoreError> {
-        let value = self.records.get(&key.0)?;
-        value
-            .map(|row| RecordRow::from_bytes(*key, row.value()))
-            .transpose()
+        let row = |bytes: &[u8]| RecordRow::from_bytes(*key, bytes);
+        self.rows.get::<Records, _>(&key.0, row)?.transpose()
     }
 
     /// Rows of the records below a prefix and behind `after`, in key order, at most `limit`.
@@ -91,19 +66,13 @@ impl Snapshot {
     ) -> Result<Vec<RecordRow>, StoreError> {
         let (first, last) = at.key_range();
         let from = match &after {
-            Some(after) if *after >= last => return Ok(Vec::new()),
-            Some(after) if *after >= first => Bound::Excluded(&after.0),
-            _ => Bound::Included(&first.0),
+            Some(after) if *after >= first => Bound::Excluded(after.0),
+            _ => Bound::Included(first.0),
         };
-        let rows = self
-            .records
-            .range::<&[u8; 32]>((from, Bound::Included(&last.0)))?
-            .take(limit);
-        rows.map(|entry| {
-            let (key, row) = entry?;
-            RecordRow::from_bytes(StateKey(*key.value()), row.value())
+        let range = (from, Bound::Included(last.0));
+        self.rows.collect::<Records, _>(range, limit, |key, row| {
+            RecordRow::from_bytes(StateKey(*key), row)
         })
-        .collect()
     }
 
     /// Leaves below a prefix, in key order, at most `limit`.
@@ -111,16 +80,7 @@ impl Snapshot {
     /// # Errors
     /// [`StoreError`] when the engine fails or a row is damaged.
     pub fn leaves_below(&self, at: Prefix, limit: usize) -> Result<Vec<Leaf>, StoreError> {
-        let (first, last) = at.key_range();
-        let rows = self
-            .records
-            .range::<&[u8; 32]>(&first.0..=&last.0)?
-            .take(limit);
-        rows.map(|entry| {
-            let (key, row) = entry?;
-            leaf_of_row(StateKey(*key.value()), row.value())
-        })
-        .collect()
+        tree_leaves(&self.rows, at, limit)
     }
 
     /// Keys of ids that start with `prefix`, behind `after`, in order of id, at most `limit`.
@@ -134,21 +94,18 @@ impl Snapshot {
         limit: usize,
     ) -> Result<Vec<(String, StateKey)>, StoreError> {
         let from = match after {
-            Some(after) if after >= prefix => Bound::Excluded(after),
-            _ => Bound::Included(prefix),
+            Some(after) if after >= prefix => Bound::Excluded(after.to_owned()),
+            _ => Bound::Included(prefix.to_owned()),
         };
         let mut found = Vec::new();
-        for entry in self
-            .ids
-            .range::<&str>((from, Bound::Unbounded))?
-            .take(limit)
-        {
-            let (id, key) = entry?;
-            if !id.value().starts_with(prefix) {
-                break;
+        let range = (from, Bound::Unbounded);
+        self.rows.visit::<Ids>(range, &mut |id, ()| {
+            if found.len() == limit || !id.starts_with(prefix) {
+                return ControlFlow::Break(());
             }
-            found.push((id.value().to_owned(), StateKey(*key.value())));
-        }
+            found.push((id.to_owned(), StateKey::of_text(id)));
+            ControlFlow::Continue(())
+        })?;
         Ok(found)
     }
 
@@ -158,10 +115,10 @@ impl Snapshot {
     /// # Errors
     /// [`StoreError`] when the engine fails.
     pub fn neighbour(&self, id: &GameId) -> Result<Option<StateKey>, StoreError> {
-        let Some(entry) = self.ids.range(id.folder()..id.as_str())?.next_back() else {
-            return Ok(None);
-        };
-        Ok(Some(StateKey(*entry?.1.value())))
+        let folder = Bound::Included(id.folder().to_owned());
+        let before = Bound::Excluded(id.as_str().to_owned());
+        let found = self.rows.last_key::<Ids>(&(folder, before))?;
+        Ok(found.map(|id| StateKey::of_text(&id)))
     }
 
     /// Changes behind position `seq`, oldest first, at most `limit`.
@@ -173,16 +130,9 @@ impl Snapshot {
         seq: u64,
         limit: usize,
     ) -> Result<Vec<(u64, StateKey)>, StoreError> {
-        let entries = self
-            .changes
-            .range((Bound::Excluded(seq), Bound::Unbounded))?
-            .take(limit);
-        entries
-            .map(|entry| {
-                let (seq, key) = entry?;
-                Ok((seq.value(), StateKey(*key.value())))
-            })
-            .collect()
+        let range = (Bound::Excluded(seq), Bound::Unbounded);
+        self.rows
+            .collect::<Changes, _>(range, limit, |seq, key| Ok((seq, StateKey(*key))))
     }
 
     /// The leaf of a state, with its feed position.
@@ -190,13 +140,8 @@ impl Snapshot {
     /// # Errors
     /// [`StoreError`] when the engine fails or the row is damaged.
     pub fn leaf(&self, key: &StateKey) -> Result<Option<(Leaf, u64)>, StoreError> {
-        let Some(row) = self.records.get(&key.0)? else {
-            return Ok(None);
-        };
-        Ok(Some((
-            leaf_of_row(*key, row.value())?,
-            seq_of_row(row.value())?,
-        )))
+        let leaf = |row: &[u8]| Ok((leaf_of_row(*key, row)?, seq_of_row(row)?));
+        self.rows.get::<Records, _>(&key.0, leaf)?.transpose()
     }
 
     /// Superseded versions that are still kept, newest change first.
@@ -204,11 +149,12 @@ impl Snapshot {
     /// # Errors
     /// [`StoreError`] when the engine fails or a row is damaged.
     pub fn history(&self, key: &StateKey) -> Result<Vec<Placed>, StoreError> {
-        let mut found = Vec::new();
-        for entry in self.history.range((&key.0, 0)..=(&key.0, u64::MAX))?.rev() {
-            found.extend(history_from_bytes(entry?.1.value())?);
-        }
-        Ok(found)
+        let (first, last) = ((key.0, 0), (key.0, u64::MAX));
+        let range = (Bound::Included(first), Bound::Included(last));
+        let rows = self
+            .rows
+            .collect::<History, _>(range, usize::MAX, |_, row| history_from_bytes(row))?;
+        Ok(rows.into_iter().rev().flatten().collect())
     }
 
     /// The bytes of a version, checked against its hash. `None` for a tombstone.
@@ -221,7 +167,7 @@ impl Snapshot {
         version: &Version,
         placement: &Placement,
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        load(&self.contents, &self.chunks, version, placement)
+        load(&self.rows, version, placement)
     }
 
     /// What was last agreed with a peer.
@@ -229,24 +175,9 @@ impl Snapshot {
     /// # Errors
     /// [`StoreError`] when the engine fails or the row is damaged.
     pub fn agreement(&self, peer: ReplicaId) -> Result<Option<Agreement>, StoreError> {
-        let value = self.peers.get(peer.0)?;
-        Ok(value.map(|row| decode(row.value())).transpose()?)
-    }
-
-    /// Number of records, ids and feed entries; always equal.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the engine fails.
-    pub fn counts(&self) -> Result<(u64, u64, u64), StoreError> {
-        Ok((self.records.len()?, self.ids.len()?, self.changes.len()?))
-    }
-
-    /// Number of chunks and of their reference counts; always equal.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the engine fails.
-    pub fn chunk_counts(&self) -> Result<(u64, u64), StoreError> {
-        Ok((self.chunks.len()?, self.chunk_references.len()?))
+        let agreement = |row: &[u8]| decode(row);
+        let found = self.rows.get::<Peers, _>(&peer.0, agreement)?;
+        Ok(found.transpose()?)
     }
 
     /// Visits every record row in key order (for checks that read everything).
@@ -257,12 +188,10 @@ impl Snapshot {
         &self,
         visit: &mut dyn FnMut(StateKey, Result<RecordRow, StoreError>),
     ) -> Result<(), StoreError> {
-        for entry in self.records.iter()? {
-            let (key, row) = entry?;
-            let key = StateKey(*key.value());
-            visit(key, RecordRow::from_bytes(key, row.value()));
-        }
-        Ok(())
+        self.rows.visit_all::<Records>(&mut |key, row| {
+            let key = StateKey(*key);
+            visit(key, RecordRow::from_bytes(key, row));
+        })
     }
 
     /// Visits every history row in order.
@@ -273,11 +202,9 @@ impl Snapshot {
         &self,
         visit: &mut dyn FnMut(StateKey, Result<Vec<Placed>, StoreError>),
     ) -> Result<(), StoreError> {
-        for entry in self.history.iter()? {
-            let (key, row) = entry?;
-            visit(StateKey(*key.value().0), history_from_bytes(row.value()));
-        }
-        Ok(())
+        self.rows.visit_all::<History>(&mut |key, row| {
+            visit(StateKey(*key.0), history_from_bytes(row));
+        })
     }
 
     /// Visits every content row in order of hash.
@@ -288,25 +215,30 @@ impl Snapshot {
         &self,
         visit: &mut dyn FnMut(ContentHash, Result<ContentRow, StoreError>),
     ) -> Result<(), StoreError> {
-        for entry in self.contents.iter()? {
-            let (hash, row) = entry?;
-            let hash = ContentHash(*hash.value());
-            visit(hash, ContentRow::from_bytes(row.value()));
-        }
-        Ok(())
+        self.rows.visit_all::<Contents>(&mut |hash, row| {
+            visit(ContentHash(*hash), ContentRow::from_bytes(row));
+        })
     }
 
-    /// Visits every chunk's hash with its reference count; 0 when it has none.
+    /// Visits every chunk's hash with its packed bytes.
     ///
     /// # Errors
     /// [`StoreError`] when the engine fails.
-    pub fn visit_chunks(&self, visit: &mut dyn FnMut(ChunkHash, u64)) -> Result<(), StoreError> {
-        for entry in self.chunks.iter()? {
-            let hash = *entry?.0.value();
-            let references = self.chunk_references.get(&hash)?;
-            visit(ChunkHash(hash), references.map_or(0, |count| count.value()));
-        }
-        Ok(())
+    pub fn visit_chunks(&self, visit: &mut dyn FnMut(ChunkHash, &[u8])) -> Result<(), StoreError> {
+        self.rows
+            .visit_all::<Chunks>(&mut |hash, packed| visit(ChunkHash(*hash), packed))
+    }
+
+    /// Visits the reference count of every chunk.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails.
+    pub fn visit_chunk_references(
+        &self,
+        visit: &mut dyn FnMut(ChunkHash, u64),
+    ) -> Result<(), StoreError> {
+        self.rows
+            .visit_all::<ChunkReferences>(&mut |hash, count| visit(ChunkHash(*hash), count))
     }
 
     /// Visits every id with its key.
@@ -314,11 +246,8 @@ impl Snapshot {
     /// # Errors
     /// [`StoreError`] when the engine fails.
     pub fn visit_ids(&self, visit: &mut dyn FnMut(&str, StateKey)) -> Result<(), StoreError> {
-        for entry in self.ids.iter()? {
-            let (id, key) = entry?;
-            visit(id.value(), StateKey(*key.value()));
-        }
-        Ok(())
+        self.rows
+            .visit_all::<Ids>(&mut |id, ()| visit(id, StateKey::of_text(id)))
     }
 
     /// Visits the place and bytes of every stored Merkle row.
@@ -326,12 +255,8 @@ impl Snapshot {
     /// # Errors
     /// [`StoreError`] when the engine fails.
     pub fn visit_nodes(&self, visit: &mut dyn FnMut(u8, u64, &[u8])) -> Result<(), StoreError> {
-        for entry in self.nodes.iter()? {
-            let (at, row) = entry?;
-            let (depth, bits) = at.value();
-            visit(depth, bits, row.value());
-        }
-        Ok(())
+        self.rows
+            .visit_all::<Nodes>(&mut |(depth, bits), row| visit(depth, bits, row))
     }
 }
 
@@ -339,14 +264,14 @@ impl TreeStorage for Snapshot {
     type Error = StoreError;
 
     fn row(&self, at: Prefix) -> Result<Option<Vec<u8>>, StoreError> {
-        tree_row(&self.nodes, at)
+        tree_row(&self.rows, at)
     }
 
     fn top_rows(&self, visit: &mut dyn FnMut(Prefix, &[u8])) -> Result<(), StoreError> {
-        tree_top_rows(&self.nodes, visit)
+        tree_top_rows(&self.rows, visit)
     }
 
     fn leaves(&self, within: Prefix) -> Result<Vec<Leaf>, StoreError> {
-        tree_leaves(&self.records, within)
+        tree_leaves(&self.rows, within, usize::MAX)
     }
 }

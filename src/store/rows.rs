@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::merkle::node::Summary;
 use crate::store::error::StoreError;
+use crate::store::log::place::LogPosition;
 use crate::types::binary::{decode, decode_prefix, encode};
 use crate::types::cursor::Epoch;
 use crate::types::hash::{ChunkHash, LeafDigest, StateKey};
@@ -245,6 +246,9 @@ pub struct Head {
     pub live: u64,
     /// Newest millisecond of the hybrid logical clock.
     pub clock: u64,
+    /// Up to where the file holds what the log says. Kept by checkpoints; rows in memory have it
+    /// as the newest checkpoint left it.
+    pub log: LogPosition,
 }
 
 impl Default for Head {
@@ -254,6 +258,7 @@ impl Default for Head {
             root: Summary::EMPTY,
             live: 0,
             clock: 0,
+            log: LogPosition::default(),
         }
     }
 }

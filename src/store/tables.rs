@@ -1,32 +1,128 @@
-//! Every table of a namespace's file, in one place.
+//! Every table of a namespace's file, in one place: its name, its keys and its values.
 
-use redb::TableDefinition;
+use redb::{ReadOnlyTable, ReadTransaction, TableDefinition, Value};
 
-/// A table keyed by a SHA-256.
-pub type ByHash = TableDefinition<'static, &'static [u8; 32], &'static [u8]>;
+use crate::store::error::StoreError;
+use crate::store::forms::{KeyForm, RowBytes, RowForm};
+use crate::store::layer::Layer;
 
-/// Facts about the file and its newest commit, by name.
-pub const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-/// State key -> record row. Ordered by key, so a Merkle bucket is one range scan.
-pub const RECORDS: ByHash = TableDefinition::new("records");
-/// Id -> state key: listings in order of id. Written only when a state is first seen.
-pub const IDS: TableDefinition<'_, &str, &[u8; 32]> = TableDefinition::new("ids");
-/// Content hash -> content row: reference count, and the bytes or the list of chunks.
-pub const CONTENTS: ByHash = TableDefinition::new("contents");
-/// Chunk hash -> packed chunk.
-pub const CHUNKS: ByHash = TableDefinition::new("chunks");
-/// Chunk hash -> reference count. Apart from the chunks, so that a new version that shares a
-/// chunk does not write the chunk again.
-pub const CHUNK_REFERENCES: TableDefinition<'_, &[u8; 32], u64> =
-    TableDefinition::new("chunk_references");
-/// (State key, change that superseded them) -> versions that are no longer current.
-pub const HISTORY: TableDefinition<'_, (&[u8; 32], u64), &[u8]> = TableDefinition::new("history");
-/// Change feed: seq -> state key, exactly one entry a state.
-pub const CHANGES: TableDefinition<'_, u64, &[u8; 32]> = TableDefinition::new("changes");
-/// (Depth, leading bits) -> Merkle row.
-pub const NODES: TableDefinition<'_, (u8, u64), &[u8]> = TableDefinition::new("nodes");
-/// Replica id of a peer -> what we last agreed on with it.
-pub const PEERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("peers");
+/// The engine's type of a table's keys.
+pub type EngineKey<T> = <<T as Table>::Key as KeyForm>::Engine;
+/// The engine's type of a table's values.
+pub type EngineRow<T> = <<T as Table>::Row as RowForm>::Engine;
+/// A key of a table as the engine hands it out.
+pub type KeyRef<'a, T> = <EngineKey<T> as Value>::SelfType<'a>;
+/// A value of a table as the engine hands it out.
+pub type RowRef<'a, T> = <EngineRow<T> as Value>::SelfType<'a>;
+
+/// A table of the engine, opened for reading.
+pub type EngineTable<T> = ReadOnlyTable<EngineKey<T>, EngineRow<T>>;
+
+/// A table: rows in memory in front of rows in the engine.
+pub trait Table: Sized + 'static {
+    /// Its keys.
+    type Key: KeyForm;
+    /// Its values.
+    type Row: RowForm;
+    /// What the engine knows it as.
+    const DEFINITION: TableDefinition<'static, EngineKey<Self>, EngineRow<Self>>;
+
+    /// The table's rows among those in memory.
+    fn layer(layers: &Layers) -> &Layer<Self::Key, Self::Row>;
+    /// The table among those opened for reading.
+    fn engine(tables: &EngineTables) -> &EngineTable<Self>;
+}
+
+macro_rules! tables {
+    ($($(#[doc = $doc:literal])+ $name:ident, $field:ident: $key:ty => $row:ty;)+) => {
+        $(
+            $(#[doc = $doc])+
+            #[derive(Debug, Clone, Copy)]
+            pub struct $name;
+
+            impl Table for $name {
+                type Key = $key;
+                type Row = $row;
+                const DEFINITION: TableDefinition<'static, EngineKey<Self>, EngineRow<Self>> =
+                    TableDefinition::new(stringify!($field));
+
+                fn layer(layers: &Layers) -> &Layer<Self::Key, Self::Row> {
+                    &layers.$field
+                }
+
+                fn engine(tables: &EngineTables) -> &EngineTable<Self> {
+                    &tables.$field
+                }
+            }
+        )+
+
+        /// All tables, opened for reading at one commit of the engine.
+        pub struct EngineTables {
+            $($field: EngineTable<$name>,)+
+        }
+
+        impl EngineTables {
+            /// Opens all tables at the transaction's commit, whose pages they keep.
+            ///
+            /// # Errors
+            /// [`StoreError`] when the engine fails or a table is missing.
+            pub fn open(transaction: &ReadTransaction) -> Result<Self, StoreError> {
+                Ok(Self {
+                    $($field: transaction.open_table($name::DEFINITION)?,)+
+                })
+            }
+        }
+
+        /// The rows of all tables that are in memory only.
+        #[derive(Default)]
+        pub struct Layers {
+            $($field: Layer<$key, $row>,)+
+        }
+
+        /// Work that is done on each table in turn.
+        pub trait ForEachTable {
+            /// Does the work on one table.
+            ///
+            /// # Errors
+            /// Whatever the work runs into; the tables behind are left out then.
+            fn visit<T: Table>(&mut self) -> Result<(), StoreError>;
+        }
+
+        /// Does a piece of work on every table, in the order in which they stand here.
+        ///
+        /// # Errors
+        /// The first that the work returns.
+        pub fn for_each_table(work: &mut impl ForEachTable) -> Result<(), StoreError> {
+            $(work.visit::<$name>()?;)+
+            Ok(())
+        }
+    };
+}
+
+tables! {
+    /// State key -> record row. Ordered by key, so a Merkle bucket is one range scan.
+    Records, records: [u8; 32] => RowBytes;
+    /// Id -> nothing: listings in order of id. The state key is the id's hash. Written only when a
+    /// state is first seen.
+    Ids, ids: String => ();
+    /// Content hash -> content row: reference count, and the bytes or the list of chunks.
+    Contents, contents: [u8; 32] => RowBytes;
+    /// Chunk hash -> packed chunk.
+    Chunks, chunks: [u8; 32] => RowBytes;
+    /// Chunk hash -> reference count. Apart from the chunks, so that a new version that shares a
+    /// chunk does not write the chunk again.
+    ChunkReferences, chunk_references: [u8; 32] => u64;
+    /// (State key, change that superseded them) -> versions that are no longer current.
+    History, history: ([u8; 32], u64) => RowBytes;
+    /// Change feed: seq -> state key, exactly one entry a state.
+    Changes, changes: u64 => [u8; 32];
+    /// (Depth, leading bits) -> Merkle row.
+    Nodes, nodes: (u8, u64) => RowBytes;
+    /// Replica id of a peer -> what we last agreed on with it.
+    Peers, peers: u64 => RowBytes;
+    /// Facts about the file and its newest commit, by name.
+    Meta, meta: String => RowBytes;
+}
 
 /// Names in the meta table.
 pub mod meta_names {

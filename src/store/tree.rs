@@ -1,24 +1,22 @@
-//! Where the Merkle tree finds its rows and leaves, in tables opened for reading or for writing.
+//! Where the Merkle tree finds its rows and leaves.
 
-use redb::ReadableTable;
+use std::ops::{Bound, ControlFlow};
 
 use crate::merkle::prefix::Prefix;
 use crate::merkle::row::TOP_DEPTH;
 use crate::store::error::StoreError;
+use crate::store::layered::Layered;
 use crate::store::rows::leaf_of_row;
+use crate::store::tables::{Nodes, Records};
 use crate::types::hash::StateKey;
 use crate::types::leaf::Leaf;
 
-/// A Merkle row from a table opened for reading or for writing.
+/// A Merkle row.
 ///
 /// # Errors
-/// [`StoreError`] when the engine fails or a row is damaged.
-pub fn tree_row(
-    nodes: &impl ReadableTable<(u8, u64), &'static [u8]>,
-    at: Prefix,
-) -> Result<Option<Vec<u8>>, StoreError> {
-    let value = nodes.get((at.depth(), at.bits()))?;
-    Ok(value.map(|row| row.value().to_vec()))
+/// [`StoreError`] when the engine fails.
+pub fn tree_row(rows: &Layered, at: Prefix) -> Result<Option<Vec<u8>>, StoreError> {
+    rows.get::<Nodes, _>(&(at.depth(), at.bits()), <[u8]>::to_vec)
 }
 
 /// Every row at the depth from which the levels above are rebuilt, in order.
@@ -26,33 +24,31 @@ pub fn tree_row(
 /// # Errors
 /// [`StoreError`] when the engine fails or a row is damaged.
 pub fn tree_top_rows(
-    nodes: &impl ReadableTable<(u8, u64), &'static [u8]>,
+    rows: &Layered,
     visit: &mut dyn FnMut(Prefix, &[u8]),
 ) -> Result<(), StoreError> {
-    for entry in nodes.range((TOP_DEPTH, 0)..=(TOP_DEPTH, u64::MAX))? {
-        let (at, row) = entry?;
-        let (depth, bits) = at.value();
-        let at = Prefix::new(bits, depth)
-            .ok_or_else(|| StoreError::damaged("a Merkle row is too deep"))?;
-        visit(at, row.value());
+    let (first, last) = ((TOP_DEPTH, 0), (TOP_DEPTH, u64::MAX));
+    let range = (Bound::Included(first), Bound::Included(last));
+    let mut misplaced = false;
+    rows.visit::<Nodes>(range, &mut |(depth, bits), row| {
+        match Prefix::new(bits, depth) {
+            Some(at) => visit(at, row),
+            None => misplaced = true,
+        }
+        ControlFlow::Continue(())
+    })?;
+    if misplaced {
+        return Err(StoreError::damaged("a Merkle row is too deep"));
     }
     Ok(())
 }
 
-/// The leaves of a bucket, from a table opened for reading or for writing.
+/// The leaves below a prefix in order of key, at most `limit`.
 ///
 /// # Errors
 /// [`StoreError`] when the engine fails or a row is damaged.
-pub fn tree_leaves(
-    records: &impl ReadableTable<&'static [u8; 32], &'static [u8]>,
-    within: Prefix,
-) -> Result<Vec<Leaf>, StoreError> {
+pub fn tree_leaves(rows: &Layered, within: Prefix, limit: usize) -> Result<Vec<Leaf>, StoreError> {
     let (first, last) = within.key_range();
-    records
-        .range::<&[u8; 32]>(&first.0..=&last.0)?
-        .map(|entry| {
-            let (key, row) = entry?;
-            leaf_of_row(StateKey(*key.value()), row.value())
-        })
-        .collect()
+    let range = (Bound::Included(first.0), Bound::Included(last.0));
+    rows.collect::<Records, _>(range, limit, |key, row| leaf_of_row(StateKey(*key), row))
 }

@@ -1,13 +1,12 @@
 //! What a record from a peer means here: whether it is news, which bytes are lacking for it, and
 //! which versions here are good bases for a delta.
 
-use bytes::Bytes;
-
 use crate::replica::view::View;
+use crate::store::body::Body;
 use crate::store::error::StoreError;
 use crate::store::rows::{Placed, RecordRow};
 use crate::sync::transfer::{SMALL_STATE, TransferError};
-use crate::types::hash::{ContentHash, LeafDigest, StateKey};
+use crate::types::hash::{LeafDigest, StateKey};
 use crate::types::id::GameId;
 use crate::types::record::StateRecord;
 use crate::types::version::Version;
@@ -58,11 +57,11 @@ impl News {
     ///
     /// # Errors
     /// [`StoreError`] when they cannot be read.
-    pub fn bytes_of_twins(&self, view: &View) -> Result<Vec<(ContentHash, Bytes)>, StoreError> {
+    pub fn bytes_of_twins(&self, view: &View) -> Result<Vec<Body>, StoreError> {
         let mut bodies = Vec::with_capacity(self.twins.len());
         for twin in &self.twins {
             if let Some(bytes) = view.content(twin)? {
-                bodies.push((twin.version.content, Bytes::from(bytes)));
+                bodies.push(Body::of_hashed(twin.version.content, &bytes));
             }
         }
         Ok(bodies)

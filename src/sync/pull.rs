@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::replica::command::{Incoming, Refused};
 use crate::replica::view::View;
+use crate::store::body::Body;
 use crate::sync::decode::{Decoder, decode_bodies};
 use crate::sync::exchange::{Exchange, SessionError};
 use crate::sync::news::{Beside, News, Wanted};
@@ -132,7 +133,7 @@ impl<'s> Puller<'s> {
             let mut complete = true;
             for wanted in &news.wanted {
                 match fetched.next().flatten() {
-                    Some(bytes) => bodies.push((wanted.version.content, bytes)),
+                    Some(bytes) => bodies.push(Body::of_hashed(wanted.version.content, &bytes)),
                     None => complete = false,
                 }
             }

@@ -3,7 +3,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use bytes::Bytes;
 use thiserror::Error;
 
 use crate::merkle::prefix::Prefix;
@@ -13,13 +12,14 @@ use crate::reconcile::error::ReconcileError;
 use crate::reconcile::registry;
 use crate::replica::command::Incoming;
 use crate::replica::view::View;
+use crate::store::body::Body;
 use crate::store::error::StoreError;
 use crate::store::rows::RecordRow;
 use crate::sync::decode::{Decoder, decode_bodies};
 use crate::sync::encode::Encoder;
 use crate::sync::news::{Beside, Wanted};
 use crate::sync::transfer::TransferError;
-use crate::types::hash::{ContentHash, StateKey};
+use crate::types::hash::StateKey;
 use crate::types::limits::Limits;
 use crate::types::record::{BadRecord, StateRecord};
 use crate::wire::messages::{
@@ -262,13 +262,13 @@ pub fn store(
             ))?;
         wanted.push(found);
     }
-    let mut bodies: Vec<Vec<(_, Bytes)>> = vec![Vec::new(); head.records.len()];
+    let mut bodies: Vec<Vec<Body>> = vec![Vec::new(); head.records.len()];
     if !wanted.is_empty() {
         let decoded = decode_bodies(view, &wanted, &head.heads, blob, &mut Decoder::default())?;
         for (wanted, bytes) in wanted.iter().zip(decoded) {
             let place = places.get(&wanted.want.state);
             if let (Some(place), Some(bytes)) = (place, bytes) {
-                bodies[*place].push((wanted.version.content, bytes));
+                bodies[*place].push(Body::of_hashed(wanted.version.content, &bytes));
             }
         }
     }
@@ -282,7 +282,7 @@ pub fn store(
 fn with_twins(
     view: &View,
     record: StateRecord,
-    mut bodies: Vec<(ContentHash, Bytes)>,
+    mut bodies: Vec<Body>,
     limits: &Limits,
 ) -> Result<Incoming, ResponderError> {
     let beside = Beside::look_up(view, record.clone())?;

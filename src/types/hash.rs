@@ -111,7 +111,12 @@ impl ChunkHash {
 impl StateKey {
     /// The key of an id.
     pub fn of(id: &GameId) -> Self {
-        Self(Sha256::digest(id.as_str().as_bytes()).into())
+        Self::of_text(id.as_str())
+    }
+
+    /// The key of an id that was read from where only ids stand.
+    pub fn of_text(id: &str) -> Self {
+        Self(Sha256::digest(id.as_bytes()).into())
     }
 }
 

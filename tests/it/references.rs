@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use samestate::replica::check::{Fault, check};
+use samestate::store::body::{Body, WHOLE_BYTES_MAX};
 use samestate::store::error::StoreError;
 use samestate::store::open::Store;
 use samestate::store::options::StoreOptions;
-use samestate::store::placement::WHOLE_BYTES_MAX;
 use samestate::store::rows::{Placed, Placement, RecordRow};
 use samestate::store::write::Tables;
 use samestate::types::cursor::Epoch;
@@ -106,7 +106,7 @@ fn take(tables: &mut Tables<'_>, seq: u64, state: u8, step: Step, pool: &[Vec<u8
     };
     let new = version(seq, bytes);
     let placement = match bytes {
-        Some(bytes) => tables.place(&new.content, bytes).unwrap(),
+        Some(bytes) => tables.place(&Body::new(bytes)).unwrap(),
         None => Placement::Nothing,
     };
     let (mut current, superseded) = match step {
@@ -133,7 +133,7 @@ fn take(tables: &mut Tables<'_>, seq: u64, state: u8, step: Step, pool: &[Vec<u8
         placements: placements.collect(),
         record,
     };
-    tables.put_record(&row, previous.as_ref()).unwrap();
+    tables.put_record(&row, previous.as_ref());
     if !superseded.is_empty() {
         tables.remember(&key, seq, &superseded).unwrap();
     }
@@ -141,7 +141,7 @@ fn take(tables: &mut Tables<'_>, seq: u64, state: u8, step: Step, pool: &[Vec<u8
 
 /// Faults in what these tests write; the tree and the head are of another layer.
 fn faults(store: &Store) -> Vec<Fault> {
-    let report = check(&store.snapshot().unwrap(), &mut |_| {}).unwrap();
+    let report = check(&store.snapshot(), &mut |_| {}).unwrap();
     let mut faults = report.faults;
     faults.retain(|fault| !matches!(fault.kind, "node" | "head"));
     faults
@@ -149,7 +149,7 @@ fn faults(store: &Store) -> Vec<Fault> {
 
 /// Reference counts of all contents, and the number of chunks.
 fn counts(store: &Store) -> (BTreeMap<ContentHash, u64>, usize) {
-    let (snapshot, mut contents, mut chunks) = (store.snapshot().unwrap(), BTreeMap::new(), 0);
+    let (snapshot, mut contents, mut chunks) = (store.snapshot(), BTreeMap::new(), 0);
     let visited = snapshot.visit_contents(&mut |hash, row| {
         contents.insert(hash, row.unwrap().references);
     });
@@ -168,10 +168,10 @@ proptest! {
         let (dir, pool) = (tempfile::tempdir().unwrap(), pool());
         let options = StoreOptions { history_versions, ..StoreOptions::default() };
         let path = dir.path().join("t.redb");
-        let store = Store::open(&path, ReplicaId(1), Epoch(1), options).unwrap();
+        let mut store = Store::open(&path, ReplicaId(1), Epoch(1), options).unwrap();
         let mut seq = 0;
         for part in steps.chunks(together) {
-            let written = store.write(|tables| {
+            let written = store.change(|tables| {
                 for (state, step) in part {
                     seq += 1;
                     take(tables, seq, *state, *step, &pool);
@@ -182,7 +182,7 @@ proptest! {
             prop_assert_eq!(faults(&store), vec![]);
         }
         let mut remembered: BTreeMap<StateKey, usize> = BTreeMap::new();
-        let snapshot = store.snapshot().unwrap();
+        let snapshot = store.snapshot();
         let visited = snapshot.visit_history(&mut |key, _| {
             *remembered.entry(key).or_default() += 1;
         });
@@ -190,7 +190,7 @@ proptest! {
         prop_assert!(remembered.values().all(|changes| *changes <= history_versions));
 
         // Once everything is deleted and forgotten nothing is left behind.
-        let forgotten = store.write(|tables| {
+        let forgotten = store.change(|tables| {
             for _ in 0..=history_versions {
                 for state in 0..4 {
                     seq += 1;
@@ -210,14 +210,14 @@ fn a_write_that_fails_half_way_counts_nothing() {
     let (dir, pool) = (tempfile::tempdir().unwrap(), pool());
     let path = dir.path().join("t.redb");
     let options = StoreOptions::default();
-    let store = Store::open(&path, ReplicaId(1), Epoch(1), options).unwrap();
-    let written = store.write(|tables| {
+    let mut store = Store::open(&path, ReplicaId(1), Epoch(1), options).unwrap();
+    let written = store.change(|tables| {
         take(tables, 1, 0, Step::Put(7), &pool);
         Ok(())
     });
     written.unwrap();
     let before = counts(&store);
-    let failed: Result<(), StoreError> = store.write(|tables| {
+    let failed: Result<(), StoreError> = store.change(|tables| {
         take(tables, 2, 0, Step::Put(8), &pool);
         take(tables, 3, 1, Step::Put(7), &pool);
         Err(StoreError::Full)

@@ -7,12 +7,11 @@ mod model;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use samestate::clock::WallClock;
 use samestate::reconcile::strategy::StrategyName;
 use samestate::replica::check::check;
 use samestate::replica::command::{Command, Incoming};
-use samestate::replica::engine::Engine;
+use samestate::replica::solo::Solo;
 use samestate::store::options::StoreOptions;
 use samestate::sync::report::{Outcome, Report};
 use samestate::types::cursor::Epoch;
@@ -156,10 +155,10 @@ impl WallClock for StoppedClock {
     }
 }
 
-fn engine(dir: &std::path::Path, replica: u64) -> Engine {
+fn engine(dir: &std::path::Path, replica: u64) -> Solo {
     let path = dir.join(format!("{replica}.redb"));
     let options = StoreOptions::default();
-    Engine::open(
+    Solo::open(
         &path,
         ReplicaId(replica),
         Epoch(100 + replica),
@@ -171,7 +170,7 @@ fn engine(dir: &std::path::Path, replica: u64) -> Engine {
 
 /// Every record that ever was current on replicas that write and merge at random, with its bytes.
 fn every_record_ever(dir: &std::path::Path, rng: &mut Rng) -> Vec<Incoming> {
-    let mut engines: Vec<Engine> = (1..=3).map(|replica| engine(dir, replica)).collect();
+    let mut engines: Vec<Solo> = (1..=3).map(|replica| engine(dir, replica)).collect();
     let mut records: Vec<Incoming> = Vec::new();
     for _ in 0..60 {
         let at = rng.below(engines.len());
@@ -188,7 +187,7 @@ fn every_record_ever(dir: &std::path::Path, rng: &mut Rng) -> Vec<Incoming> {
         for row in view.changes(view.head().seq - 1, 1).unwrap() {
             let bodies = row.placed().map(|(version, placement)| {
                 let bytes = view.snapshot().content(version, placement).unwrap();
-                (version.content, Bytes::from(bytes.unwrap()))
+                samestate::store::body::Body::of_hashed(version.content, &bytes.unwrap())
             });
             records.push(Incoming {
                 bodies: bodies.collect(),

@@ -11,15 +11,14 @@ use samestate::replica::check::check;
 use samestate::replica::command::{Change, Command, Content, Precondition, Receipt, Write};
 use samestate::replica::view::View;
 use samestate::runtime::namespace::OpenNamespace;
+use samestate::runtime::queue::SubmitError;
 use samestate::runtime::replica::{Replica, ReplicaOptions};
 use samestate::runtime::sync_service::answer;
-use samestate::runtime::writer::SubmitError;
 use samestate::sync::compare::CompareOptions;
 use samestate::sync::exchange::SessionError;
 use samestate::sync::report::Report;
 use samestate::sync::session::{SessionOptions, run};
 use samestate::sync::transport::{Home, Transport, TransportError};
-use samestate::types::hash::ContentHash;
 use samestate::types::id::{GameId, Namespace, ReplicaId};
 use samestate::types::limits::Limits;
 use samestate::wire::messages::Endpoint;
@@ -41,15 +40,10 @@ pub fn id(text: &str) -> GameId {
 
 /// A command part that puts `bytes`.
 pub fn put(name: &str, bytes: &[u8]) -> Write {
-    let bytes = Bytes::copy_from_slice(bytes);
     Write {
         id: id(name),
         precondition: Precondition::None,
-        change: Change::Put(Content {
-            hash: ContentHash::of(&bytes),
-            bytes,
-            content_type: None,
-        }),
+        change: Change::Put(Content::new(bytes, None)),
     }
 }
 

@@ -4,7 +4,6 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 
-use bytes::Bytes;
 use reqwest::Method;
 use samestate::delta::codec::CodecId;
 use samestate::replica::command::Command;
@@ -437,7 +436,7 @@ fn a_merge_of_records_without_their_bytes_is_refused_by_the_writer_itself() {
     let (receiver, record) = (Node::new(1), record("match/2", b"bytes"));
     let incoming = samestate::replica::command::Incoming {
         record,
-        bodies: vec![(ContentHash::of(b"other"), Bytes::from_static(b"other"))],
+        bodies: vec![samestate::store::body::Body::new(b"other")],
     };
     let namespace = receiver.namespace();
     let queued = namespace

@@ -2,7 +2,6 @@
 
 use axum::body::Body;
 use axum::http::Method;
-use bytes::Bytes;
 use samestate::replica::command::{Command, Incoming};
 use samestate::types::hash::{ContentHash, StateKey};
 use samestate::types::id::{GameId, ReplicaId, WriterId};
@@ -261,7 +260,7 @@ fn foreign(id: &str, text: &'static str, millis: u64) -> Command {
     };
     Command::Merge(vec![Incoming {
         record: StateRecord::new(GameId::new(id).unwrap(), version),
-        bodies: vec![(hash, Bytes::from_static(text.as_bytes()))],
+        bodies: vec![samestate::store::body::Body::new(text.as_bytes())],
     }])
 }
 

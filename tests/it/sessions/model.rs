@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use samestate::replica::command::{Refusal, Write};
-use samestate::runtime::writer::SubmitError;
+use samestate::runtime::queue::SubmitError;
 use samestate::sync::report::{Outcome, Report};
 
 use crate::harness::Rng;

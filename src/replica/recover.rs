@@ -1,0 +1,91 @@
+//! What a start does: carries out what the log holds and the engine's file does not.
+
+use std::path::Path;
+
+use crate::merkle::top::Top;
+use crate::merkle::update::Work;
+use crate::replica::apply::{Batch, apply};
+use crate::replica::journal;
+use crate::replica::view::View;
+use crate::store::error::StoreError;
+use crate::store::log::replay::{Replay, read_segments};
+use crate::store::open::Store;
+use crate::store::options::StoreOptions;
+use crate::store::rows::Head;
+use crate::types::cursor::Epoch;
+use crate::types::id::ReplicaId;
+
+/// Where a store stands after its log was carried out.
+pub struct Recovered {
+    /// The upper levels of its tree.
+    pub top: Top,
+    /// Its head.
+    pub head: Head,
+    /// Tree work that was done.
+    pub work: Work,
+}
+
+/// Carries out what the log holds as one commit, which takes the number of the newest one.
+///
+/// # Errors
+/// [`StoreError::Damaged`] when the rows do not add up to the root in the head, or the log's
+/// changes cannot be carried out.
+pub fn recover(store: &mut Store, replay: Replay) -> Result<Recovered, StoreError> {
+    let snapshot = store.snapshot();
+    let (mut head, mut top) = (snapshot.head()?, Top::load(&snapshot)?);
+    if !top.root().hash.matches(&head.root.hash) || top.root() != head.root {
+        return Err(StoreError::damaged(format!(
+            "{}: the Merkle rows give root {}, the head says {}",
+            store.path().display(),
+            top.root().hash,
+            head.root.hash
+        )));
+    }
+    let mut batch = Batch::default();
+    for changes in replay.commits.into_values() {
+        batch.mutations.extend(journal::from_bytes(changes)?);
+    }
+    let newest = batch.mutations.iter().flat_map(|m| m.record.versions());
+    batch.clock = newest
+        .map(|version| version.stamp.millis)
+        .max()
+        .unwrap_or(0);
+    let mut work = Work::default();
+    while store.next_commit() < replay.newest {
+        store.skip_commit();
+    }
+    if !batch.mutations.is_empty() {
+        work = apply(store, &mut top, &mut head, &batch)?;
+    } else if store.next_commit() == replay.newest {
+        store.skip_commit();
+    }
+    Ok(Recovered { top, head, work })
+}
+
+/// A namespace that is only looked at, by a process that does not serve it.
+pub struct Inspected {
+    /// Everything that file and log hold.
+    pub view: View,
+    /// Keeps the file open.
+    _store: Store,
+}
+
+/// Opens a namespace's file and log as they are.
+///
+/// # Errors
+/// [`StoreError`] when either cannot be opened or is damaged.
+pub fn inspect(
+    path: &Path,
+    replica: ReplicaId,
+    epoch: Epoch,
+    options: StoreOptions,
+) -> Result<Inspected, StoreError> {
+    let mut store = Store::open(path, replica, epoch, options)?;
+    let from = store.snapshot().head()?.log;
+    let replay = read_segments(&store.log_place(), from)?;
+    let Recovered { top, head, .. } = recover(&mut store, replay)?;
+    Ok(Inspected {
+        view: View::new(store.snapshot(), top, head, store.identity()),
+        _store: store,
+    })
+}

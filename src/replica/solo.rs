@@ -1,0 +1,213 @@
+//! An engine and its log in the hands of one thread: what benchmarks, restores and simulations use.
+//! The writer of a running replica does the same steps on several threads.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::clock::WallClock;
+use crate::merkle::update::Work;
+use crate::replica::command::Command;
+use crate::replica::engine::{Engine, Outcomes};
+use crate::replica::view::View;
+use crate::store::disk::{Disk, MachineDisk};
+use crate::store::error::StoreError;
+use crate::store::log::appender::Log;
+use crate::store::log::group::Entry;
+use crate::store::options::StoreOptions;
+use crate::store::rows::Agreement;
+use crate::types::cursor::Epoch;
+use crate::types::id::ReplicaId;
+
+/// A namespace open for writing by one thread.
+pub struct Solo {
+    engine: Engine,
+    log: Log,
+}
+
+impl Solo {
+    /// Opens a namespace's file on the machine's disk.
+    ///
+    /// # Errors
+    /// As for [`Engine::open_on`].
+    pub fn open(
+        path: &Path,
+        replica: ReplicaId,
+        epoch: Epoch,
+        options: StoreOptions,
+        wall: Arc<dyn WallClock>,
+    ) -> Result<Self, StoreError> {
+        Self::open_on(Arc::new(MachineDisk), path, replica, epoch, options, wall)
+    }
+
+    /// Opens a namespace's file on any disk.
+    ///
+    /// # Errors
+    /// As for [`Engine::open_on`].
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        replica: ReplicaId,
+        epoch: Epoch,
+        options: StoreOptions,
+        wall: Arc<dyn WallClock>,
+    ) -> Result<Self, StoreError> {
+        let (engine, log) = Engine::open_on(disk, path, replica, epoch, options, wall)?;
+        Ok(Self { engine, log })
+    }
+
+    /// The newest commit.
+    pub fn view(&self) -> Arc<View> {
+        self.engine.view()
+    }
+
+    /// Tree work done since opening.
+    pub fn work(&self) -> Work {
+        self.engine.work()
+    }
+
+    /// Decides the commands in order, makes them durable and carries them out: when this returns,
+    /// every accepted command is in the log and in [`Solo::view`]. Makes a checkpoint when enough
+    /// has piled up.
+    ///
+    /// # Errors
+    /// [`StoreError`] when nothing could be made durable, or its outcome is unknown.
+    pub fn commit(
+        &mut self,
+        commands: Vec<Command>,
+        agreements: BTreeMap<ReplicaId, Agreement>,
+    ) -> Result<Outcomes, StoreError> {
+        let outcomes = self.commit_logged(commands, agreements)?;
+        if self.engine.checkpoint_load() >= 1.0 {
+            self.checkpoint()?;
+        }
+        Ok(outcomes)
+    }
+
+    /// As [`Solo::commit`], without a checkpoint.
+    ///
+    /// # Errors
+    /// As for [`Solo::commit`].
+    pub fn commit_logged(
+        &mut self,
+        commands: Vec<Command>,
+        agreements: BTreeMap<ReplicaId, Agreement>,
+    ) -> Result<Outcomes, StoreError> {
+        let decided = self.engine.decide(commands, agreements)?;
+        if decided.is_empty() {
+            return Ok(decided.outcomes);
+        }
+        let (before, commit) = (self.view(), self.engine.commit_number());
+        self.engine.apply(&decided)?;
+        let entries: Vec<Entry> = decided.entry.into_iter().collect();
+        if let Err(error) = self.log.append(&entries) {
+            self.engine.go_back_to(&before, commit);
+            return Err(error);
+        }
+        Ok(decided.outcomes)
+    }
+
+    /// Moves everything that only the log holds into the engine's file.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine or the disk fails; the log has everything still.
+    pub fn checkpoint(&mut self) -> Result<(), StoreError> {
+        self.log.rotate()?;
+        if let Some(mut frozen) = self.engine.freeze().or_else(|| self.engine.frozen()) {
+            frozen.ends_before(self.log.segment());
+            let flushed = frozen.flush()?;
+            self.engine.flushed(&flushed);
+            self.log.shelf().tidy(flushed.commit())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::replica::command::{Change, Content, Incoming, Precondition, Write};
+    use crate::store::body::Body;
+    use crate::types::id::GameId;
+
+    fn open(folder: &Path, name: &str, replica: u64, epoch: u64) -> Solo {
+        let (path, wall) = (folder.join(name), Arc::new(SystemClock));
+        let options = StoreOptions::default();
+        Solo::open(&path, ReplicaId(replica), Epoch(epoch), options, wall).unwrap()
+    }
+
+    fn put(solo: &mut Solo, bytes: &'static [u8]) {
+        let write = Command::Write(vec![Write {
+            id: GameId::new("match").unwrap(),
+            precondition: Precondition::None,
+            change: Change::Put(Content::new(bytes, None)),
+        }]);
+        assert!(solo.commit(vec![write], BTreeMap::new()).unwrap()[0].is_ok());
+    }
+
+    /// Everything that `from` shows of the state, as it would come out of a session.
+    fn hand_over(from: &Solo, to: &mut Solo) {
+        let view = from.view();
+        let row = view.row(&GameId::new("match").unwrap()).unwrap().unwrap();
+        let (_, bytes) = view.shown_content(&row).unwrap().unwrap();
+        let incoming = Incoming {
+            record: row.record,
+            bodies: vec![Body::new(&bytes)],
+        };
+        let merge = Command::Merge(vec![incoming]);
+        assert!(to.commit(vec![merge], BTreeMap::new()).unwrap()[0].is_ok());
+    }
+
+    #[test]
+    fn a_namespace_made_anew_does_not_repeat_what_its_peers_remember() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut peer = open(folder.path(), "peer.redb", 2, 20);
+        let mut before = open(folder.path(), "before.redb", 1, 10);
+        for bytes in [b"one", b"two"] {
+            put(&mut before, bytes);
+        }
+        hand_over(&before, &mut peer);
+        let mut anew = open(folder.path(), "anew.redb", 1, 11);
+        put(&mut anew, b"new");
+        hand_over(&anew, &mut peer);
+        hand_over(&before, &mut anew);
+        for solo in [&peer, &anew] {
+            let row = solo.view().row(&GameId::new("match").unwrap());
+            let record = row.unwrap().unwrap().record;
+            assert_eq!((record.versions().len(), record.conflicts()), (2, 1));
+        }
+        assert_eq!(peer.view().head().root, anew.view().head().root);
+    }
+
+    #[test]
+    fn one_put_among_many_touches_few_nodes() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut solo = open(folder.path(), "one.redb", 1, 1);
+        put(&mut solo, b"one");
+        let before = solo.work();
+        put(&mut solo, b"two");
+        let work = solo.work();
+        assert!(work.hashes - before.hashes <= 20, "{work:?}");
+        assert_eq!(work.rows_written - before.rows_written, 1);
+    }
+
+    #[test]
+    fn what_only_the_log_holds_is_back_after_a_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut solo = open(folder.path(), "log.redb", 1, 1);
+        put(&mut solo, b"in the file");
+        solo.checkpoint().unwrap();
+        put(&mut solo, b"in the log");
+        put(&mut solo, b"at its end");
+        let head = *solo.view().head();
+        drop(solo);
+        for _ in 0..2 {
+            let mut again = open(folder.path(), "log.redb", 1, 1);
+            assert_eq!(again.view().head().root, head.root);
+            assert_eq!(again.view().head().seq, head.seq);
+            again.checkpoint().unwrap();
+            assert_eq!(again.view().head().root, head.root);
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The log thread of a namespace: makes what the writer has decided durable, shows the new view,
+//! and only then answers. Whatever waits shares one sync.
+
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use tokio::sync::watch;
+use tracing::error;
+
+use crate::replica::engine::Outcomes;
+use crate::replica::view::View;
+use crate::runtime::lock::lock;
+use crate::runtime::queue::{Answer, Committed, SubmitError, refuse};
+use crate::store::checkpoint::Frozen;
+use crate::store::error::StoreError;
+use crate::store::log::appender::Log;
+use crate::store::log::group::Entry;
+
+/// Jobs that may wait. The writer waits with more, and what waits for the writer meanwhile becomes
+/// one larger batch.
+const WAITING: usize = 4;
+
+enum Job {
+    /// To be made durable with the next sync.
+    Append(Entry),
+    /// To be shown and answered once everything in front of it is durable.
+    Done(Arc<View>, u64, Outcomes, Vec<Answer>),
+    /// To be answered once everything in front of it is durable.
+    Failed(Arc<StoreError>, Vec<Answer>),
+    /// To go on in a new segment, and to hand the rows over once everything in front is durable.
+    Checkpoint(Frozen),
+    /// To go on after a failure; answers with what was durable last.
+    Resume(Sender<Option<Durable>>),
+}
+
+/// The newest view whose commit is durable, and the commit's number.
+type Durable = (Arc<View>, u64);
+
+/// Why the log takes nothing at present.
+#[derive(Clone)]
+pub struct Broken {
+    /// What went wrong.
+    pub error: Arc<StoreError>,
+}
+
+/// The writer's side of the log thread.
+pub struct LogThread {
+    jobs: Option<SyncSender<Job>>,
+    broken: Arc<Mutex<Option<Broken>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl LogThread {
+    /// Starts the thread. Memtables to be flushed go to `checkpoints`.
+    ///
+    /// # Errors
+    /// The operating system's, when it gives no thread.
+    pub fn start(
+        name: &str,
+        log: Log,
+        views: watch::Sender<Arc<View>>,
+        checkpoints: Option<Sender<Frozen>>,
+        durable: Durable,
+    ) -> std::io::Result<Self> {
+        let (jobs, inbox) = sync_channel(WAITING);
+        let broken = Arc::<Mutex<Option<Broken>>>::default();
+        let keeper = Keeper {
+            log,
+            views,
+            checkpoints,
+            durable,
+            broken: Arc::clone(&broken),
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("log-{name}"))
+            .spawn(move || keeper.run(&inbox))?;
+        Ok(Self {
+            jobs: Some(jobs),
+            broken,
+            thread: Some(thread),
+        })
+    }
+
+    /// Makes an entry durable with the next sync.
+    pub fn append(&self, entry: Entry) {
+        self.send(Job::Append(entry));
+    }
+
+    /// Shows a view and answers once everything so far is durable.
+    pub fn done(&self, view: Arc<View>, commit: u64, outcomes: Outcomes, answers: Vec<Answer>) {
+        self.send(Job::Done(view, commit, outcomes, answers));
+    }
+
+    /// Answers with a failure once everything so far is durable.
+    pub fn failed(&self, error: Arc<StoreError>, answers: Vec<Answer>) {
+        self.send(Job::Failed(error, answers));
+    }
+
+    /// Hands rows to the checkpoint thread once everything so far is durable.
+    pub fn checkpoint(&self, frozen: Frozen) {
+        self.send(Job::Checkpoint(frozen));
+    }
+
+    /// Why the log takes nothing at present, if it does not.
+    pub fn broken(&self) -> Option<Broken> {
+        lock(&self.broken).clone()
+    }
+
+    /// Lets the log take entries again and returns what was durable last.
+    pub fn resume(&self) -> Option<Durable> {
+        let (answer, durable) = channel();
+        self.send(Job::Resume(answer));
+        durable.recv().ok().flatten()
+    }
+
+    /// Waits until everything is done, and ends the thread.
+    pub fn stop(&mut self) {
+        drop(self.jobs.take());
+        if let Some(thread) = self.thread.take() {
+            // However it ended, there is nothing left to wait for.
+            let _ = thread.join();
+        }
+    }
+
+    fn send(&self, job: Job) {
+        if let Some(jobs) = &self.jobs {
+            // Without the thread whoever waits for an answer gets none, which tells them.
+            let _ = jobs.send(job);
+        }
+    }
+}
+
+struct Keeper {
+    log: Log,
+    views: watch::Sender<Arc<View>>,
+    checkpoints: Option<Sender<Frozen>>,
+    durable: Durable,
+    broken: Arc<Mutex<Option<Broken>>>,
+}
+
+impl Keeper {
+    fn run(mut self, inbox: &Receiver<Job>) {
+        while let Ok(first) = inbox.recv() {
+            let mut jobs = vec![first];
+            jobs.extend(inbox.try_iter());
+            // What belongs to a later segment must not be written to this one.
+            let is_checkpoint = |job: &Job| matches!(job, Job::Checkpoint(_) | Job::Resume(_));
+            let mut rest = jobs.into_iter().peekable();
+            while rest.peek().is_some() {
+                let mut part: Vec<Job> = Vec::new();
+                while let Some(job) = rest.next_if(|job| !is_checkpoint(job)) {
+                    part.push(job);
+                }
+                part.extend(rest.next());
+                self.append(&part);
+                self.finish(part);
+            }
+        }
+    }
+
+    /// Makes all entries among the jobs durable with one sync.
+    fn append(&mut self, jobs: &[Job]) {
+        let entries = jobs.iter().filter_map(|job| match job {
+            Job::Append(entry) => Some(entry.clone()),
+            _ => None,
+        });
+        let entries: Vec<Entry> = entries.collect();
+        if lock(&self.broken).is_none()
+            && let Err(error) = self.log.append(&entries)
+        {
+            self.fail(error);
+        }
+    }
+
+    fn fail(&self, error: StoreError) {
+        error!(%error, "the log cannot be written");
+        let error = Arc::new(error);
+        *lock(&self.broken) = Some(Broken { error });
+    }
+
+    fn finish(&mut self, jobs: Vec<Job>) {
+        let broken = lock(&self.broken).clone();
+        let done = jobs.iter().filter_map(|job| match job {
+            Job::Done(view, commit, ..) => Some((Arc::clone(view), *commit)),
+            _ => None,
+        });
+        if let (None, Some(newest)) = (&broken, done.last()) {
+            self.durable = newest;
+            self.views.send_replace(Arc::clone(&self.durable.0));
+        }
+        for job in jobs {
+            match (job, &broken) {
+                (Job::Append(_), _) => {}
+                (Job::Done(view, _, outcomes, answers), None) => answer(&view, outcomes, answers),
+                (Job::Done(_, _, _, answers), Some(broken)) => refuse(answers, &broken.error),
+                (Job::Failed(error, answers), _) => refuse(answers, &error),
+                (Job::Checkpoint(frozen), None) => self.hand_over(frozen),
+                (Job::Checkpoint(_), Some(_)) => {}
+                (Job::Resume(answer), _) => {
+                    *lock(&self.broken) = None;
+                    let _ = answer.send(Some(self.durable.clone()));
+                }
+            }
+        }
+    }
+
+    fn hand_over(&mut self, mut frozen: Frozen) {
+        match self.log.rotate() {
+            Ok(()) => {
+                frozen.ends_before(self.log.segment());
+                // The thread ends after this one.
+                if let Some(checkpoints) = &self.checkpoints {
+                    let _ = checkpoints.send(frozen);
+                }
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+}
+
+fn answer(view: &Arc<View>, outcomes: Outcomes, answers: Vec<Answer>) {
+    for (answer, outcome) in answers.into_iter().zip(outcomes) {
+        let committed = outcome.map_err(SubmitError::Refused);
+        let committed = committed.map(|accepted| Committed {
+            accepted,
+            view: Arc::clone(view),
+        });
+        // Nobody waits any more when the client hung up; the write stands.
+        let _ = answer.send(committed);
+    }
+}

@@ -1,0 +1,58 @@
+//! What goes into a writer's queue, and what comes back.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use crate::replica::command::{Accepted, Command, Refused};
+use crate::replica::view::View;
+use crate::store::error::StoreError;
+
+/// A command whose effects are durable.
+#[derive(Clone)]
+pub struct Committed {
+    /// What became of its parts.
+    pub accepted: Accepted,
+    /// The namespace right after the commit.
+    pub view: Arc<View>,
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, Error, Clone)]
+pub enum SubmitError {
+    /// The writer cannot keep up.
+    #[error("too many writes are waiting; try again in a moment")]
+    QueueFull,
+    /// The replica is stopping.
+    #[error("the replica is shutting down")]
+    ShuttingDown,
+    /// A rule or a condition of the command forbids it.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The store failed, see [`StoreError::needs_reopening`].
+    #[error("{0}")]
+    Storage(Arc<StoreError>),
+}
+
+/// What becomes of a command.
+pub type Reply = Result<Committed, SubmitError>;
+
+/// Where a command's reply goes.
+pub type Answer = oneshot::Sender<Reply>;
+
+/// What the writer thread is asked for.
+pub enum Job {
+    /// To carry out a command.
+    Command(Command, Answer),
+    /// To look whether a checkpoint has ended or is due.
+    Wake,
+}
+
+/// Tells everybody that their command was not carried out.
+pub fn refuse(answers: Vec<Answer>, failure: &Arc<StoreError>) {
+    for answer in answers {
+        // Nobody waits any more when the client hung up.
+        let _ = answer.send(Err(SubmitError::Storage(Arc::clone(failure))));
+    }
+}

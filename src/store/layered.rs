@@ -1,0 +1,263 @@
+//! Reading tables that lie in layers: rows in memory in front of the engine's.
+
+use std::cmp::Ordering;
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
+
+use crate::store::error::StoreError;
+use crate::store::forms::{KeyForm, RowForm};
+use crate::store::layer::{Known, is_empty};
+use crate::store::memtable::Memtable;
+use crate::store::tables::{EngineTables, KeyRef, RowRef, Table};
+
+/// Rows that are taken from a memtable at a time while a range is read.
+const STRIDE: usize = 64;
+
+/// Both ends of a range of keys.
+pub type KeyRange<T> = (Bound<<T as Table>::Key>, Bound<<T as Table>::Key>);
+
+/// All tables as of one commit: newer layers in front of older ones, the engine last.
+#[derive(Clone)]
+pub struct Layered {
+    engine: Arc<EngineTables>,
+    /// Newest first; a row in one hides those behind it.
+    memtables: Vec<Arc<Memtable>>,
+    commit: u64,
+}
+
+impl Layered {
+    /// The tables as of a commit. `memtables` stand newest first.
+    pub fn new(engine: Arc<EngineTables>, memtables: Vec<Arc<Memtable>>, commit: u64) -> Self {
+        Self {
+            engine,
+            memtables,
+            commit,
+        }
+    }
+
+    /// Reads a row without copying it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails.
+    pub fn get<T: Table, R>(
+        &self,
+        key: &T::Key,
+        read: impl FnOnce(RowRef<'_, T>) -> R,
+    ) -> Result<Option<R>, StoreError> {
+        for memtable in &self.memtables {
+            match memtable.get::<T>(key, self.commit) {
+                Some(Known::Row(row)) => return Ok(Some(read(row.lend()))),
+                Some(Known::Removed) => return Ok(None),
+                None => {}
+            }
+        }
+        let found = T::engine(&self.engine).get(key.lend())?;
+        Ok(found.map(|row| read(row.value())))
+    }
+
+    /// Visits the rows of a range in order of key, until the visitor breaks off.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails.
+    pub fn visit<T: Table>(
+        &self,
+        range: KeyRange<T>,
+        visit: &mut dyn FnMut(KeyRef<'_, T>, RowRef<'_, T>) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let lent = (lend::<T>(&range.0), lend::<T>(&range.1));
+        if is_empty(&range) {
+            return Ok(());
+        }
+        let mut engine = T::engine(&self.engine).range::<KeyRef<'_, T>>(lent)?;
+        let mut memory: Vec<Front<'_, T>> = self
+            .memtables
+            .iter()
+            .map(|memtable| Front::new(memtable, self.commit, &range))
+            .collect();
+        let mut stored = engine.next().transpose()?;
+        loop {
+            let mut first = None;
+            for front in &mut memory {
+                first = match (first, front.key()) {
+                    (Some(first), Some(key)) if key >= &first => Some(first),
+                    (first, key) => key.cloned().or(first),
+                };
+            }
+            let stored_key = stored.as_ref().map(|(key, _)| T::Key::keep(key.value()));
+            let order = match (&first, &stored_key) {
+                (None, None) => return Ok(()),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(first), Some(stored)) => first.cmp(stored),
+            };
+            let known = first
+                .filter(|_| order != Ordering::Greater)
+                .and_then(|key| take(&mut memory, &key).map(|known| (key, known)));
+            let step = match (known, &stored) {
+                (Some((key, Known::Row(row))), _) => visit(key.lend(), row.lend()),
+                (None, Some((key, row))) => visit(key.value(), row.value()),
+                _ => ControlFlow::Continue(()),
+            };
+            if step.is_break() {
+                return Ok(());
+            }
+            if order != Ordering::Less {
+                stored = engine.next().transpose()?;
+            }
+        }
+    }
+
+    /// Visits every row in order of key.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails.
+    pub fn visit_all<T: Table>(
+        &self,
+        visit: &mut dyn FnMut(KeyRef<'_, T>, RowRef<'_, T>),
+    ) -> Result<(), StoreError> {
+        let everything = (Bound::Unbounded, Bound::Unbounded);
+        self.visit::<T>(everything, &mut |key, row| {
+            visit(key, row);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Reads at most `limit` rows of a range, in order of key, each made into something else.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails, or the first that `make` returns.
+    pub fn collect<T: Table, R>(
+        &self,
+        range: KeyRange<T>,
+        limit: usize,
+        mut make: impl FnMut(KeyRef<'_, T>, RowRef<'_, T>) -> Result<R, StoreError>,
+    ) -> Result<Vec<R>, StoreError> {
+        let mut made = Ok(Vec::new());
+        if limit == 0 {
+            return made;
+        }
+        self.visit::<T>(range, &mut |key, row| {
+            let next = make(key, row);
+            made = match (std::mem::replace(&mut made, Ok(Vec::new())), next) {
+                (Ok(mut so_far), Ok(next)) => {
+                    so_far.push(next);
+                    Ok(so_far)
+                }
+                (Err(error), _) | (_, Err(error)) => Err(error),
+            };
+            match &made {
+                Ok(so_far) if so_far.len() < limit => ControlFlow::Continue(()),
+                _ => ControlFlow::Break(()),
+            }
+        })?;
+        made
+    }
+
+    /// The last key of a range.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails.
+    pub fn last_key<T: Table>(&self, range: &KeyRange<T>) -> Result<Option<T::Key>, StoreError> {
+        if is_empty(range) {
+            return Ok(None);
+        }
+        let mut last: Option<T::Key> = None;
+        for (place, memtable) in self.memtables.iter().enumerate() {
+            let mut within = range.clone();
+            // A row that a newer layer has removed hides nothing before it.
+            while let Some((key, _)) = memtable.last::<T>(within.clone(), self.commit) {
+                if !self.hidden::<T>(&key, place) {
+                    last = last.max(Some(key));
+                    break;
+                }
+                within.1 = Bound::Excluded(key);
+            }
+        }
+        let lent = (lend::<T>(&range.0), lend::<T>(&range.1));
+        let stored = T::engine(&self.engine).range::<KeyRef<'_, T>>(lent)?;
+        for entry in stored.rev() {
+            let key = T::Key::keep(entry?.0.value());
+            if !self.hidden::<T>(&key, self.memtables.len()) {
+                last = last.max(Some(key));
+                break;
+            }
+        }
+        Ok(last)
+    }
+
+    /// True when one of the first `place` layers has removed the row.
+    fn hidden<T: Table>(&self, key: &T::Key, place: usize) -> bool {
+        let mut newer = self.memtables[..place].iter();
+        let known = newer.find_map(|memtable| memtable.get::<T>(key, self.commit));
+        matches!(known, Some(Known::Removed))
+    }
+}
+
+/// Takes a key off the front of every layer that has it; the newest layer is believed.
+fn take<T: Table>(memory: &mut [Front<'_, T>], key: &T::Key) -> Option<Known<T::Row>> {
+    let mut newest = None;
+    for front in memory {
+        let known = front.take(key);
+        newest = newest.or(known);
+    }
+    newest
+}
+
+/// The rows of a range in one memtable, read a few at a time.
+struct Front<'m, T: Table> {
+    memtable: &'m Memtable,
+    commit: u64,
+    rest: Option<KeyRange<T>>,
+    rows: std::vec::IntoIter<(T::Key, Known<T::Row>)>,
+    first: Option<(T::Key, Known<T::Row>)>,
+}
+
+impl<'m, T: Table> Front<'m, T> {
+    fn new(memtable: &'m Memtable, commit: u64, range: &KeyRange<T>) -> Self {
+        let mut front = Self {
+            memtable,
+            commit,
+            rest: Some(range.clone()),
+            rows: Vec::new().into_iter(),
+            first: None,
+        };
+        front.advance();
+        front
+    }
+
+    fn key(&self) -> Option<&T::Key> {
+        self.first.as_ref().map(|(key, _)| key)
+    }
+
+    fn take(&mut self, wanted: &T::Key) -> Option<Known<T::Row>> {
+        let (key, known) = self.first.take()?;
+        if key == *wanted {
+            self.advance();
+            return Some(known);
+        }
+        self.first = Some((key, known));
+        None
+    }
+
+    fn advance(&mut self) {
+        self.first = self.rows.next();
+        let Some(range) = self.rest.take_if(|_| self.first.is_none()) else {
+            return;
+        };
+        let end = range.1.clone();
+        let rows = self.memtable.range::<T>(range, self.commit, STRIDE);
+        if let (STRIDE, Some((last, _))) = (rows.len(), rows.last()) {
+            self.rest = Some((Bound::Excluded(last.clone()), end));
+        }
+        self.rows = rows.into_iter();
+        self.first = self.rows.next();
+    }
+}
+
+fn lend<T: Table>(bound: &Bound<T::Key>) -> Bound<KeyRef<'_, T>> {
+    match bound {
+        Bound::Included(key) => Bound::Included(key.lend()),
+        Bound::Excluded(key) => Bound::Excluded(key.lend()),
+        Bound::Unbounded => Bound::Unbounded,
+    }
+}
