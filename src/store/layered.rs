@@ -62,7 +62,7 @@ impl Layered {
     pub fn visit<T: Table>(
         &self,
         range: KeyRange<T>,
-        visit: &mut dyn FnMut(KeyRef<'_, T>, RowRef<'_, T>) -> ControlFlow<()>,
+        mut visit: impl FnMut(KeyRef<'_, T>, RowRef<'_, T>) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         let lent = (lend::<T>(&range.0), lend::<T>(&range.1));
         if is_empty(&range) {
@@ -116,7 +116,7 @@ impl Layered {
         visit: &mut dyn FnMut(KeyRef<'_, T>, RowRef<'_, T>),
     ) -> Result<(), StoreError> {
         let everything = (Bound::Unbounded, Bound::Unbounded);
-        self.visit::<T>(everything, &mut |key, row| {
+        self.visit::<T>(everything, |key, row| {
             visit(key, row);
             ControlFlow::Continue(())
         })
@@ -136,7 +136,7 @@ impl Layered {
         if limit == 0 {
             return made;
         }
-        self.visit::<T>(range, &mut |key, row| {
+        self.visit::<T>(range, |key, row| {
             let next = make(key, row);
             made = match (std::mem::replace(&mut made, Ok(Vec::new())), next) {
                 (Ok(mut so_far), Ok(next)) => {

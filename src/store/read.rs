@@ -99,7 +99,7 @@ impl Snapshot {
         };
         let mut found = Vec::new();
         let range = (from, Bound::Unbounded);
-        self.rows.visit::<Ids>(range, &mut |id, ()| {
+        self.rows.visit::<Ids>(range, |id, ()| {
             if found.len() == limit || !id.starts_with(prefix) {
                 return ControlFlow::Break(());
             }

@@ -30,7 +30,7 @@ pub fn tree_top_rows(
     let (first, last) = ((TOP_DEPTH, 0), (TOP_DEPTH, u64::MAX));
     let range = (Bound::Included(first), Bound::Included(last));
     let mut misplaced = false;
-    rows.visit::<Nodes>(range, &mut |(depth, bits), row| {
+    rows.visit::<Nodes>(range, |(depth, bits), row| {
         match Prefix::new(bits, depth) {
             Some(at) => visit(at, row),
             None => misplaced = true,
