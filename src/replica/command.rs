@@ -18,6 +18,14 @@ pub enum Command {
 }
 
 impl Command {
+    /// True when it stores no bytes.
+    pub fn only_deletes(&self) -> bool {
+        match self {
+            Self::Write(writes) => writes.iter().all(|w| matches!(w.change, Change::Delete)),
+            Self::Merge(_) => false,
+        }
+    }
+
     /// Bytes of states that the command holds in memory.
     pub fn weight(&self) -> usize {
         match self {

@@ -16,6 +16,7 @@ use crate::replica::recover::{Recovered, recover};
 use crate::replica::view::View;
 use crate::store::checkpoint::{Flushed, Frozen};
 use crate::store::disk::{Disk, MachineDisk};
+use crate::store::engine_file::EngineFile;
 use crate::store::error::StoreError;
 use crate::store::log::appender::Log;
 use crate::store::log::group::{Entry, EntryKind};
@@ -51,6 +52,16 @@ pub struct Engine {
     pending: usize,
 }
 
+/// A namespace that was opened for writing.
+pub struct Opened {
+    /// Decides and carries out.
+    pub engine: Engine,
+    /// Makes durable.
+    pub log: Log,
+    /// Takes checkpoints.
+    pub file: EngineFile,
+}
+
 /// A batch that has been decided.
 pub struct Decided {
     /// What becomes of its commands, once it is durable and carried out.
@@ -78,7 +89,7 @@ impl Engine {
         epoch: Epoch,
         options: StoreOptions,
         wall: Arc<dyn WallClock>,
-    ) -> Result<(Self, Log), StoreError> {
+    ) -> Result<Opened, StoreError> {
         Self::open_on(Arc::new(MachineDisk), path, replica, epoch, options, wall)
     }
 
@@ -95,12 +106,12 @@ impl Engine {
         epoch: Epoch,
         options: StoreOptions,
         wall: Arc<dyn WallClock>,
-    ) -> Result<(Self, Log), StoreError> {
-        let mut store = Store::open_on(disk, path, replica, epoch, options)?;
+    ) -> Result<Opened, StoreError> {
+        let (mut store, mut file) = Store::open_on(disk, path, replica, epoch, options)?;
         store.check_counts()?;
         let from = store.snapshot().head()?.log;
         let (log, replay) = Log::open(store.log_place(), from)?;
-        store.begin_incarnation()?;
+        store.begin_incarnation(&mut file)?;
         let pending = replay.commits.len();
         let recovered = recover(&mut store, replay)?;
         let Recovered { top, head, work } = recovered;
@@ -120,7 +131,7 @@ impl Engine {
             work,
             pending,
         };
-        Ok((engine, log))
+        Ok(Opened { engine, log, file })
     }
 
     /// The newest commit, durable or not.

@@ -7,6 +7,7 @@ use crate::merkle::update::Work;
 use crate::replica::apply::{Batch, apply};
 use crate::replica::journal;
 use crate::replica::view::View;
+use crate::store::engine_file::EngineFile;
 use crate::store::error::StoreError;
 use crate::store::log::replay::{Replay, read_segments};
 use crate::store::open::Store;
@@ -67,7 +68,7 @@ pub struct Inspected {
     /// Everything that file and log hold.
     pub view: View,
     /// Keeps the file open.
-    _store: Store,
+    _file: EngineFile,
 }
 
 /// Opens a namespace's file and log as they are.
@@ -80,12 +81,12 @@ pub fn inspect(
     epoch: Epoch,
     options: StoreOptions,
 ) -> Result<Inspected, StoreError> {
-    let mut store = Store::open(path, replica, epoch, options)?;
+    let (mut store, file) = Store::open(path, replica, epoch, options)?;
     let from = store.snapshot().head()?.log;
     let replay = read_segments(&store.log_place(), from)?;
     let Recovered { top, head, .. } = recover(&mut store, replay)?;
     Ok(Inspected {
         view: View::new(store.snapshot(), top, head, store.identity()),
-        _store: store,
+        _file: file,
     })
 }

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use crate::clock::WallClock;
 use crate::merkle::update::Work;
 use crate::replica::command::Command;
-use crate::replica::engine::{Engine, Outcomes};
+use crate::replica::engine::{Engine, Opened, Outcomes};
 use crate::replica::view::View;
 use crate::store::disk::{Disk, MachineDisk};
+use crate::store::engine_file::{CompactionProgress, EngineFile};
 use crate::store::error::StoreError;
 use crate::store::log::appender::Log;
 use crate::store::log::group::Entry;
@@ -23,6 +24,7 @@ use crate::types::id::ReplicaId;
 pub struct Solo {
     engine: Engine,
     log: Log,
+    file: EngineFile,
 }
 
 impl Solo {
@@ -52,8 +54,9 @@ impl Solo {
         options: StoreOptions,
         wall: Arc<dyn WallClock>,
     ) -> Result<Self, StoreError> {
-        let (engine, log) = Engine::open_on(disk, path, replica, epoch, options, wall)?;
-        Ok(Self { engine, log })
+        let Opened { engine, log, file } =
+            Engine::open_on(disk, path, replica, epoch, options, wall)?;
+        Ok(Self { engine, log, file })
     }
 
     /// The newest commit.
@@ -115,11 +118,29 @@ impl Solo {
         self.log.rotate()?;
         if let Some(mut frozen) = self.engine.freeze().or_else(|| self.engine.frozen()) {
             frozen.ends_before(self.log.segment());
-            let flushed = frozen.flush()?;
+            let flushed = self.file.flush(&frozen)?;
             self.engine.flushed(&flushed);
             self.log.shelf().tidy(flushed.commit())?;
         }
         Ok(())
+    }
+}
+
+impl Solo {
+    /// Copies the live rows into a new file, which takes the place of the old one.
+    ///
+    /// # Errors
+    /// [`StoreError`] when either file fails.
+    pub fn compact(&mut self) -> Result<CompactionProgress, StoreError> {
+        self.checkpoint()?;
+        let mut progress = CompactionProgress::default();
+        self.file.begin_compaction()?;
+        while self.file.is_compacting() {
+            if let Some((flushed, _)) = self.file.compact_slice(&mut progress)? {
+                self.engine.flushed(&flushed);
+            }
+        }
+        Ok(progress)
     }
 }
 

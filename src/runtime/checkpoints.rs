@@ -1,30 +1,52 @@
 //! The checkpoint thread of a namespace: moves rows that are in the log and in memory into the
-//! engine's file, while writes go on.
+//! engine's file while writes go on, opens the file again when that failed, compacts it, and
+//! watches the space on the disk.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::WeakSender;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
+use crate::runtime::compacting::Compacting;
 use crate::runtime::lock::lock;
 use crate::runtime::queue::Job;
 use crate::store::checkpoint::{Flushed, Frozen};
+use crate::store::engine_file::{CompactionProgress, EngineFile, RetiredFile};
 use crate::store::error::StoreError;
 use crate::store::log::shelf::Shelf;
 
-/// How often the writer is asked whether a checkpoint is due.
+/// How often the writer is asked whether a checkpoint is due, the space on the disk is looked at,
+/// and what failed is tried again.
 const WAKE_EVERY: Duration = Duration::from_secs(1);
+/// How long the views of a file that was compacted keep working.
+const RETIRED_FOR: Duration = Duration::from_secs(60);
 
-/// How a checkpoint ended.
-pub type Outcome = Result<Flushed, Arc<StoreError>>;
+/// What the writer has to know of the file.
+#[derive(Default)]
+pub struct Report {
+    /// The file's tables after the newest checkpoint, or after it was opened again.
+    pub flushed: Option<Flushed>,
+    /// Why the newest checkpoint has not succeeded yet.
+    pub failing: Option<Arc<StoreError>>,
+}
 
 #[derive(Default)]
 struct Slot {
-    outcome: Mutex<Option<Outcome>>,
+    report: Mutex<Option<Report>>,
     filled: Condvar,
+}
+
+/// What others may know and ask of the checkpoint thread.
+#[derive(Clone, Default)]
+pub struct Upkeep {
+    /// True when there is less space on the disk than is kept in reserve.
+    pub is_low: Arc<AtomicBool>,
+    /// The compaction that goes on, if any.
+    pub compacting: Arc<Compacting>,
 }
 
 /// The writer's side of the checkpoint thread.
@@ -35,17 +57,31 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Starts the thread. It wakes the writer when a checkpoint has ended, and now and then.
+    /// Starts the thread. It wakes the writer when there is something to report, and now and then.
+    /// Below `reserve` bytes of free space the disk counts as full.
     ///
     /// # Errors
     /// The operating system's, when it gives no thread.
-    pub fn start(name: &str, shelf: Arc<Shelf>, writer: WeakSender<Job>) -> std::io::Result<Self> {
+    pub fn start(
+        name: &str,
+        file: EngineFile,
+        shelf: Arc<Shelf>,
+        reserve: u64,
+        upkeep: Upkeep,
+        writer: WeakSender<Job>,
+    ) -> std::io::Result<Self> {
         let (inbox, frozen) = channel();
         let slot = Arc::<Slot>::default();
         let worker = Worker {
+            file,
             shelf,
+            reserve,
+            upkeep,
             writer,
             slot: Arc::clone(&slot),
+            unfinished: None,
+            retired: Vec::new(),
+            looked: None,
         };
         let thread = std::thread::Builder::new()
             .name(format!("checkpoint-{name}"))
@@ -62,18 +98,18 @@ impl Checkpoints {
         self.inbox.clone()
     }
 
-    /// How the last checkpoint ended, if that was not asked yet.
-    pub fn take_flushed(&self) -> Option<Outcome> {
-        lock(&self.slot.outcome).take()
+    /// What there is to know, if that was not asked yet.
+    pub fn take_report(&self) -> Option<Report> {
+        lock(&self.slot.report).take()
     }
 
-    /// Waits until a checkpoint has ended, for a limited time.
-    pub fn wait_flushed(&self, limit: Duration) {
-        let outcome = lock(&self.slot.outcome);
+    /// Waits until there is something to know, for a limited time.
+    pub fn wait_report(&self, limit: Duration) {
+        let report = lock(&self.slot.report);
         let waited = self
             .slot
             .filled
-            .wait_timeout_while(outcome, limit, |outcome| outcome.is_none());
+            .wait_timeout_while(report, limit, |report| report.is_none());
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
@@ -88,38 +124,152 @@ impl Checkpoints {
 }
 
 struct Worker {
+    file: EngineFile,
     shelf: Arc<Shelf>,
+    reserve: u64,
+    upkeep: Upkeep,
     writer: WeakSender<Job>,
     slot: Arc<Slot>,
+    /// Rows whose checkpoint failed and is tried again.
+    unfinished: Option<Frozen>,
+    /// Files that were compacted, until nobody reads from them any more.
+    retired: Vec<(Instant, RetiredFile)>,
+    /// When the space on the disk was last looked at.
+    looked: Option<Instant>,
 }
 
 impl Worker {
-    fn run(&self, inbox: &Receiver<Frozen>) {
+    fn run(mut self, inbox: &Receiver<Frozen>) {
         loop {
-            match inbox.recv_timeout(WAKE_EVERY) {
-                Ok(frozen) => self.flush(&frozen),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+            let patience = if self.file.is_compacting() {
+                Duration::ZERO
+            } else {
+                WAKE_EVERY
+            };
+            match inbox.recv_timeout(patience) {
+                Ok(frozen) => self.flush(frozen),
+                Err(RecvTimeoutError::Timeout) => {
+                    if let Some(frozen) = self.unfinished.take() {
+                        self.flush(frozen);
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return self.end(),
             }
-            if let Some(writer) = self.writer.upgrade() {
-                // A writer whose queue is full is awake.
-                let _ = writer.try_send(Job::Wake);
+            self.look_at_space();
+            self.compact();
+            let kept = |(since, _): &(Instant, RetiredFile)| since.elapsed() < RETIRED_FOR;
+            self.retired.retain(kept);
+            if patience > Duration::ZERO {
+                self.wake();
             }
         }
     }
 
-    fn flush(&self, frozen: &Frozen) {
-        let outcome = frozen.flush();
-        match &outcome {
-            Ok(_) => {
+    fn end(&mut self) {
+        self.file.give_up_compaction();
+        self.upkeep
+            .compacting
+            .ended(Err("the namespace is closing".to_owned()));
+    }
+
+    /// Wakes the writer. One whose queue is full is awake.
+    fn wake(&self) {
+        if let Some(writer) = self.writer.upgrade() {
+            let _ = writer.try_send(Job::Wake);
+        }
+    }
+
+    fn report(&self, flushed: Option<Flushed>, failing: Option<Arc<StoreError>>) {
+        *lock(&self.slot.report) = Some(Report { flushed, failing });
+        self.slot.filled.notify_all();
+        self.wake();
+    }
+
+    fn flush(&mut self, frozen: Frozen) {
+        match self.file.flush(&frozen) {
+            Ok(flushed) => {
                 debug!(commit = frozen.commit(), "checkpoint");
+                self.report(Some(flushed), None);
                 if let Err(error) = self.shelf.tidy(frozen.commit()) {
                     warn!(%error, "segments of the log that are not needed any more stay");
                 }
             }
-            Err(error) => error!(%error, "a checkpoint failed"),
+            Err(error) => {
+                warn!(%error, "a checkpoint failed and will be tried again; the log has the rows");
+                self.unfinished = Some(frozen);
+                // Reads go on from the file as it was.
+                let reopened = self.file.reopen();
+                let reopened =
+                    reopened.inspect_err(|error| error!(%error, "the file stays closed"));
+                self.report(reopened.ok(), Some(Arc::new(error)));
+            }
         }
-        *lock(&self.slot.outcome) = Some(outcome.map_err(Arc::new));
-        self.slot.filled.notify_all();
+    }
+
+    fn look_at_space(&mut self) {
+        if self.looked.is_some_and(|at| at.elapsed() < WAKE_EVERY) {
+            return;
+        }
+        self.looked = Some(Instant::now());
+        let Ok(free) = self.file.free_bytes() else {
+            return;
+        };
+        let was_low = self.upkeep.is_low.load(Ordering::Relaxed);
+        // Coming back takes a little more than the reserve, so that it does not flicker.
+        let needed = if was_low {
+            self.reserve + self.reserve / 8
+        } else {
+            self.reserve
+        };
+        let is_low = free < needed;
+        self.upkeep.is_low.store(is_low, Ordering::Relaxed);
+        match (was_low, is_low) {
+            (false, true) => warn!(free, "the disk is nearly full: only deletions are taken"),
+            (true, false) => info!(free, "there is space again: writes are taken"),
+            _ => {}
+        }
+    }
+
+    fn compact(&mut self) {
+        if self.upkeep.compacting.is_wanted() && !self.file.is_compacting() {
+            let begun = self.begin_compaction();
+            if let Err(error) = begun {
+                self.upkeep.compacting.ended(Err(error.to_string()));
+            }
+        }
+        if !self.file.is_compacting() {
+            return;
+        }
+        let mut progress = CompactionProgress::default();
+        match self.file.compact_slice(&mut progress) {
+            Ok(None) => self.upkeep.compacting.progress(progress),
+            Ok(Some((flushed, retired))) => {
+                info!(
+                    before = progress.bytes_before,
+                    after = progress.bytes_after,
+                    "compacted"
+                );
+                self.retired.push((Instant::now(), retired));
+                self.report(Some(flushed), None);
+                self.upkeep.compacting.ended(Ok(progress));
+            }
+            Err(error) => {
+                warn!(%error, "compaction is given up");
+                self.upkeep.compacting.ended(Err(error.to_string()));
+            }
+        }
+        if !self.file.is_compacting() {
+            // A failing checkpoint gives it up as well.
+            let given_up = "the store failed meanwhile; its log says more".to_owned();
+            self.upkeep.compacting.ended(Err(given_up));
+        }
+    }
+
+    fn begin_compaction(&mut self) -> Result<(), StoreError> {
+        let (bytes, free) = (self.file.bytes()?, self.file.free_bytes()?);
+        if free < bytes.saturating_add(self.reserve) {
+            return Err(StoreError::Full);
+        }
+        self.file.begin_compaction()
     }
 }

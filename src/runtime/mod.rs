@@ -2,6 +2,7 @@
 //! the blocking pool, and the open replica that holds them.
 
 pub mod checkpoints;
+pub mod compacting;
 pub mod lock;
 pub mod log_thread;
 pub mod namespace;

@@ -1,5 +1,6 @@
 //! An open namespace: its writer, its newest view, its sessions.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -9,19 +10,24 @@ use tokio::task;
 use tokio_util::sync::CancellationToken;
 
 use crate::replica::command::Command;
-use crate::replica::engine::Engine;
+use crate::replica::engine::Opened;
 use crate::replica::view::View;
+use crate::runtime::checkpoints::Upkeep;
+use crate::runtime::compacting::Ending;
 use crate::runtime::lock::lock;
 use crate::runtime::pins::Pins;
 use crate::runtime::queue::{Committed, SubmitError};
 use crate::runtime::writer::{Agreements, Queued, WriterHandle, spawn};
+use crate::store::engine_file::CompactionProgress;
 use crate::store::error::StoreError;
-use crate::store::log::appender::Log;
 use crate::store::rows::Agreement;
 use crate::types::id::{Namespace, ReplicaId};
 
 /// How long a session of another replica may stay silent before its view is given up.
 const SESSION_IDLE: Duration = Duration::from_secs(30);
+
+/// How often those who wait for a compaction are told how far it is.
+const FOLLOW_EVERY: Duration = Duration::from_millis(100);
 
 /// An open namespace. Dropping the last handle commits what is queued and closes the file.
 pub struct OpenNamespace {
@@ -30,6 +36,7 @@ pub struct OpenNamespace {
     thread: Mutex<Option<JoinHandle<()>>>,
     views: watch::Receiver<Arc<View>>,
     agreements: Agreements,
+    upkeep: Upkeep,
     readers: Arc<Semaphore>,
     pins: Pins,
     closed: CancellationToken,
@@ -42,19 +49,28 @@ impl OpenNamespace {
     /// The operating system's, when it gives no thread.
     pub fn start(
         name: Namespace,
-        (engine, log): (Engine, Log),
+        opened: Opened,
         readers: Arc<Semaphore>,
         sessions_max: usize,
+        reserve: u64,
     ) -> std::io::Result<Self> {
-        let (sender, views) = watch::channel(engine.view());
-        let agreements = Agreements::default();
-        let (writer, thread) = spawn(name.as_str(), engine, log, sender, Arc::clone(&agreements))?;
+        let (sender, views) = watch::channel(opened.engine.view());
+        let (agreements, upkeep) = (Agreements::default(), Upkeep::default());
+        let (writer, thread) = spawn(
+            name.as_str(),
+            opened,
+            reserve,
+            upkeep.clone(),
+            sender,
+            Arc::clone(&agreements),
+        )?;
         Ok(Self {
             name,
             writer: Mutex::new(Some(writer)),
             thread: Mutex::new(Some(thread)),
             views,
             agreements,
+            upkeep,
             readers,
             pins: Pins::new(sessions_max, SESSION_IDLE),
             closed: CancellationToken::new(),
@@ -102,6 +118,30 @@ impl OpenNamespace {
         lock(&self.writer)
             .as_ref()
             .is_some_and(WriterHandle::has_failed)
+    }
+
+    /// True when there is less space on the disk than is kept in reserve: only deletions are taken.
+    pub fn is_low_on_space(&self) -> bool {
+        self.upkeep.is_low.load(Ordering::Relaxed)
+    }
+
+    /// Copies the live rows into a new file, which takes the place of the old one, while reads and
+    /// writes go on. Blocks until that is done; `follow` is told how far it has come now and then.
+    ///
+    /// # Errors
+    /// What was in the way, in words; the store is as it was then.
+    pub fn compact(&self, follow: &mut dyn FnMut(CompactionProgress)) -> Ending {
+        self.upkeep.compacting.want();
+        loop {
+            let (progress, ending) = self.upkeep.compacting.follow(FOLLOW_EVERY);
+            follow(progress);
+            if let Some(ending) = ending {
+                return ending;
+            }
+            if self.closed.is_cancelled() {
+                return Err("the namespace is closing".to_owned());
+            }
+        }
     }
 
     /// Is cancelled when the namespace closes.

@@ -159,7 +159,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("default.redb");
         let (options, wall) = (StoreOptions::default(), Arc::new(SystemClock));
-        let (engine, _) = Engine::open(&path, ReplicaId(1), Epoch(1), options, wall).unwrap();
+        let opened = Engine::open(&path, ReplicaId(1), Epoch(1), options, wall).unwrap();
+        let engine = &opened.engine;
         let pins = Pins::new(EACH + 1, Duration::from_secs(3600));
         let open = |peer| pins.open(ReplicaId(peer), engine.view());
         let is_open = |id: u64| lock(&pins.pins).contains_key(&id);

@@ -104,21 +104,22 @@ impl Replica {
 
     fn start(&self, name: &Namespace) -> Result<Arc<OpenNamespace>, StoreError> {
         let path = self.directory.file(name);
-        let (engine, log) = Engine::open(
+        let opened = Engine::open(
             &path,
             self.id(),
             fresh_epoch()?,
             self.options.store,
             Arc::clone(&self.wall),
         )?;
-        let head = *engine.view().head();
+        let head = *opened.engine.view().head();
         info!(namespace = %name, states = head.live, seq = head.seq, root = %head.root.hash, "open");
         let readers = Arc::clone(&self.readers);
         let open = OpenNamespace::start(
             name.clone(),
-            (engine, log),
+            opened,
             readers,
             self.options.sessions_max,
+            self.options.store.reserve_bytes,
         )
         .map_err(|source| StoreError::Unusable { path, source })?;
         let open = Arc::new(open);

@@ -12,14 +12,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::error;
 
 use crate::replica::command::Command;
-use crate::replica::engine::Engine;
+use crate::replica::engine::{Engine, Opened};
 use crate::replica::view::View;
-use crate::runtime::checkpoints::Checkpoints;
+use crate::runtime::checkpoints::{Checkpoints, Upkeep};
 use crate::runtime::lock::lock;
 use crate::runtime::log_thread::LogThread;
 use crate::runtime::queue::{Answer, Committed, Job, Reply, SubmitError, refuse};
 use crate::store::error::StoreError;
-use crate::store::log::appender::Log;
 use crate::store::rows::Agreement;
 use crate::types::id::ReplicaId;
 
@@ -61,6 +60,7 @@ impl Queued {
 pub struct WriterHandle {
     queue: mpsc::Sender<Job>,
     failed: Arc<AtomicBool>,
+    is_low: Arc<AtomicBool>,
 }
 
 impl WriterHandle {
@@ -83,13 +83,23 @@ impl WriterHandle {
     /// # Errors
     /// [`SubmitError::ShuttingDown`].
     pub fn queue_blocking(&self, command: Command) -> Result<Queued, SubmitError> {
+        self.check_space(&command)?;
         let (reply, answer) = oneshot::channel();
         let sent = self.queue.blocking_send(Job::Command(command, reply));
         sent.map_err(|_| SubmitError::ShuttingDown)?;
         Ok(Queued { answer })
     }
 
+    /// What is left of a disk that is nearly full is for deletions.
+    fn check_space(&self, command: &Command) -> Result<(), SubmitError> {
+        if self.is_low.load(Ordering::Relaxed) && !command.only_deletes() {
+            return Err(SubmitError::Storage(Arc::new(StoreError::Full)));
+        }
+        Ok(())
+    }
+
     fn enqueue(&self, command: Command) -> Result<oneshot::Receiver<Reply>, SubmitError> {
+        self.check_space(&command)?;
         let (reply, answer) = oneshot::channel();
         match self.queue.try_send(Job::Command(command, reply)) {
             Ok(()) => Ok(answer),
@@ -106,19 +116,23 @@ impl WriterHandle {
 /// The operating system's, when it gives no thread.
 pub fn spawn(
     name: &str,
-    engine: Engine,
-    log: Log,
+    opened: Opened,
+    reserve: u64,
+    upkeep: Upkeep,
     views: watch::Sender<Arc<View>>,
     agreements: Agreements,
 ) -> std::io::Result<(WriterHandle, JoinHandle<()>)> {
     let (queue, jobs) = mpsc::channel(QUEUE_COMMANDS);
     let failed = Arc::<AtomicBool>::default();
-    let checkpoints = Checkpoints::start(name, log.shelf(), queue.downgrade())?;
+    let Opened { engine, log, file } = opened;
+    let wake = queue.downgrade();
+    let checkpoints = Checkpoints::start(name, file, log.shelf(), reserve, upkeep.clone(), wake)?;
     let durable = (engine.view(), engine.commit_number());
     let log = LogThread::start(name, log, views, checkpoints.inbox(), durable)?;
     let handle = WriterHandle {
         queue,
         failed: Arc::clone(&failed),
+        is_low: upkeep.is_low,
     };
     let writer = Writer {
         failed,
@@ -128,6 +142,7 @@ pub fn spawn(
         log,
         checkpoints,
         checkpointed: Instant::now(),
+        failing: None,
         failure: None,
     };
     let thread = std::thread::Builder::new()
@@ -144,6 +159,8 @@ struct Writer {
     checkpoints: Checkpoints,
     /// When a checkpoint last began.
     checkpointed: Instant,
+    /// Why checkpoints fail at present.
+    failing: Option<Arc<StoreError>>,
     /// Set when it is unknown what the store holds: from then on every command is refused.
     failure: Option<Arc<StoreError>>,
     /// Tells others of the failure.
@@ -180,7 +197,7 @@ impl Writer {
 
     fn round(&mut self, commands: Vec<Command>, answers: Vec<Answer>) {
         self.recover_from_a_full_disk();
-        self.take_flushed();
+        self.take_report();
         self.hold_back();
         if !commands.is_empty() {
             self.commit(commands, answers);
@@ -191,6 +208,9 @@ impl Writer {
     fn commit(&mut self, commands: Vec<Command>, answers: Vec<Answer>) {
         if let Some(failure) = &self.failure {
             return refuse(answers, failure);
+        }
+        if let Some(failing) = self.failing.as_ref().filter(|_| self.is_stuck()) {
+            return refuse(answers, failing);
         }
         let agreements = std::mem::take(&mut *lock(&self.agreements));
         let decided = match attempt(|| self.engine.decide(commands, agreements)) {
@@ -251,12 +271,22 @@ impl Writer {
         }
     }
 
-    fn take_flushed(&mut self) {
-        match self.checkpoints.take_flushed() {
-            Some(Ok(flushed)) => self.engine.flushed(&flushed),
-            Some(Err(failure)) if self.failure.is_none() => self.fail(failure),
-            _ => {}
+    fn take_report(&mut self) {
+        let Some(report) = self.checkpoints.take_report() else {
+            return;
+        };
+        self.failing = report.failing;
+        if let Some(flushed) = report.flushed {
+            self.engine.flushed(&flushed);
+            // Readers are to leave the tables of before, which may be closed.
+            let (view, commit) = (self.engine.view(), self.engine.commit_number());
+            self.log.done(view, commit, Vec::new(), Vec::new());
         }
+    }
+
+    /// True when no more may pile up: the file takes nothing for now.
+    fn is_stuck(&self) -> bool {
+        self.failing.is_some() && self.engine.checkpoint_load() > LOAD_MAX
     }
 
     /// Slows writers down when checkpoints cannot keep up, a little with each batch, so that
@@ -268,14 +298,14 @@ impl Writer {
             return;
         }
         let wait = HOLD_BACK_MAX.mul_f64(((load - 1.0) / LOAD_MAX).min(1.0));
-        self.checkpoints.wait_flushed(wait);
-        self.take_flushed();
+        self.checkpoints.wait_report(wait);
+        self.take_report();
         while self.engine.is_freezing() && self.engine.checkpoint_load() > 1.0 + LOAD_MAX {
-            if self.failure.is_some() || self.log.broken().is_some() {
+            if self.failing.is_some() || self.failure.is_some() || self.log.broken().is_some() {
                 return;
             }
-            self.checkpoints.wait_flushed(HOLD_BACK_MAX);
-            self.take_flushed();
+            self.checkpoints.wait_report(HOLD_BACK_MAX);
+            self.take_report();
         }
     }
 
@@ -312,9 +342,13 @@ impl Writer {
     }
 
     fn wait_for_checkpoint(&mut self) {
-        while self.engine.is_freezing() && self.failure.is_none() && self.log.broken().is_none() {
-            self.checkpoints.wait_flushed(HOLD_BACK_MAX);
-            self.take_flushed();
+        let is_well = |writer: &Self| {
+            let failed = writer.failure.is_some() || writer.failing.is_some();
+            !failed && writer.log.broken().is_none()
+        };
+        while self.engine.is_freezing() && is_well(self) {
+            self.checkpoints.wait_report(HOLD_BACK_MAX);
+            self.take_report();
         }
     }
 }
@@ -349,9 +383,17 @@ mod tests {
         let path = folder.path().join("t.redb");
         let options = StoreOptions::default();
         let engine = Engine::open(&path, ReplicaId(1), Epoch(1), options, Arc::new(Stopped));
-        let (engine, log) = engine.unwrap();
-        let (views, _) = watch::channel(engine.view());
-        let (writer, thread) = spawn("t", engine, log, views, Agreements::default()).unwrap();
+        let opened = engine.unwrap();
+        let (views, _) = watch::channel(opened.engine.view());
+        let (writer, thread) = spawn(
+            "t",
+            opened,
+            0,
+            Upkeep::default(),
+            views,
+            Agreements::default(),
+        )
+        .unwrap();
         assert!(!writer.has_failed());
         for _ in 0..2 {
             let delete = Write {

@@ -4,7 +4,7 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
+use redb::{Database, ReadableTable, WriteTransaction};
 
 use crate::store::error::StoreError;
 use crate::store::forms::{KeyForm, RowForm};
@@ -12,7 +12,10 @@ use crate::store::layer::Known;
 use crate::store::log::place::LogPosition;
 use crate::store::memtable::Memtable;
 use crate::store::rows::head_from_bytes;
-use crate::store::tables::{EngineTables, ForEachTable, Meta, Table, for_each_table, meta_names};
+use crate::store::tables::{
+    EngineKey, EngineRow, EngineTables, ForEachTable, KeyRef, Meta, Table, for_each_table,
+    meta_names,
+};
 use crate::types::binary::encode;
 
 /// Rows taken from the memtable at a time.
@@ -21,37 +24,17 @@ const STRIDE: usize = 1024;
 /// A memtable that takes no more rows, on its way into the engine's file. While it is, its rows
 /// are read from it.
 pub struct Frozen {
-    pub(in crate::store) database: Arc<Database>,
     pub(in crate::store) memtable: Arc<Memtable>,
     pub(in crate::store) position: LogPosition,
 }
 
-/// The engine's tables after a checkpoint.
+/// The engine's tables after a checkpoint, or after its file was opened again.
 pub struct Flushed {
     pub(in crate::store) tables: Arc<EngineTables>,
     pub(in crate::store) position: LogPosition,
 }
 
 impl Frozen {
-    /// Writes the rows and commits them durably.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the engine fails; whether the file has the rows is unknown then until
-    /// it has been opened again. The log has them in any case.
-    pub fn flush(&self) -> Result<Flushed, StoreError> {
-        let transaction = begin_durable(&self.database)?;
-        for_each_table(&mut Flush {
-            transaction: &transaction,
-            memtable: &self.memtable,
-        })?;
-        set_position(&transaction, self.position)?;
-        transaction.commit().map_err(StoreError::commit_failed)?;
-        Ok(Flushed {
-            tables: Arc::new(EngineTables::open(&self.database.begin_read()?)?),
-            position: self.position,
-        })
-    }
-
     /// Says which segment of the log was begun when its rows were complete.
     pub fn ends_before(&mut self, segment: u64) {
         self.position.segment = segment;
@@ -81,7 +64,14 @@ pub fn begin_durable(database: &Database) -> Result<WriteTransaction, StoreError
     Ok(transaction)
 }
 
-fn set_position(transaction: &WriteTransaction, position: LogPosition) -> Result<(), StoreError> {
+/// Says up to where the file holds what the log says.
+///
+/// # Errors
+/// [`StoreError`] when the engine fails.
+pub fn set_position(
+    transaction: &WriteTransaction,
+    position: LogPosition,
+) -> Result<(), StoreError> {
     let mut meta = transaction.open_table(Meta::DEFINITION)?;
     let head = meta
         .get(meta_names::HEAD)?
@@ -92,6 +82,17 @@ fn set_position(transaction: &WriteTransaction, position: LogPosition) -> Result
     Ok(())
 }
 
+/// Writes the newest rows of a memtable in order of key.
+///
+/// # Errors
+/// [`StoreError`] when the engine fails.
+pub fn flush_rows(transaction: &WriteTransaction, memtable: &Memtable) -> Result<(), StoreError> {
+    for_each_table(&mut Flush {
+        transaction,
+        memtable,
+    })
+}
+
 struct Flush<'f> {
     transaction: &'f WriteTransaction,
     memtable: &'f Memtable,
@@ -100,24 +101,58 @@ struct Flush<'f> {
 impl ForEachTable for Flush<'_> {
     fn visit<T: Table>(&mut self) -> Result<(), StoreError> {
         let mut table = self.transaction.open_table(T::DEFINITION)?;
-        let mut from = Bound::Unbounded;
-        loop {
-            let range = (from, Bound::Unbounded);
-            let rows = self.memtable.range::<T>(range, u64::MAX, STRIDE);
-            let Some((last, _)) = rows.last() else {
-                return Ok(());
-            };
-            from = Bound::Excluded(last.clone());
-            for (key, known) in &rows {
-                match known {
-                    Known::Row(row) => {
-                        table.insert(key.lend(), row.lend())?;
-                    }
-                    Known::Removed => {
-                        table.remove(key.lend())?;
-                    }
+        flush_range::<T>(&mut table, self.memtable, Bound::Unbounded)
+    }
+}
+
+/// Writes the newest rows of a memtable up to a key.
+///
+/// # Errors
+/// [`StoreError`] when the engine fails.
+pub fn flush_range<T: Table>(
+    table: &mut redb::Table<'_, EngineKey<T>, EngineRow<T>>,
+    memtable: &Memtable,
+    end: Bound<T::Key>,
+) -> Result<(), StoreError> {
+    let last = table.last()?.map(|(key, _)| T::Key::keep(key.value()));
+    let mut from = Bound::Unbounded;
+    loop {
+        let range = (from, end.clone());
+        let rows = memtable.range::<T>(range, u64::MAX, STRIDE);
+        let Some((newest, _)) = rows.last() else {
+            return Ok(());
+        };
+        from = Bound::Excluded(newest.clone());
+        let behind = |(key, _): &(T::Key, _)| last.as_ref().is_none_or(|last| key > last);
+        let split = rows.partition_point(|row| !behind(row));
+        for (key, known) in &rows[..split] {
+            match known {
+                Known::Row(row) => {
+                    table.insert(key.lend(), row.lend())?;
+                }
+                Known::Removed => {
+                    table.remove(key.lend())?;
                 }
             }
         }
+        append_rows::<T>(table, &rows[split..])?;
     }
+}
+
+/// Adds rows behind all others. The engine fills its pages then, and does not look each place up.
+fn append_rows<T: Table>(
+    table: &mut redb::Table<'_, EngineKey<T>, EngineRow<T>>,
+    rows: &[(T::Key, Known<T::Row>)],
+) -> Result<(), StoreError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let end: Bound<KeyRef<'_, T>> = Bound::Unbounded;
+    let mut cursor = table.upper_bound_mut(end)?;
+    for (key, known) in rows {
+        if let Known::Row(row) = known {
+            cursor.insert_before(key.lend(), row.lend())?;
+        }
+    }
+    Ok(cursor.close()?)
 }

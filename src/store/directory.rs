@@ -109,10 +109,11 @@ impl DataDirectory {
 
     /// Removes files that a crash left half made.
     fn remove_drafts(&self) -> Result<(), StoreError> {
-        let suffix = format!(".{EXTENSION}.new");
+        let suffixes = [format!(".{EXTENSION}.new"), format!(".{EXTENSION}.compact")];
         for path in self.entries()? {
             let name = path.file_name().and_then(|name| name.to_str());
-            if name.is_some_and(|name| name.ends_with(&suffix)) {
+            let is_draft = |name: &str| suffixes.iter().any(|suffix| name.ends_with(suffix));
+            if name.is_some_and(is_draft) {
                 // One that stays is in the way of nothing but the creation of its namespace.
                 let _ = fs::remove_file(&path);
             }
@@ -136,6 +137,11 @@ impl DataDirectory {
 /// Where a namespace's file is while it is being made.
 pub fn draft_of(file: &Path) -> PathBuf {
     file.with_added_extension("new")
+}
+
+/// Where the copy of a namespace's file is while it is being made by a compaction.
+pub fn compact_draft_of(file: &Path) -> PathBuf {
+    file.with_added_extension("compact")
 }
 
 /// A random epoch for a new change feed.

@@ -123,7 +123,8 @@ from_engine!(
     redb::TableError,
     redb::TransactionError,
     redb::CommitError,
-    redb::SetDurabilityError
+    redb::SetDurabilityError,
+    redb::CursorError
 );
 
 impl From<BadEncoding> for StoreError {

@@ -4,24 +4,23 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTableMetadata};
-use redb::{StorageError, WriteTransaction};
+use redb::{ReadableDatabase, ReadableTableMetadata};
 
-use crate::store::backend::Backend;
-use crate::store::checkpoint::{Flushed, Frozen, begin_durable};
-use crate::store::directory::{draft_of, unusable};
+use crate::store::checkpoint::{Flushed, Frozen};
+use crate::store::directory::unusable;
 use crate::store::disk::{Disk, MachineDisk};
+use crate::store::engine_file::EngineFile;
 use crate::store::error::StoreError;
 use crate::store::layered::Layered;
 use crate::store::log::place::{LogPlace, LogPosition};
 use crate::store::memtable::Memtable;
-use crate::store::migrate::migrate;
+use crate::store::open_file::{create, open_database, sync_directory};
 use crate::store::options::StoreOptions;
 use crate::store::read::Snapshot;
 use crate::store::rows::Identity;
 use crate::store::tables::{Changes, EngineTables, Ids, Meta, Records, Table, meta_names};
 use crate::store::write::Tables;
-use crate::types::binary::{decode, encode};
+use crate::types::binary::decode;
 use crate::types::cursor::Epoch;
 use crate::types::id::ReplicaId;
 
@@ -29,7 +28,6 @@ use crate::types::id::ReplicaId;
 /// come from [`Snapshot`]s, changes go through [`Store::change`].
 pub struct Store {
     disk: Arc<dyn Disk>,
-    database: Arc<Database>,
     tables: Arc<EngineTables>,
     /// Newest first; the first one takes the changes.
     memtables: Vec<Arc<Memtable>>,
@@ -51,7 +49,7 @@ impl Store {
         replica: ReplicaId,
         epoch: Epoch,
         options: StoreOptions,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<(Self, EngineFile), StoreError> {
         Self::open_on(Arc::new(MachineDisk), path, replica, epoch, options)
     }
 
@@ -69,7 +67,7 @@ impl Store {
         replica: ReplicaId,
         epoch: Epoch,
         options: StoreOptions,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<(Self, EngineFile), StoreError> {
         let fresh = Identity {
             replica,
             epoch,
@@ -95,9 +93,9 @@ impl Store {
                 replica,
             });
         }
+        let file = EngineFile::new(Arc::clone(&disk), path.to_path_buf(), options, database);
         let mut store = Self {
             disk,
-            database: Arc::new(database),
             tables: Arc::new(tables),
             memtables: vec![Arc::default()],
             commit: 0,
@@ -107,7 +105,7 @@ impl Store {
             options,
         };
         store.commit = store.snapshot().head()?.log.commit;
-        Ok(store)
+        Ok((store, file))
     }
 
     /// Counts one more opening for writing, so that peers can tell lives of this file apart.
@@ -115,14 +113,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when the commit fails.
-    pub fn begin_incarnation(&mut self) -> Result<(), StoreError> {
+    pub fn begin_incarnation(&mut self, file: &mut EngineFile) -> Result<(), StoreError> {
         let mut identity = self.identity;
         identity.incarnation += 1;
-        let transaction = begin_durable(&self.database)?;
-        set_identity(&transaction, &identity)?;
-        transaction.commit().map_err(StoreError::commit_failed)?;
+        let flushed = file.set_identity(&identity)?;
         self.identity = identity;
-        self.tables = Arc::new(EngineTables::open(&self.database.begin_read()?)?);
+        self.tables = flushed.tables;
         Ok(())
     }
 
@@ -189,7 +185,6 @@ impl Store {
     pub fn frozen(&self) -> Option<Frozen> {
         let memtable = self.memtables.get(1)?;
         Some(Frozen {
-            database: Arc::clone(&self.database),
             memtable: Arc::clone(memtable),
             position: LogPosition {
                 commit: self.frozen_at,
@@ -198,10 +193,12 @@ impl Store {
         })
     }
 
-    /// Takes note that a checkpoint has ended.
+    /// Takes note that a checkpoint has ended, or that the file was opened again.
     pub fn flushed(&mut self, flushed: &Flushed) {
         self.tables = Arc::clone(&flushed.tables);
-        self.memtables.truncate(1);
+        if self.is_freezing() && flushed.commit() >= self.frozen_at {
+            self.memtables.truncate(1);
+        }
     }
 
     /// A consistent view of the newest commit, which later commits do not change.
@@ -247,99 +244,4 @@ impl Store {
             self.path.display(),
         )))
     }
-}
-
-fn set_identity(transaction: &WriteTransaction, identity: &Identity) -> Result<(), StoreError> {
-    let mut meta = transaction.open_table(Meta::DEFINITION)?;
-    meta.insert(meta_names::IDENTITY, encode(identity).as_slice())?;
-    Ok(())
-}
-
-/// Makes a new file under the name of a draft, and gives it its own name once it is whole and on
-/// disk. What a full disk or a crash leaves behind is then never taken for a namespace.
-fn create(
-    disk: &Arc<dyn Disk>,
-    path: &Path,
-    identity: &Identity,
-    options: StoreOptions,
-) -> Result<(), StoreError> {
-    // The log of a namespace of that name that was dropped.
-    LogPlace::beside(path, Arc::clone(disk), identity.epoch).remove_all()?;
-    let draft = draft_of(path);
-    match disk.remove(&draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(unusable(&draft, error));
-        }
-        _ => {}
-    }
-    let made = make_draft(&**disk, &draft, identity, options).and_then(|()| {
-        let named = disk.rename(&draft, path);
-        named.map_err(|source| unusable(&draft, source))
-    });
-    if made.is_err() {
-        // The next start removes it otherwise.
-        let _ = disk.remove(&draft);
-    }
-    made
-}
-
-fn make_draft(
-    disk: &dyn Disk,
-    draft: &Path,
-    identity: &Identity,
-    options: StoreOptions,
-) -> Result<(), StoreError> {
-    let file = disk.open(draft, true);
-    let file = file.map_err(|source| unusable(draft, source))?;
-    let database = open_database(disk, draft, options)?;
-    let transaction = begin_durable(&database)?;
-    set_identity(&transaction, identity)?;
-    transaction.commit()?;
-    drop(database);
-    file.sync().map_err(|source| unusable(draft, source))
-}
-
-fn open_database(
-    disk: &dyn Disk,
-    path: &Path,
-    options: StoreOptions,
-) -> Result<Database, StoreError> {
-    let file = disk.open(path, false);
-    let file = file.map_err(|source| unusable(path, source))?;
-    let database = Database::builder()
-        .set_cache_size(options.cache_bytes)
-        .create_with_backend(Backend(file))
-        .map_err(|error| open_error(path, error))?;
-    migrate(&database, path)?;
-    Ok(database)
-}
-
-fn open_error(path: &Path, error: DatabaseError) -> StoreError {
-    match error {
-        DatabaseError::DatabaseAlreadyOpen => StoreError::InUse {
-            path: path.to_path_buf(),
-        },
-        DatabaseError::Storage(StorageError::Io(source)) => match source.kind() {
-            io::ErrorKind::InvalidData => StoreError::damaged(format!(
-                "{} is not a samestate file: {source}",
-                path.display()
-            )),
-            _ => unusable(path, source),
-        },
-        DatabaseError::Storage(StorageError::Corrupted(what)) => {
-            StoreError::damaged(format!("{}: {what}", path.display()))
-        }
-        DatabaseError::UpgradeRequired(format) => StoreError::damaged(format!(
-            "{} has engine file format {format}, which this build cannot read",
-            path.display()
-        )),
-        other => redb::Error::from(other).into(),
-    }
-}
-
-/// A new file's name must be on disk too, or a power cut could take the whole file away.
-fn sync_directory(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let synced = disk.sync_folder(folder);
-    synced.map_err(|source| unusable(folder, source))
 }

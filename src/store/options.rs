@@ -7,6 +7,8 @@ pub struct StoreOptions {
     pub cache_bytes: usize,
     /// Contents up to this many bytes, packed, live in their record's row.
     pub inline_bytes: usize,
+    /// Bytes of the disk that are left free: with less, only deletions are taken.
+    pub reserve_bytes: u64,
     /// Superseding changes a state remembers; older ones are forgotten.
     pub history_versions: usize,
 }
@@ -16,6 +18,7 @@ impl Default for StoreOptions {
         Self {
             cache_bytes: 96 << 20,
             inline_bytes: 2048,
+            reserve_bytes: 128 << 20,
             history_versions: 8,
         }
     }

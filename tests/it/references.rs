@@ -168,7 +168,7 @@ proptest! {
         let (dir, pool) = (tempfile::tempdir().unwrap(), pool());
         let options = StoreOptions { history_versions, ..StoreOptions::default() };
         let path = dir.path().join("t.redb");
-        let mut store = Store::open(&path, ReplicaId(1), Epoch(1), options).unwrap();
+        let (mut store, _file) = Store::open(&path, ReplicaId(1), Epoch(1), options).unwrap();
         let mut seq = 0;
         for part in steps.chunks(together) {
             let written = store.change(|tables| {
@@ -210,7 +210,7 @@ fn a_write_that_fails_half_way_counts_nothing() {
     let (dir, pool) = (tempfile::tempdir().unwrap(), pool());
     let path = dir.path().join("t.redb");
     let options = StoreOptions::default();
-    let mut store = Store::open(&path, ReplicaId(1), Epoch(1), options).unwrap();
+    let (mut store, _file) = Store::open(&path, ReplicaId(1), Epoch(1), options).unwrap();
     let written = store.change(|tables| {
         take(tables, 1, 0, Step::Put(7), &pool);
         Ok(())

@@ -101,6 +101,9 @@ impl Reader<'_> {
             let file = self.place.disk.open(path, false)?;
             let mut bytes = vec![0; usize::try_from(file.size()?).unwrap_or(usize::MAX)];
             file.read_at(0, &mut bytes)?;
+            // After the death of a process alone some of it may never have been synced, and what
+            // is read is about to be built upon.
+            file.sync()?;
             Ok(Bytes::from(bytes))
         };
         load().map_err(|source| unusable(path, source))

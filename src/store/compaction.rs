@@ -1,0 +1,245 @@
+//! Compaction: the live rows are copied in order of key into a new file, which the engine fills
+//! page by page, while checkpoints go on into both.
+//!
+//! Tables are copied one after the other. What a checkpoint changes behind the place that the copy
+//! has reached is left to the copy, which reads the old file as it is by then; what it changes in
+//! front of it is changed in the new file too.
+
+use std::any::Any;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use redb::{
+    Database, ReadTransaction, ReadableDatabase, ReadableTableMetadata, Value, WriteTransaction,
+};
+
+use crate::store::backend::Backend;
+use crate::store::checkpoint::{Frozen, begin_durable, flush_range};
+use crate::store::directory::{compact_draft_of, unusable};
+use crate::store::disk::Disk;
+use crate::store::engine_file::CompactionProgress;
+use crate::store::error::StoreError;
+use crate::store::forms::KeyForm;
+use crate::store::memtable::Memtable;
+use crate::store::options::StoreOptions;
+use crate::store::tables::{EngineRow, ForEachTable, KeyRef, Table, for_each_table};
+
+/// Bytes of rows that one slice copies, about: a few milliseconds' work.
+const SLICE_BYTES: usize = 2 << 20;
+
+/// A copy in the making.
+pub struct Compaction {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    draft: PathBuf,
+    target: Database,
+    place: Place,
+    progress: CompactionProgress,
+}
+
+/// How far the copy has come: tables in front of `table` are whole, and `table` is up to a key.
+#[derive(Default)]
+struct Place {
+    table: usize,
+    after: Option<Box<dyn Any + Send>>,
+}
+
+impl Place {
+    fn after<T: Table>(&self) -> Option<&T::Key> {
+        self.after.as_ref()?.downcast_ref()
+    }
+}
+
+impl Compaction {
+    /// Begins a copy of the file at `path`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the new file cannot be made.
+    pub fn begin(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        options: StoreOptions,
+        source: &Database,
+        bytes_before: u64,
+    ) -> Result<Self, StoreError> {
+        let draft = compact_draft_of(path);
+        // Left behind by a copy that a crash broke off; when there is none, so much the better.
+        let _ = disk.remove(&draft);
+        let file = disk.open(&draft, true);
+        let file = file.map_err(|source| unusable(&draft, source))?;
+        let target = Database::builder()
+            .set_cache_size(options.cache_bytes / 4)
+            .create_with_backend(Backend(file));
+        let target = target.map_err(redb::Error::from)?;
+        let mut count = Count {
+            transaction: source.begin_read()?,
+            rows: 0,
+        };
+        for_each_table(&mut count)?;
+        Ok(Self {
+            disk,
+            path: path.to_path_buf(),
+            draft,
+            target,
+            place: Place::default(),
+            progress: CompactionProgress {
+                rows_total: count.rows,
+                bytes_before,
+                ..CompactionProgress::default()
+            },
+        })
+    }
+
+    /// How far it has come.
+    pub fn progress(&self) -> CompactionProgress {
+        self.progress
+    }
+
+    /// Copies some rows; true when there are no more.
+    ///
+    /// # Errors
+    /// [`StoreError`] when either file fails.
+    pub fn copy_slice(&mut self, source: &Database) -> Result<bool, StoreError> {
+        let transaction = self.target.begin_write()?;
+        let mut slice = Slice {
+            source: source.begin_read()?,
+            target: &transaction,
+            place: &mut self.place,
+            table: 0,
+            rows: 0,
+            bytes: 0,
+        };
+        for_each_table(&mut slice)?;
+        let is_full = slice.bytes >= SLICE_BYTES;
+        self.progress.rows += slice.rows;
+        drop(slice);
+        transaction.commit().map_err(StoreError::commit_failed)?;
+        Ok(!is_full)
+    }
+
+    /// Brings what was copied already up to a checkpoint of the old file.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the new file fails.
+    pub fn flush(&mut self, frozen: &Frozen) -> Result<(), StoreError> {
+        let transaction = self.target.begin_write()?;
+        for_each_table(&mut Follow {
+            target: &transaction,
+            memtable: &frozen.memtable,
+            place: &self.place,
+            table: 0,
+        })?;
+        transaction.commit().map_err(StoreError::commit_failed)
+    }
+
+    /// Puts the new file in the place of the old one.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the new file or its name cannot be made durable.
+    pub fn finish(self) -> Result<Database, StoreError> {
+        // Opening a file whose last commit was made without quick-repair takes long.
+        begin_durable(&self.target)?
+            .commit()
+            .map_err(StoreError::commit_failed)?;
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        let named = self.disk.rename(&self.draft, &self.path);
+        named
+            .and_then(|()| self.disk.sync_folder(folder))
+            .map_err(|source| unusable(&self.path, source))?;
+        Ok(self.target)
+    }
+
+    /// Removes what was copied.
+    pub fn discard(self) {
+        drop(self.target);
+        // The next start removes it otherwise.
+        let _ = self.disk.remove(&self.draft);
+    }
+}
+
+/// Counts the rows of all tables.
+struct Count {
+    transaction: ReadTransaction,
+    rows: u64,
+}
+
+impl ForEachTable for Count {
+    fn visit<T: Table>(&mut self) -> Result<(), StoreError> {
+        self.rows += self.transaction.open_table(T::DEFINITION)?.len()?;
+        Ok(())
+    }
+}
+
+/// Copies rows from where the copy has come to.
+struct Slice<'s> {
+    source: ReadTransaction,
+    target: &'s WriteTransaction,
+    place: &'s mut Place,
+    table: usize,
+    rows: u64,
+    bytes: usize,
+}
+
+impl ForEachTable for Slice<'_> {
+    fn visit<T: Table>(&mut self) -> Result<(), StoreError> {
+        let table = self.table;
+        self.table += 1;
+        if table != self.place.table || self.bytes >= SLICE_BYTES {
+            return Ok(());
+        }
+        let source = self.source.open_table(T::DEFINITION)?;
+        let mut target = self.target.open_table(T::DEFINITION)?;
+        let from = match self.place.after::<T>() {
+            Some(after) => Bound::Excluded(after.lend()),
+            None => Bound::Unbounded,
+        };
+        let end: Bound<KeyRef<'_, T>> = Bound::Unbounded;
+        let mut cursor = target.upper_bound_mut(end)?;
+        let mut last = None;
+        let everything: Bound<KeyRef<'_, T>> = Bound::Unbounded;
+        for entry in source.range::<KeyRef<'_, T>>((from, everything))? {
+            let (key, row) = entry?;
+            cursor.insert_before(key.value(), row.value())?;
+            self.bytes += EngineRow::<T>::as_bytes(&row.value()).as_ref().len() + 48;
+            self.rows += 1;
+            if self.bytes >= SLICE_BYTES {
+                last = Some(T::Key::keep(key.value()));
+                break;
+            }
+        }
+        cursor.close()?;
+        match last {
+            Some(last) => self.place.after = Some(Box::new(last)),
+            None => {
+                *self.place = Place {
+                    table: table + 1,
+                    after: None,
+                };
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Carries a checkpoint out in what was copied already.
+struct Follow<'f> {
+    target: &'f WriteTransaction,
+    memtable: &'f Memtable,
+    place: &'f Place,
+    table: usize,
+}
+
+impl ForEachTable for Follow<'_> {
+    fn visit<T: Table>(&mut self) -> Result<(), StoreError> {
+        let table = self.table;
+        self.table += 1;
+        let end = match self.place.after::<T>() {
+            _ if table < self.place.table => Bound::Unbounded,
+            Some(after) if table == self.place.table => Bound::Included(after.clone()),
+            _ => return Ok(()),
+        };
+        let mut target = self.target.open_table(T::DEFINITION)?;
+        flush_range::<T>(&mut target, self.memtable, end)
+    }
+}

@@ -1,0 +1,237 @@
+//! The engine's file in the hands of the one thread that writes to it: checkpoints, opening it
+//! again after a failure, and compaction.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use redb::{Database, ReadableDatabase};
+
+use crate::store::checkpoint::{Flushed, Frozen, begin_durable, flush_rows, set_position};
+use crate::store::compaction::Compaction;
+use crate::store::directory::unusable;
+use crate::store::disk::Disk;
+use crate::store::error::StoreError;
+use crate::store::log::place::LogPosition;
+use crate::store::open_file::{open_database, set_identity};
+use crate::store::options::StoreOptions;
+use crate::store::rows::{Identity, head_from_bytes};
+use crate::store::tables::{EngineTables, Meta, Table, meta_names};
+
+/// How far a compaction has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CompactionProgress {
+    /// Rows copied so far.
+    pub rows: u64,
+    /// Rows there are to copy, about.
+    pub rows_total: u64,
+    /// Length of the file before, in bytes.
+    pub bytes_before: u64,
+    /// Length of the file afterwards, in bytes; 0 until it has ended.
+    pub bytes_after: u64,
+}
+
+/// A namespace's file, open for writing.
+pub struct EngineFile {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    options: StoreOptions,
+    /// `None` after a failure, until the file has been opened again.
+    database: Option<Database>,
+    compaction: Option<Compaction>,
+}
+
+impl EngineFile {
+    /// Takes over an open file.
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        path: PathBuf,
+        options: StoreOptions,
+        database: Database,
+    ) -> Self {
+        Self {
+            disk,
+            path,
+            options,
+            database: Some(database),
+            compaction: None,
+        }
+    }
+
+    /// Writes the rows of a frozen memtable and commits them durably.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails. The log has the rows in any case; the file is closed
+    /// then, and all views of it fail, until [`EngineFile::reopen`] or the next flush.
+    pub fn flush(&mut self, frozen: &Frozen) -> Result<Flushed, StoreError> {
+        if self.database.is_none() {
+            let reopened = self.reopen()?;
+            if reopened.position.commit >= frozen.commit() {
+                // The commit that seemed to fail had taken place.
+                return Ok(reopened);
+            }
+        }
+        let flushed = self.try_flush(frozen);
+        if flushed.is_err() {
+            self.close();
+        }
+        flushed
+    }
+
+    fn try_flush(&mut self, frozen: &Frozen) -> Result<Flushed, StoreError> {
+        let database = self.database()?;
+        let transaction = begin_durable(database)?;
+        flush_rows(&transaction, &frozen.memtable)?;
+        set_position(&transaction, frozen.position)?;
+        transaction.commit().map_err(StoreError::commit_failed)?;
+        if let Some(compaction) = &mut self.compaction
+            && let Err(error) = compaction.flush(frozen)
+        {
+            tracing::warn!(%error, "compaction is given up");
+            self.give_up_compaction();
+        }
+        self.flushed(frozen.position)
+    }
+
+    fn flushed(&self, position: LogPosition) -> Result<Flushed, StoreError> {
+        let transaction = self.database()?.begin_read()?;
+        Ok(Flushed {
+            tables: Arc::new(EngineTables::open(&transaction)?),
+            position,
+        })
+    }
+
+    fn database(&self) -> Result<&Database, StoreError> {
+        let closed = || StoreError::damaged(format!("{} is closed", self.path.display()));
+        self.database.as_ref().ok_or_else(closed)
+    }
+
+    /// True when the file has to be opened again before anything can be read from it.
+    pub fn is_closed(&self) -> bool {
+        self.database.is_none()
+    }
+
+    fn close(&mut self) {
+        self.give_up_compaction();
+        self.database = None;
+    }
+
+    /// Opens the file again after a failure.
+    ///
+    /// # Errors
+    /// [`StoreError`] when that fails too.
+    pub fn reopen(&mut self) -> Result<Flushed, StoreError> {
+        self.database = None;
+        self.database = Some(open_database(&*self.disk, &self.path, self.options)?);
+        let opened = self.position().and_then(|position| self.flushed(position));
+        if opened.is_err() {
+            self.database = None;
+        }
+        opened
+    }
+
+    /// Writes what the file is; durable when it returns.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails.
+    pub fn set_identity(&mut self, identity: &Identity) -> Result<Flushed, StoreError> {
+        let transaction = begin_durable(self.database()?)?;
+        set_identity(&transaction, identity)?;
+        transaction.commit().map_err(StoreError::commit_failed)?;
+        self.flushed(self.position()?)
+    }
+
+    /// Up to where the file holds what the log says.
+    fn position(&self) -> Result<LogPosition, StoreError> {
+        let table = self
+            .database()?
+            .begin_read()?
+            .open_table(Meta::DEFINITION)?;
+        let head = table
+            .get(meta_names::HEAD)?
+            .map(|head| head.value().to_vec());
+        Ok(head_from_bytes(head.as_deref())?.log)
+    }
+
+    /// The length of the file in bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`] when the disk fails.
+    pub fn bytes(&self) -> Result<u64, StoreError> {
+        let file = self.disk.open(&self.path, false);
+        let size = file.and_then(|file| file.size());
+        size.map_err(|source| unusable(&self.path, source))
+    }
+
+    /// Bytes that can still be written beside the file.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`] when the disk fails.
+    pub fn free_bytes(&self) -> Result<u64, StoreError> {
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        let free = self.disk.free_bytes(folder);
+        free.map_err(|source| unusable(folder, source))
+    }
+
+    /// Begins to copy the live rows into a new file, which then takes the place of this one.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the new file cannot be made.
+    pub fn begin_compaction(&mut self) -> Result<(), StoreError> {
+        if self.compaction.is_none() {
+            let (disk, bytes) = (Arc::clone(&self.disk), self.bytes()?);
+            let begun = Compaction::begin(disk, &self.path, self.options, self.database()?, bytes)?;
+            self.compaction = Some(begun);
+        }
+        Ok(())
+    }
+
+    /// True while a compaction goes on.
+    pub fn is_compacting(&self) -> bool {
+        self.compaction.is_some()
+    }
+
+    /// Copies a slice of rows. When the last one is copied the new file takes the place of the old
+    /// one, and its tables are returned: views of the old file keep working.
+    ///
+    /// # Errors
+    /// [`StoreError`] when either file fails; the compaction is given up then, and nothing is lost.
+    pub fn compact_slice(
+        &mut self,
+        progress: &mut CompactionProgress,
+    ) -> Result<Option<(Flushed, RetiredFile)>, StoreError> {
+        let Some(mut compaction) = self.compaction.take() else {
+            return Ok(None);
+        };
+        match compaction.copy_slice(self.database()?) {
+            Ok(false) => {
+                *progress = compaction.progress();
+                self.compaction = Some(compaction);
+                Ok(None)
+            }
+            Ok(true) => {
+                *progress = compaction.progress();
+                let position = self.position()?;
+                let database = compaction.finish()?;
+                let retired = self.database.replace(database).map(RetiredFile);
+                progress.bytes_after = self.bytes()?;
+                let flushed = self.flushed(position)?;
+                Ok(retired.map(|retired| (flushed, retired)))
+            }
+            Err(error) => {
+                compaction.discard();
+                Err(error)
+            }
+        }
+    }
+
+    /// Stops a compaction; the old file stays as it is.
+    pub fn give_up_compaction(&mut self) {
+        if let Some(compaction) = self.compaction.take() {
+            compaction.discard();
+        }
+    }
+}
+
+/// The engine's handle of a file that has no name any more. Dropping it closes the file, after
+/// which views of it fail; keep it for as long as there may be some.
+pub struct RetiredFile(#[expect(dead_code, reason = "kept to keep the file open")] Database);

@@ -1,0 +1,128 @@
+//! Making and opening a namespace's file.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::{Database, DatabaseError, StorageError, WriteTransaction};
+
+use crate::store::backend::Backend;
+use crate::store::checkpoint::begin_durable;
+use crate::store::directory::{draft_of, unusable};
+use crate::store::disk::Disk;
+use crate::store::error::StoreError;
+use crate::store::log::place::LogPlace;
+use crate::store::migrate::migrate;
+use crate::store::options::StoreOptions;
+use crate::store::rows::Identity;
+use crate::store::tables::{Meta, Table, meta_names};
+use crate::types::binary::encode;
+
+/// Writes what the file is.
+///
+/// # Errors
+/// [`StoreError`] when the engine fails.
+pub fn set_identity(transaction: &WriteTransaction, identity: &Identity) -> Result<(), StoreError> {
+    let mut meta = transaction.open_table(Meta::DEFINITION)?;
+    meta.insert(meta_names::IDENTITY, encode(identity).as_slice())?;
+    Ok(())
+}
+
+/// Makes a new file under the name of a draft, and gives it its own name once it is whole and on
+/// disk. What a full disk or a crash leaves behind is then never taken for a namespace.
+///
+/// # Errors
+/// [`StoreError`] when it cannot be made.
+pub fn create(
+    disk: &Arc<dyn Disk>,
+    path: &Path,
+    identity: &Identity,
+    options: StoreOptions,
+) -> Result<(), StoreError> {
+    // The log of a namespace of that name that was dropped.
+    LogPlace::beside(path, Arc::clone(disk), identity.epoch).remove_all()?;
+    let draft = draft_of(path);
+    match disk.remove(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(unusable(&draft, error));
+        }
+        _ => {}
+    }
+    let made = make_draft(&**disk, &draft, identity, options).and_then(|()| {
+        let named = disk.rename(&draft, path);
+        named.map_err(|source| unusable(&draft, source))
+    });
+    if made.is_err() {
+        // The next start removes it otherwise.
+        let _ = disk.remove(&draft);
+    }
+    made
+}
+
+fn make_draft(
+    disk: &dyn Disk,
+    draft: &Path,
+    identity: &Identity,
+    options: StoreOptions,
+) -> Result<(), StoreError> {
+    let file = disk.open(draft, true);
+    let file = file.map_err(|source| unusable(draft, source))?;
+    let database = open_database(disk, draft, options)?;
+    let transaction = begin_durable(&database)?;
+    set_identity(&transaction, identity)?;
+    transaction.commit()?;
+    drop(database);
+    file.sync().map_err(|source| unusable(draft, source))
+}
+
+/// Opens the engine's file and brings its schema up to date.
+///
+/// # Errors
+/// [`StoreError`] as for [`Store::open_on`].
+pub fn open_database(
+    disk: &dyn Disk,
+    path: &Path,
+    options: StoreOptions,
+) -> Result<Database, StoreError> {
+    let file = disk.open(path, false);
+    let file = file.map_err(|source| unusable(path, source))?;
+    let database = Database::builder()
+        .set_cache_size(options.cache_bytes)
+        .create_with_backend(Backend(file))
+        .map_err(|error| open_error(path, error))?;
+    migrate(&database, path)?;
+    Ok(database)
+}
+
+fn open_error(path: &Path, error: DatabaseError) -> StoreError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::InUse {
+            path: path.to_path_buf(),
+        },
+        DatabaseError::Storage(StorageError::Io(source)) => match source.kind() {
+            io::ErrorKind::InvalidData => StoreError::damaged(format!(
+                "{} is not a samestate file: {source}",
+                path.display()
+            )),
+            _ => unusable(path, source),
+        },
+        DatabaseError::Storage(StorageError::Corrupted(what)) => {
+            StoreError::damaged(format!("{}: {what}", path.display()))
+        }
+        DatabaseError::UpgradeRequired(format) => StoreError::damaged(format!(
+            "{} has engine file format {format}, which this build cannot read",
+            path.display()
+        )),
+        other => redb::Error::from(other).into(),
+    }
+}
+
+/// A new file's name must be on disk too, or a power cut could take the whole file away.
+///
+/// # Errors
+/// [`StoreError::Unusable`].
+pub fn sync_directory(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let synced = disk.sync_folder(folder);
+    synced.map_err(|source| unusable(folder, source))
+}
