@@ -1,7 +1,7 @@
 //! The engine below the store, alone on the simulated disk: after any power cut, and another one
 //! while it recovers, its file opens and is at a commit no older than the last acknowledged one.
 //!
-//! `POWER_CUTS=20000 cargo test --release --test it engine_power_cuts -- --nocapture` looks longer.
+//! `POWER_CUTS=20000 cargo test --release --test it engine_power_cuts` looks longer.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -6,14 +6,14 @@
 //!
 //! - [`RecordingDisk::cut_power`]: what was synced is there. Of the writes to a file since its last
 //!   sync any part is there, in sectors of 512 bytes, whatever their order. Its length is one that it
-//!   had since, and no write before it was without effect on the length; when the next one was to go
-//!   beyond the end, it may be at any sector in between. What is not there within the length is what
-//!   was there before, or zeros. Of the changes to the names in a folder since it was synced, the
-//!   first few are there, none to all. Folders, lengths and bytes do not depend on each other, so that
-//!   a synced file may be absent and a renamed one empty.
+//!   had since then, or one on the way to the next: any sector of a write beyond the end, any block
+//!   of 4 KiB of a cut or a growth. Within the length stands what is there of the writes, what stood
+//!   there before, or zeros. Of the changes to the names in a folder since it was synced, the first
+//!   few are there, none to all. Folders, lengths and bytes do not depend on each other, so that a
+//!   synced file may be absent and a renamed one empty.
 //!
-//!   That names and lengths change in order, and each at once, is what file systems with a journal
-//!   do (ext4, XFS). The store is not meant for others.
+//!   That names change in order, as lengths do, is what file systems with a journal hold to (ext4,
+//!   XFS). The store is not meant for others.
 //! - [`RecordingDisk::kill`]: all that was written is there, but what was not synced is no safer than
 //!   before: a power cut of the image may still take it.
 //!

@@ -74,10 +74,11 @@ impl Content {
     pub fn set_length(&mut self, length: u64) {
         let length = length as usize;
         self.blocks.resize(length.div_ceil(BLOCK), None);
-        if length < self.length && !length.is_multiple_of(BLOCK) {
-            if let Some(Some(last)) = self.blocks.last_mut() {
-                Arc::make_mut(last)[length % BLOCK..].fill(0);
-            }
+        if length < self.length
+            && !length.is_multiple_of(BLOCK)
+            && let Some(Some(last)) = self.blocks.last_mut()
+        {
+            Arc::make_mut(last)[length % BLOCK..].fill(0);
         }
         self.length = length;
     }

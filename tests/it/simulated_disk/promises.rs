@@ -97,7 +97,7 @@ fn assert_possible(image: &[u8], versions: &Versions, cut: PowerCut) {
 #[test]
 fn a_cut_keeps_what_was_synced_and_invents_nothing() {
     let mut rng = Rng::seeded(1);
-    for _ in 0..6 {
+    for _ in 0..3 {
         let disk = RecordingDisk::new();
         for (position, files) in run(&disk, &mut rng) {
             let killed = disk.kill(position);
@@ -173,26 +173,44 @@ fn nothing_everything_one_and_all_but_one_happen_often() {
     for n in 0..8 {
         file.write_at(n * 4096, &[1; 4096]).unwrap();
     }
-    let mut counts = BTreeMap::<Vec<bool>, usize>::new();
+    // How many sectors of each write are there.
+    let mut counts = BTreeMap::<Vec<usize>, usize>::new();
     for image in images(&disk, 4_000) {
         let bytes = file_of(&image);
-        let whole = bytes.chunks(4096).map(|block| block == [1; 4096]);
-        *counts.entry(whole.collect()).or_default() += 1;
+        let sectors = |block: &[u8]| block.iter().step_by(512).filter(|b| **b == 1).count();
+        let pattern = bytes.chunks(4096).map(sectors).collect();
+        *counts.entry(pattern).or_default() += 1;
     }
-    for rare in [false, true] {
-        let mut pattern = vec![!rare; 8];
+    for (most, one) in [(0, 8), (8, 0)] {
+        let mut pattern = vec![most; 8];
         assert!(counts[&pattern] > 200, "{pattern:?}: {counts:?}");
-        for one in 0..8 {
-            pattern[one] = rare;
+        for place in 0..8 {
+            pattern[place] = one;
             assert!(counts[&pattern] > 20, "{pattern:?}: {counts:?}");
-            pattern[one] = !rare;
+            pattern[place] = most;
         }
     }
-    assert!(
-        counts.len() > 200,
-        "random sets are missing: {}",
-        counts.len()
-    );
+    assert!(counts.len() > 500, "too few others: {}", counts.len());
+}
+
+#[test]
+fn the_whole_disk_as_synced_and_as_written_happen_often() {
+    let (disk, file) = disk_with(&[0; 4096]);
+    let files = [file, make(&disk, "2"), make(&disk, "3"), make(&disk, "4")];
+    for file in &files {
+        file.write_at(100, &[1; 1000]).unwrap();
+        file.write_at(4096, &[1; 4096]).unwrap();
+    }
+    let held = |disk: &RecordingDisk| {
+        let paths = ["file", "2", "3", "4"].map(at);
+        paths.map(|path| disk.contents(&path))
+    };
+    let (before, after) = ([Some(vec![0; 4096]), None, None, None], held(&disk));
+    let seen: Vec<_> = images(&disk, 2_000).map(|image| held(&image)).collect();
+    for whole in [before, after] {
+        let count = seen.iter().filter(|image| **image == whole).count();
+        assert!((80..400).contains(&count), "{count} of 2000");
+    }
 }
 
 #[test]
@@ -200,23 +218,31 @@ fn a_length_is_one_that_the_file_had_or_passed() {
     let (disk, file) = disk_with(&[1; 1000]);
     file.write_at(1000, &[2; 500]).unwrap();
     file.set_len(3000).unwrap();
-    let mut lengths = BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for image in images(&disk, 2_000) {
         let bytes = file_of(&image);
-        lengths.insert(bytes.len());
         assert!(bytes[..1000] == [1; 1000]);
         let written = &bytes[1000..bytes.len().min(1500)];
         assert!(written.iter().all(|byte| [0, 2].contains(byte)));
-        let beyond = bytes.iter().skip(1500);
-        assert!(beyond.copied().all(|byte| byte == 0));
+        assert!(bytes.iter().skip(1500).all(|byte| *byte == 0));
+        seen.insert((bytes.len(), bytes.contains(&2)));
     }
-    // 1024 is where a sector ends that the write goes through.
-    assert_eq!(lengths, [1000, 1024, 1500, 3000].into());
+    // 1024 is where a sector ends that the write goes through. Lengths go without the bytes.
+    let lengths = [1024, 1500, 3000].into_iter();
+    let possible = lengths.flat_map(|length| [(length, false), (length, true)]);
+    assert_eq!(seen, possible.chain([(1000, false)]).collect());
 
     let (disk, file) = disk_with(&[1; 3000]);
     file.set_len(500).unwrap();
-    let lengths: BTreeSet<usize> = images(&disk, 200).map(|i| file_of(&i).len()).collect();
-    assert_eq!(lengths, [500, 3000].into());
+    let seen: BTreeSet<_> = images(&disk, 200).map(|i| file_of(&i)).collect();
+    assert!(seen == [vec![1; 500], vec![1; 3000]].into());
+    file.set_len(8192).unwrap();
+    file.sync().unwrap();
+    file.set_len(20_480).unwrap();
+    file.set_len(16_384).unwrap();
+    file.set_len(500).unwrap();
+    let seen: BTreeSet<_> = images(&disk, 500).map(|i| file_of(&i).len()).collect();
+    assert_eq!(seen, [500, 4096, 8192, 12_288, 16_384, 20_480].into());
     file.sync().unwrap();
     assert!(images(&disk, 100).all(|image| file_of(&image) == [1; 500]));
 }
@@ -302,6 +328,11 @@ fn what_a_failed_sync_left_out_no_later_sync_makes_durable() {
     let seen: BTreeSet<_> = images(&disk, 200).map(|i| file_of(&i)).collect();
     assert_eq!(seen.len(), 2);
     file.sync().unwrap();
+    assert!(images(&disk, 100).all(|image| file_of(&image) == after));
+
+    // A second failure casts no doubt on what was synced between the two.
+    disk.fail(Fault::after(0, Errno::IO));
+    assert!(file.sync().is_err());
     assert!(images(&disk, 100).all(|image| file_of(&image) == after));
 }
 

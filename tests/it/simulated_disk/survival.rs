@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::harness::Rng;
-use crate::simulated_disk::content::{Content, parts};
-use crate::simulated_disk::volume::{Change, NameChange, Names, StoredFile, Volume};
+use crate::simulated_disk::content::{BLOCK, Content, parts};
+use crate::simulated_disk::volume::{Change, NameChange, Names, Pending, StoredFile, Volume};
 
 /// Bytes that a disk writes whole or not at all.
 pub const SECTOR: usize = 512;
@@ -103,8 +103,8 @@ fn surviving_content(file: &StoredFile, all: Option<Kept>, rng: &mut Rng) -> Arc
 
 /// How many of the changes have had their effect on the file's length, and that length.
 ///
-/// Lengths change in order, whatever becomes of the bytes, and a cut or a growth to a given length
-/// happens or does not. A write beyond the end may have got the file to any sector in between.
+/// Lengths change in order, whatever becomes of the bytes. A write beyond the end may have got to
+/// any sector, and a cut or a growth to any block in between.
 fn surviving_length(file: &StoredFile, kept: Kept, all: bool, rng: &mut Rng) -> (usize, u64) {
     let (first, last) = (file.settled, file.pending.len());
     let lengths = match (kept, rng.below(4)) {
@@ -119,15 +119,23 @@ fn surviving_length(file: &StoredFile, kept: Kept, all: bool, rng: &mut Rng) -> 
         Some(pending) => pending.length,
         None => file.synced.length(),
     };
-    if let Some(next) = file.pending.get(lengths) {
-        let sectors = reached / SECTOR as u64 + 1..next.length.div_ceil(SECTOR as u64);
-        let appends = matches!(next.change, Change::Write { .. });
-        if !all && appends && !sectors.is_empty() && rng.one_in(2) {
-            let beyond = rng.next() % (sectors.end - sectors.start);
-            return (lengths, (sectors.start + beyond) * SECTOR as u64);
-        }
+    let halfway = file.pending.get(lengths).filter(|_| !all);
+    let halfway = halfway.and_then(|next| between(reached, next, rng));
+    (lengths, halfway.unwrap_or(reached))
+}
+
+/// A length that a file may have while it goes from one length to the next.
+fn between(length: u64, next: &Pending, rng: &mut Rng) -> Option<u64> {
+    let unit = match next.change {
+        Change::Write { .. } => SECTOR,
+        Change::SetLength(_) => BLOCK,
+    } as u64;
+    let (least, most) = (length.min(next.length), length.max(next.length));
+    let units = least / unit + 1..most.div_ceil(unit);
+    if units.is_empty() || rng.one_in(2) {
+        return None;
     }
-    (lengths, reached)
+    Some((units.start + rng.next() % (units.end - units.start)) * unit)
 }
 
 /// Puts the part of a write that is on the medium into the file.
