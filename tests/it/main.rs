@@ -7,6 +7,8 @@ mod crash;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod engine_power_cuts;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod hostile_peers;
@@ -20,5 +22,7 @@ mod replication;
 mod restart;
 #[cfg(test)]
 mod sessions;
+#[cfg(test)]
+mod simulated_disk;
 #[cfg(test)]
 mod tidy;
