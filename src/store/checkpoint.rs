@@ -101,7 +101,7 @@ struct Flush<'f> {
 impl ForEachTable for Flush<'_> {
     fn visit<T: Table>(&mut self) -> Result<(), StoreError> {
         let mut table = self.transaction.open_table(T::DEFINITION)?;
-        flush_range::<T>(&mut table, self.memtable, Bound::Unbounded)
+        flush_range::<T>(&mut table, self.memtable, &Bound::Unbounded)
     }
 }
 
@@ -112,7 +112,7 @@ impl ForEachTable for Flush<'_> {
 pub fn flush_range<T: Table>(
     table: &mut redb::Table<'_, EngineKey<T>, EngineRow<T>>,
     memtable: &Memtable,
-    end: Bound<T::Key>,
+    end: &Bound<T::Key>,
 ) -> Result<(), StoreError> {
     let last = table.last()?.map(|(key, _)| T::Key::keep(key.value()));
     let mut from = Bound::Unbounded;

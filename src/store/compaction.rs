@@ -240,6 +240,6 @@ impl ForEachTable for Follow<'_> {
             _ => return Ok(()),
         };
         let mut target = self.target.open_table(T::DEFINITION)?;
-        flush_range::<T>(&mut target, self.memtable, end)
+        flush_range::<T>(&mut target, self.memtable, &end)
     }
 }
