@@ -15,15 +15,21 @@ use crate::runtime::compacting::Compacting;
 use crate::runtime::lock::lock;
 use crate::runtime::queue::Job;
 use crate::store::checkpoint::{Flushed, Frozen};
-use crate::store::engine_file::{CompactionProgress, EngineFile, RetiredFile};
+use crate::store::compaction::CompactionProgress;
+use crate::store::engine_file::{EngineFile, RetiredFile};
 use crate::store::error::StoreError;
 use crate::store::log::shelf::Shelf;
+use crate::store::options::StoreOptions;
 
 /// How often the writer is asked whether a checkpoint is due, the space on the disk is looked at,
 /// and what failed is tried again.
 const WAKE_EVERY: Duration = Duration::from_secs(1);
 /// How long the views of a file that was compacted keep working.
 const RETIRED_FOR: Duration = Duration::from_secs(60);
+/// Time without a checkpoint after which the file is looked at for waste.
+const IDLE: Duration = Duration::from_secs(3);
+/// Changes after which the file is worth a look for waste.
+const LOOK_AFTER: u64 = 10_000;
 
 /// What the writer has to know of the file.
 #[derive(Default)]
@@ -58,7 +64,7 @@ pub struct Checkpoints {
 
 impl Checkpoints {
     /// Starts the thread. It wakes the writer when there is something to report, and now and then.
-    /// Below `reserve` bytes of free space the disk counts as full.
+    /// With less free space than the reserve the disk counts as full.
     ///
     /// # Errors
     /// The operating system's, when it gives no thread.
@@ -66,7 +72,7 @@ impl Checkpoints {
         name: &str,
         file: EngineFile,
         shelf: Arc<Shelf>,
-        reserve: u64,
+        options: &StoreOptions,
         upkeep: Upkeep,
         writer: WeakSender<Job>,
     ) -> std::io::Result<Self> {
@@ -75,13 +81,16 @@ impl Checkpoints {
         let worker = Worker {
             file,
             shelf,
-            reserve,
+            reserve: options.reserve_bytes,
             upkeep,
             writer,
             slot: Arc::clone(&slot),
             unfinished: None,
             retired: Vec::new(),
             looked: None,
+            compact_when_idle: options.compact_when_idle,
+            flushed: Instant::now(),
+            changes: 0,
         };
         let thread = std::thread::Builder::new()
             .name(format!("checkpoint-{name}"))
@@ -136,6 +145,12 @@ struct Worker {
     retired: Vec<(Instant, RetiredFile)>,
     /// When the space on the disk was last looked at.
     looked: Option<Instant>,
+    /// Compact when that is worthwhile and nobody writes.
+    compact_when_idle: bool,
+    /// When the newest checkpoint ended.
+    flushed: Instant,
+    /// Changes that went into the file since it was last looked at for waste.
+    changes: u64,
 }
 
 impl Worker {
@@ -156,6 +171,7 @@ impl Worker {
                 Err(RecvTimeoutError::Disconnected) => return self.end(),
             }
             self.look_at_space();
+            self.look_for_waste();
             self.compact();
             let kept = |(since, _): &(Instant, RetiredFile)| since.elapsed() < RETIRED_FOR;
             self.retired.retain(kept);
@@ -189,6 +205,8 @@ impl Worker {
         match self.file.flush(&frozen) {
             Ok(flushed) => {
                 debug!(commit = frozen.commit(), "checkpoint");
+                self.flushed = Instant::now();
+                self.changes += frozen.changes();
                 self.report(Some(flushed), None);
                 if let Err(error) = self.shelf.tidy(frozen.commit()) {
                     warn!(%error, "segments of the log that are not needed any more stay");
@@ -227,6 +245,22 @@ impl Worker {
             (false, true) => warn!(free, "the disk is nearly full: only deletions are taken"),
             (true, false) => info!(free, "there is space again: writes are taken"),
             _ => {}
+        }
+    }
+
+    /// Asks for a compaction when much was written, nothing is now, and it would give much back.
+    fn look_for_waste(&mut self) {
+        let is_due = self.compact_when_idle
+            && self.changes >= LOOK_AFTER
+            && self.flushed.elapsed() >= IDLE
+            && self.unfinished.is_none();
+        if is_due {
+            self.changes = 0;
+            match self.file.is_wasteful() {
+                Ok(true) => self.upkeep.compacting.want(),
+                Ok(false) => {}
+                Err(error) => warn!(%error, "the file could not be looked at for waste"),
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::runtime::lock::lock;
-use crate::store::engine_file::CompactionProgress;
+use crate::store::compaction::CompactionProgress;
 
 /// How a compaction ended: what it came to, or why it was given up.
 pub type Ending = Result<CompactionProgress, String>;

@@ -18,8 +18,9 @@ use crate::runtime::lock::lock;
 use crate::runtime::pins::Pins;
 use crate::runtime::queue::{Committed, SubmitError};
 use crate::runtime::writer::{Agreements, Queued, WriterHandle, spawn};
-use crate::store::engine_file::CompactionProgress;
+use crate::store::compaction::CompactionProgress;
 use crate::store::error::StoreError;
+use crate::store::options::StoreOptions;
 use crate::store::rows::Agreement;
 use crate::types::id::{Namespace, ReplicaId};
 
@@ -52,14 +53,14 @@ impl OpenNamespace {
         opened: Opened,
         readers: Arc<Semaphore>,
         sessions_max: usize,
-        reserve: u64,
+        options: &StoreOptions,
     ) -> std::io::Result<Self> {
         let (sender, views) = watch::channel(opened.engine.view());
         let (agreements, upkeep) = (Agreements::default(), Upkeep::default());
         let (writer, thread) = spawn(
             name.as_str(),
             opened,
-            reserve,
+            options,
             upkeep.clone(),
             sender,
             Arc::clone(&agreements),

@@ -119,7 +119,7 @@ impl Replica {
             opened,
             readers,
             self.options.sessions_max,
-            self.options.store.reserve_bytes,
+            &self.options.store,
         )
         .map_err(|source| StoreError::Unusable { path, source })?;
         let open = Arc::new(open);

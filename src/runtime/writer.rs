@@ -19,6 +19,7 @@ use crate::runtime::lock::lock;
 use crate::runtime::log_thread::LogThread;
 use crate::runtime::queue::{Answer, Committed, Job, Reply, SubmitError, refuse};
 use crate::store::error::StoreError;
+use crate::store::options::StoreOptions;
 use crate::store::rows::Agreement;
 use crate::types::id::ReplicaId;
 
@@ -117,7 +118,7 @@ impl WriterHandle {
 pub fn spawn(
     name: &str,
     opened: Opened,
-    reserve: u64,
+    options: &StoreOptions,
     upkeep: Upkeep,
     views: watch::Sender<Arc<View>>,
     agreements: Agreements,
@@ -126,7 +127,7 @@ pub fn spawn(
     let failed = Arc::<AtomicBool>::default();
     let Opened { engine, log, file } = opened;
     let wake = queue.downgrade();
-    let checkpoints = Checkpoints::start(name, file, log.shelf(), reserve, upkeep.clone(), wake)?;
+    let checkpoints = Checkpoints::start(name, file, log.shelf(), options, upkeep.clone(), wake)?;
     let durable = (engine.view(), engine.commit_number());
     let log = LogThread::start(name, log, views, checkpoints.inbox(), durable)?;
     let handle = WriterHandle {
@@ -365,7 +366,6 @@ mod tests {
     use super::*;
     use crate::clock::WallClock;
     use crate::replica::command::{Change, Precondition, Write};
-    use crate::store::options::StoreOptions;
     use crate::types::cursor::Epoch;
     use crate::types::id::GameId;
 
@@ -388,7 +388,7 @@ mod tests {
         let (writer, thread) = spawn(
             "t",
             opened,
-            0,
+            &options,
             Upkeep::default(),
             views,
             Agreements::default(),

@@ -26,6 +26,7 @@ const STRIDE: usize = 1024;
 pub struct Frozen {
     pub(in crate::store) memtable: Arc<Memtable>,
     pub(in crate::store) position: LogPosition,
+    pub(in crate::store) changes: u64,
 }
 
 /// The engine's tables after a checkpoint, or after its file was opened again.
@@ -43,6 +44,11 @@ impl Frozen {
     /// The newest commit among its rows.
     pub fn commit(&self) -> u64 {
         self.position.commit
+    }
+
+    /// States that were written, about.
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 }
 

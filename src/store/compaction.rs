@@ -18,7 +18,6 @@ use crate::store::backend::Backend;
 use crate::store::checkpoint::{Frozen, begin_durable, flush_range};
 use crate::store::directory::{compact_draft_of, unusable};
 use crate::store::disk::Disk;
-use crate::store::engine_file::CompactionProgress;
 use crate::store::error::StoreError;
 use crate::store::forms::KeyForm;
 use crate::store::memtable::Memtable;
@@ -27,6 +26,19 @@ use crate::store::tables::{EngineRow, ForEachTable, KeyRef, Table, for_each_tabl
 
 /// Bytes of rows that one slice copies, about: a few milliseconds' work.
 const SLICE_BYTES: usize = 2 << 20;
+
+/// How far a compaction has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CompactionProgress {
+    /// Rows copied so far.
+    pub rows: u64,
+    /// Rows there are to copy, about.
+    pub rows_total: u64,
+    /// Length of the file before, in bytes.
+    pub bytes_before: u64,
+    /// Length of the file afterwards, in bytes; 0 until it has ended.
+    pub bytes_after: u64,
+}
 
 /// A copy in the making.
 pub struct Compaction {

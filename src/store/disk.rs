@@ -6,7 +6,7 @@
 use std::fmt::Debug;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +17,14 @@ pub trait DiskFile: Debug + Send + Sync {
     /// # Errors
     /// The disk's.
     fn size(&self) -> io::Result<u64>;
+
+    /// Bytes that the disk has given to the file, which may have holes.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn allocated(&self) -> io::Result<u64> {
+        self.size()
+    }
 
     /// Fills `buffer` with the bytes at `offset`.
     ///
@@ -126,6 +134,11 @@ impl Disk for MachineDisk {
 impl DiskFile for MachineFile {
     fn size(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
+    }
+
+    fn allocated(&self) -> io::Result<u64> {
+        // POSIX counts them in units of 512 bytes, whatever the blocks of the file system.
+        Ok(self.0.metadata()?.blocks() * 512)
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use redb::{Database, ReadableDatabase};
 
 use crate::store::checkpoint::{Flushed, Frozen, begin_durable, flush_rows, set_position};
-use crate::store::compaction::Compaction;
+use crate::store::compaction::{Compaction, CompactionProgress};
 use crate::store::directory::unusable;
 use crate::store::disk::Disk;
 use crate::store::error::StoreError;
@@ -17,18 +17,8 @@ use crate::store::options::StoreOptions;
 use crate::store::rows::{Identity, head_from_bytes};
 use crate::store::tables::{EngineTables, Meta, Table, meta_names};
 
-/// How far a compaction has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct CompactionProgress {
-    /// Rows copied so far.
-    pub rows: u64,
-    /// Rows there are to copy, about.
-    pub rows_total: u64,
-    /// Length of the file before, in bytes.
-    pub bytes_before: u64,
-    /// Length of the file afterwards, in bytes; 0 until it has ended.
-    pub bytes_after: u64,
-}
+/// Waste that is not worth a compaction, in bytes.
+const WASTE_MIN: u64 = 8 << 20;
 
 /// A namespace's file, open for writing.
 pub struct EngineFile {
@@ -152,14 +142,26 @@ impl EngineFile {
         Ok(head_from_bytes(head.as_deref())?.log)
     }
 
-    /// The length of the file in bytes.
+    /// Bytes that the disk has given to the file.
     ///
     /// # Errors
     /// [`StoreError::Unusable`] when the disk fails.
     pub fn bytes(&self) -> Result<u64, StoreError> {
         let file = self.disk.open(&self.path, false);
-        let size = file.and_then(|file| file.size());
+        let size = file.and_then(|file| file.allocated());
         size.map_err(|source| unusable(&self.path, source))
+    }
+
+    /// True when a compaction would give much back. Looks at every page of the file, and keeps
+    /// checkpoints waiting meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails.
+    pub fn is_wasteful(&self) -> Result<bool, StoreError> {
+        let transaction = self.database()?.begin_write()?;
+        let live = transaction.stats()?.stored_bytes();
+        transaction.abort()?;
+        Ok(self.bytes()? > live + live / 10 * 4 + WASTE_MIN)
     }
 
     /// Bytes that can still be written beside the file.

@@ -41,6 +41,16 @@ impl<K: Ord + Clone, R: Clone> Layer<K, R> {
         self.rows.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Rows that were touched.
+    pub fn len(&self) -> usize {
+        self.read().len()
+    }
+
+    /// True when no row was touched.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// A row as of a commit; `None` when it was not touched up to then.
     pub fn get(&self, key: &K, commit: u64) -> Option<Known<R>> {
         newest(self.read().get(key)?, commit).cloned()

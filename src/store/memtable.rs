@@ -29,6 +29,11 @@ impl Memtable {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// Rows of one table that were touched.
+    pub fn rows<T: Table>(&self) -> usize {
+        T::layer(&self.layers).len()
+    }
+
     /// A row as of a commit; `None` when it was not touched up to then.
     pub fn get<T: Table>(&self, key: &T::Key, commit: u64) -> Option<Known<T::Row>> {
         T::layer(&self.layers).get(key, commit)

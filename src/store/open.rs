@@ -186,6 +186,7 @@ impl Store {
         let memtable = self.memtables.get(1)?;
         Some(Frozen {
             memtable: Arc::clone(memtable),
+            changes: memtable.rows::<Records>() as u64,
             position: LogPosition {
                 commit: self.frozen_at,
                 segment: 0,

@@ -9,6 +9,8 @@ pub struct StoreOptions {
     pub inline_bytes: usize,
     /// Bytes of the disk that are left free: with less, only deletions are taken.
     pub reserve_bytes: u64,
+    /// Compact the file by itself after much was written and nothing is for a while.
+    pub compact_when_idle: bool,
     /// Superseding changes a state remembers; older ones are forgotten.
     pub history_versions: usize,
 }
@@ -19,6 +21,7 @@ impl Default for StoreOptions {
             cache_bytes: 96 << 20,
             inline_bytes: 2048,
             reserve_bytes: 128 << 20,
+            compact_when_idle: true,
             history_versions: 8,
         }
     }
