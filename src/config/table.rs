@@ -149,6 +149,32 @@ pub const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "disk_reserve",
+        flag: "disk-reserve",
+        value_name: "BYTES",
+        help: "Free space on the disk below which only deletions are taken",
+        allowed: "a size from 0 to 1048576GiB",
+        default: Some("128MiB"),
+        repeats: false,
+        take: |settings, text| {
+            settings.replica.store.reserve_bytes = bytes(text, 0..=1 << 50)?;
+            Some(())
+        },
+    },
+    Setting {
+        key: "compact_when_idle",
+        flag: "compact-when-idle",
+        value_name: "BOOL",
+        help: "Compact files by itself after much was written and nothing is for a while",
+        allowed: "true or false",
+        default: Some("true"),
+        repeats: false,
+        take: |settings, text| {
+            settings.replica.store.compact_when_idle = text.trim().parse().ok()?;
+            Some(())
+        },
+    },
+    Setting {
         key: "max_concurrent_sessions",
         flag: "max-concurrent-sessions",
         value_name: "N",

@@ -116,14 +116,15 @@ impl Solo {
     /// # Errors
     /// [`StoreError`] when the engine or the disk fails; the log has everything still.
     pub fn checkpoint(&mut self) -> Result<(), StoreError> {
-        self.log.rotate()?;
+        // Without space for a new segment the log goes on in the old one.
+        let rotated = self.log.rotate();
         if let Some(mut frozen) = self.engine.freeze().or_else(|| self.engine.frozen()) {
             frozen.ends_before(self.log.segment());
             let flushed = self.file.flush(&frozen)?;
             self.engine.flushed(&flushed);
             self.log.shelf().tidy(flushed.commit())?;
         }
-        Ok(())
+        rotated
     }
 }
 

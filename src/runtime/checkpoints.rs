@@ -27,7 +27,7 @@ const WAKE_EVERY: Duration = Duration::from_secs(1);
 /// How long the views of a file that was compacted keep working.
 const RETIRED_FOR: Duration = Duration::from_secs(60);
 /// Time without a checkpoint after which the file is looked at for waste.
-const IDLE: Duration = Duration::from_secs(3);
+const IDLE: Duration = Duration::from_secs(4);
 /// Changes after which the file is worth a look for waste.
 const LOOK_AFTER: u64 = 10_000;
 
@@ -51,6 +51,8 @@ struct Slot {
 pub struct Upkeep {
     /// True when there is less space on the disk than is kept in reserve.
     pub is_low: Arc<AtomicBool>,
+    /// True while the newest checkpoint fails and is tried again.
+    pub is_stalled: Arc<AtomicBool>,
     /// The compaction that goes on, if any.
     pub compacting: Arc<Compacting>,
 }
@@ -196,6 +198,8 @@ impl Worker {
     }
 
     fn report(&self, flushed: Option<Flushed>, failing: Option<Arc<StoreError>>) {
+        let is_stalled = failing.is_some();
+        self.upkeep.is_stalled.store(is_stalled, Ordering::Relaxed);
         *lock(&self.slot.report) = Some(Report { flushed, failing });
         self.slot.filled.notify_all();
         self.wake();

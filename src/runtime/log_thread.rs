@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use tokio::sync::watch;
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::replica::engine::Outcomes;
 use crate::replica::view::View;
@@ -206,15 +206,15 @@ impl Keeper {
     }
 
     fn hand_over(&mut self, mut frozen: Frozen) {
-        match self.log.rotate() {
-            Ok(()) => {
-                frozen.ends_before(self.log.segment());
-                // The thread ends after this one.
-                if let Some(checkpoints) = &self.checkpoints {
-                    let _ = checkpoints.send(frozen);
-                }
-            }
-            Err(error) => self.fail(error),
+        // Without space for a new segment the log goes on in the old one, of which a start then
+        // leaves out what the file has.
+        if let Err(error) = self.log.rotate() {
+            warn!(%error, "the log goes on in its old segment");
+        }
+        frozen.ends_before(self.log.segment());
+        if let Some(checkpoints) = &self.checkpoints {
+            // The thread ends after this one.
+            let _ = checkpoints.send(frozen);
         }
     }
 }

@@ -126,6 +126,12 @@ impl OpenNamespace {
         self.upkeep.is_low.load(Ordering::Relaxed)
     }
 
+    /// True while the newest checkpoint fails and is tried again. Writes go on into the log for
+    /// as long as it takes them.
+    pub fn is_stalled(&self) -> bool {
+        self.upkeep.is_stalled.load(Ordering::Relaxed)
+    }
+
     /// Copies the live rows into a new file, which takes the place of the old one, while reads and
     /// writes go on. Blocks until that is done; `follow` is told how far it has come now and then.
     ///

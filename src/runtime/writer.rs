@@ -35,7 +35,7 @@ const HOLD_BACK_MAX: Duration = Duration::from_millis(25);
 /// How many times what a checkpoint takes may pile up behind one that is on its way.
 const LOAD_MAX: f64 = 3.0;
 /// Time after which what has piled up is moved into the file, however little it is.
-const CHECKPOINT_IDLE: Duration = Duration::from_secs(5);
+const CHECKPOINT_IDLE: Duration = Duration::from_secs(2);
 
 /// Agreements with peers that the next commit takes along.
 pub type Agreements = Arc<Mutex<BTreeMap<ReplicaId, Agreement>>>;

@@ -9,6 +9,8 @@ mod demo;
 #[cfg(test)]
 mod engine_power_cuts;
 #[cfg(test)]
+mod full_disk;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod hostile_peers;
