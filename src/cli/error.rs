@@ -126,6 +126,18 @@ pub enum CliError {
     /// A server that did not start, or ended before it was told to.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// A child process that does not come up, or has gone.
+    #[error("{name} {what}; its log is {} and ends with: {}", log.display(), printable(end))]
+    Child {
+        /// What it is called.
+        name: String,
+        /// What it did.
+        what: String,
+        /// Where its log is.
+        log: PathBuf,
+        /// The last lines of the log.
+        end: String,
+    },
     /// A server that was told twice to stop.
     #[error("stopped at once by a second signal; nothing that was answered is lost")]
     Abandoned,

@@ -2,6 +2,7 @@
 //!
 //! What a command does lives in the layers below; here is only how it is asked for and shown.
 
+mod child;
 mod client;
 mod config;
 mod demo;
@@ -10,6 +11,7 @@ mod error;
 mod export;
 mod files;
 mod import;
+mod interrupt;
 mod listing;
 mod options;
 mod output;
@@ -23,6 +25,7 @@ mod text;
 mod transfer;
 mod verify;
 mod watch;
+mod workspace;
 
 use std::process::ExitCode;
 
