@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::cli::bench::error::BenchError;
 use crate::cli::text::printable;
 use crate::config::error::ConfigError;
 use crate::server::ServeError;
@@ -138,6 +139,9 @@ pub enum CliError {
         /// The last lines of the log.
         end: String,
     },
+    /// A measurement that came to nothing.
+    #[error(transparent)]
+    Bench(#[from] BenchError),
     /// A server that was told twice to stop.
     #[error("stopped at once by a second signal; nothing that was answered is lost")]
     Abandoned,
