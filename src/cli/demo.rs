@@ -13,15 +13,12 @@ mod stage;
 mod steps;
 mod storm;
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
 use crate::cli::demo::ending::{Summary, ending};
@@ -33,15 +30,15 @@ use crate::cli::demo::show::Show;
 use crate::cli::demo::stage::Stage;
 use crate::cli::demo::steps::{first_replication, import, replay, start};
 use crate::cli::demo::storm::storm;
-use crate::cli::error::{CliError, file_error};
+use crate::cli::error::CliError;
+use crate::cli::interrupt::interrupted;
 use crate::cli::options::Options;
 use crate::cli::output::{note, print};
+use crate::cli::workspace::Workspace;
 use crate::config::process::{executable, temporary_folder};
 
 /// How often the replicas are looked after while they stay up.
 const LOOK: Duration = Duration::from_secs(1);
-/// Names that are tried for a temporary directory.
-const NAMES: u32 = 100;
 
 /// Show what samestate does: three replicas, real game states, a partition and a crash
 ///
@@ -61,21 +58,16 @@ pub struct DemoArgs {
     data: Option<PathBuf>,
 }
 
-/// The directory that all replicas live in.
-#[derive(Debug)]
-struct Workspace {
-    folder: PathBuf,
-    /// False when it is to be removed in the end.
-    kept: bool,
-}
-
 /// Runs the demonstration.
 ///
 /// # Errors
 /// [`CliError::Output`]; whatever else goes wrong is part of the show, and of the exit code.
 pub async fn demo(args: DemoArgs, options: &Options) -> Result<ExitCode, CliError> {
     let mut interrupted = pin!(interrupted()?);
-    let mut workspace = Workspace::new(args.data.as_deref())?;
+    let mut workspace = match &args.data {
+        Some(folder) => Workspace::given(folder)?,
+        None => Workspace::temporary(&temporary_folder(), "samestate-demo")?,
+    };
     let mut act = Act {
         stage: None,
         program: executable().map_err(|error| CliError::Start(error.to_string()))?,
@@ -110,21 +102,6 @@ pub async fn demo(args: DemoArgs, options: &Options) -> Result<ExitCode, CliErro
             Ok(ExitCode::FAILURE)
         }
     }
-}
-
-/// Ends when the user, or whoever started the program, wants it to.
-fn interrupted() -> Result<impl Future<Output = ()>, CliError> {
-    let listen = |kind| signal(kind).map_err(|error| CliError::Start(error.to_string()));
-    let mut interrupt = listen(SignalKind::interrupt())?;
-    let mut terminate = listen(SignalKind::terminate())?;
-    let mut hangup = listen(SignalKind::hangup())?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
-    })
 }
 
 /// The demonstration as it goes on.
@@ -190,11 +167,12 @@ impl Act {
     /// A replica that ended by itself, which explains whatever failed after it.
     fn ended_replica(&mut self) -> Option<DemoError> {
         let mut replicas = self.stage.as_mut()?.trio.all_mut().into_iter();
-        replicas.find_map(|replica| replica.check().err())
+        let error = replicas.find_map(|replica| replica.check().err())?;
+        Some(error.into())
     }
 
     /// Starts the replicas again and waits until one of them ends.
-    async fn stay_up(&mut self, workspace: &Workspace) -> Result<DemoError, CliError> {
+    async fn stay_up(&mut self, workspace: &Workspace) -> Result<CliError, CliError> {
         let Some(stage) = &mut self.stage else {
             return Err(CliError::Start("no replicas".to_owned()));
         };
@@ -214,7 +192,7 @@ impl Act {
 }
 
 /// Every replica with links to the other two, as one would set them up.
-async fn start_again(stage: &mut Stage) -> Result<(), DemoError> {
+async fn start_again(stage: &mut Stage) -> Result<(), CliError> {
     let urls = stage
         .trio
         .all()
@@ -249,87 +227,4 @@ fn invite(stage: &Stage, workspace: &Workspace) -> Result<(), CliError> {
         "Ctrl-C stops them and removes their data."
     };
     show.title(end)
-}
-
-impl Workspace {
-    /// The given directory, which must hold nothing yet, or a new temporary one.
-    fn new(given: Option<&Path>) -> Result<Self, CliError> {
-        let Some(folder) = given else {
-            return Self::temporary();
-        };
-        fs::create_dir_all(folder).map_err(file_error("create", folder))?;
-        let mut held = fs::read_dir(folder).map_err(file_error("read", folder))?;
-        if held.next().is_some() {
-            return Err(CliError::Start(format!(
-                "{} is not empty; give --data a new or an empty directory",
-                folder.display()
-            )));
-        }
-        Ok(Self {
-            folder: folder.to_owned(),
-            kept: true,
-        })
-    }
-
-    fn temporary() -> Result<Self, CliError> {
-        let process = std::process::id();
-        let mut last = temporary_folder();
-        for number in 0..NAMES {
-            let folder = temporary_folder().join(format!("samestate-demo-{process}-{number}"));
-            match fs::create_dir(&folder) {
-                Ok(()) => {
-                    return Ok(Self {
-                        folder,
-                        kept: false,
-                    });
-                }
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => last = folder,
-                Err(error) => return Err(file_error("create", &folder)(error)),
-            }
-        }
-        let taken = io::Error::from(io::ErrorKind::AlreadyExists);
-        Err(file_error("create", &last)(taken))
-    }
-
-    fn in_words(&self) -> String {
-        let folder = self.folder.display();
-        if self.kept {
-            format!("data and logs in {folder}")
-        } else {
-            format!("data and logs in {folder}, removed at the end")
-        }
-    }
-}
-
-impl Drop for Workspace {
-    fn drop(&mut self) {
-        if self.kept {
-            return;
-        }
-        if let Err(error) = fs::remove_dir_all(&self.folder) {
-            let folder = self.folder.display();
-            note(&format!("warning: cannot remove {folder}: {error}"));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_temporary_workspace_goes_and_a_given_one_stays() {
-        let one = Workspace::temporary().unwrap();
-        let other = Workspace::temporary().unwrap();
-        let folder = one.folder.clone();
-        assert!(folder.is_dir() && folder != other.folder);
-        drop(one);
-        assert!(!folder.exists() && other.folder.is_dir());
-
-        let given = tempfile::tempdir().unwrap();
-        let folder = given.path().join("new");
-        drop(Workspace::new(Some(&folder)).unwrap());
-        assert!(folder.is_dir());
-        assert!(Workspace::new(Some(given.path())).is_err());
-    }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::cli::bench::error::BenchError;
 use crate::cli::text::printable;
 use crate::config::error::ConfigError;
 use crate::server::ServeError;
@@ -126,6 +127,21 @@ pub enum CliError {
     /// A server that did not start, or ended before it was told to.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// A child process that does not come up, or has gone.
+    #[error("{name} {what}; its log is {} and ends with: {}", log.display(), printable(end))]
+    Child {
+        /// What it is called.
+        name: String,
+        /// What it did.
+        what: String,
+        /// Where its log is.
+        log: PathBuf,
+        /// The last lines of the log.
+        end: String,
+    },
+    /// A measurement that came to nothing.
+    #[error(transparent)]
+    Bench(#[from] BenchError),
     /// A server that was told twice to stop.
     #[error("stopped at once by a second signal; nothing that was answered is lost")]
     Abandoned,

@@ -2,6 +2,8 @@
 //!
 //! What a command does lives in the layers below; here is only how it is asked for and shown.
 
+mod bench;
+mod child;
 mod client;
 mod config;
 mod demo;
@@ -10,6 +12,7 @@ mod error;
 mod export;
 mod files;
 mod import;
+mod interrupt;
 mod listing;
 mod options;
 mod output;
@@ -23,6 +26,7 @@ mod text;
 mod transfer;
 mod verify;
 mod watch;
+mod workspace;
 
 use std::process::ExitCode;
 
@@ -50,6 +54,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(demo::DemoArgs),
+    Bench(bench::args::BenchArgs),
     Serve(serve::ServeArgs),
     Config(config::ConfigArgs),
     Verify(verify::VerifyArgs),
@@ -89,6 +94,7 @@ pub fn run() -> ExitCode {
     };
     let result = match cli.command {
         Command::Demo(args) => on_client_runtime(demo::demo(args, &cli.options)),
+        Command::Bench(args) => on_client_runtime(bench::bench(args, cli.options.json)),
         Command::Serve(args) => serve::run(&args),
         Command::Config(args) => config::run(&args, cli.options.json),
         Command::Verify(args) => verify::verify(&args, &cli.options),

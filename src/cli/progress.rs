@@ -19,6 +19,7 @@ const TICK: Duration = Duration::from_millis(120);
 const TOWARDS_TOTAL: &str =
     "{bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} {msg}";
 const WITHOUT_TOTAL: &str = "{spinner} {binary_bytes} {binary_bytes_per_sec} {msg}";
+const STEPS: &str = "{bar:30} {pos}/{len} {msg}";
 const CLOCK: &str = "{spinner} {msg} {elapsed}";
 
 /// A bar on standard error that appears after a second, if that is a terminal. Clones share it.
@@ -37,6 +38,11 @@ impl Progress {
             None => WITHOUT_TOTAL,
         };
         Self::new(total, style)
+    }
+
+    /// Counts steps of several seconds each.
+    pub fn of_steps(total: u64) -> Self {
+        Self::new(Some(total), STEPS)
     }
 
     /// Counts nothing and shows nothing.
@@ -59,10 +65,10 @@ impl Progress {
         }
     }
 
-    /// `bytes` more are done.
-    pub fn advance(&self, bytes: u64) {
+    /// So many bytes, or steps, more are done.
+    pub fn advance(&self, more: u64) {
         self.show_when_due();
-        self.bar.inc(bytes);
+        self.bar.inc(more);
     }
 
     /// Sets the total once it is known.
@@ -128,7 +134,7 @@ mod tests {
 
     #[test]
     fn every_style_is_valid() {
-        for style in [TOWARDS_TOTAL, WITHOUT_TOTAL, CLOCK] {
+        for style in [TOWARDS_TOTAL, WITHOUT_TOTAL, STEPS, CLOCK] {
             assert!(ProgressStyle::with_template(style).is_ok(), "{style}");
         }
     }

@@ -4,6 +4,7 @@
 //! The layout is prose in docs/reference/file-format.md.
 
 pub mod backend;
+pub mod baseline;
 pub mod body;
 pub mod checkpoint;
 pub mod compaction;

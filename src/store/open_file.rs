@@ -94,7 +94,7 @@ pub fn open_database(
     Ok(database)
 }
 
-fn open_error(path: &Path, error: DatabaseError) -> StoreError {
+pub(in crate::store) fn open_error(path: &Path, error: DatabaseError) -> StoreError {
     match error {
         DatabaseError::DatabaseAlreadyOpen => StoreError::InUse {
             path: path.to_path_buf(),

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod bad_data_directory;
 #[cfg(test)]
+mod bench;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod demo;

@@ -38,6 +38,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("axum", &["http", "server"]),
     ("reqwest", &["peer", "cli"]),
     ("indicatif", &["cli"]),
+    ("httparse", &["cli"]),
     (
         "tokio",
         &["runtime", "peer", "http", "config", "server", "cli", "main"],

@@ -1,7 +1,5 @@
 //! Why the demonstration ended before its end.
 
-use std::path::PathBuf;
-
 use thiserror::Error;
 
 use crate::cli::error::CliError;
@@ -23,18 +21,6 @@ pub enum DemoError {
     /// A request or a file.
     #[error(transparent)]
     Client(#[from] CliError),
-    /// A replica that does not come up, or has gone.
-    #[error("replica {name} {what}; its log is {} and ends with: {}", log.display(), printable(end))]
-    Replica {
-        /// Its name.
-        name: &'static str,
-        /// What it did.
-        what: String,
-        /// Where its log is.
-        log: PathBuf,
-        /// The last lines of the log.
-        end: String,
-    },
     /// Something that never happened.
     #[error("waited {seconds} s for {event} in vain: {}", printable(instead))]
     Waited {

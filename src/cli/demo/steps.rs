@@ -60,7 +60,7 @@ pub async fn start(mut show: Show, program: &Path, folder: &Path) -> Result<Stag
     };
     for replica in stage.trio.all() {
         let (url, id) = (replica.url(), &replica.ready.replica);
-        let (name, seconds) = (replica.name, replica.seconds_to_ready);
+        let (name, seconds) = (replica.name, replica.seconds_to_ready());
         let line = format!("{name}  {url}  replica {id}  ready after {seconds:.3} s");
         stage.show.say(&line)?;
     }

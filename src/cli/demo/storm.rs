@@ -163,7 +163,7 @@ async fn restart(stage: &mut Stage) -> Result<(), DemoError> {
     let b = &mut stage.trio.b;
     let before = b.ready.clone();
     waiting("starting b again", b.restart(&[])).await?;
-    let (seconds, ready) = (b.seconds_to_ready, &b.ready);
+    let (seconds, ready) = (b.seconds_to_ready(), &b.ready);
     let claim = format!(
         "started again on the same files: ready after {seconds:.3} s with {}",
         count(ready.states, "state")

@@ -1,0 +1,50 @@
+//! `bench`: what a replica does on this machine, beside the storage engine alone.
+
+pub mod args;
+mod connection;
+mod disk;
+mod engine;
+mod engine_child;
+pub mod error;
+mod ledger;
+mod load;
+mod measure;
+mod plan;
+mod recover;
+mod server;
+mod stage;
+mod throughput;
+mod values;
+
+use std::pin::pin;
+use std::process::ExitCode;
+
+use crate::cli::bench::args::{BenchArgs, What};
+use crate::cli::bench::load::Operation;
+use crate::cli::error::CliError;
+use crate::cli::interrupt::interrupted;
+use crate::cli::output::note;
+
+/// Runs a measurement and prints its figures.
+///
+/// # Errors
+/// [`CliError`] when there are none: a process failed, or did not do what was measured.
+pub async fn bench(args: BenchArgs, json: bool) -> Result<ExitCode, CliError> {
+    let mut interrupted = pin!(interrupted()?);
+    let work = async {
+        match args.what {
+            What::Put(args) => throughput::run(Operation::Put, &args, json).await,
+            What::Get(args) => throughput::run(Operation::Get, &args, json).await,
+            What::Recover(args) => recover::run(&args, json).await,
+            What::Engine(args) => engine_child::run(&args).await,
+        }
+    };
+    tokio::select! {
+        biased;
+        () = &mut interrupted => {
+            note("interrupted");
+            Ok(ExitCode::FAILURE)
+        }
+        done = work => done,
+    }
+}

@@ -1,0 +1,44 @@
+//! What makes figures worthless: answers other than the ones that were asked for.
+
+use std::io;
+
+use thiserror::Error;
+
+use crate::cli::text::printable;
+
+/// Why a measurement came to nothing.
+#[derive(Debug, Error)]
+pub enum BenchError {
+    /// The connection could not be made, or ended too early.
+    #[error("the connection to the server broke: {0}")]
+    Broken(#[from] io::Error),
+    /// Another status than success.
+    #[error("the server refused with {status}: {}", printable(said))]
+    Refused {
+        /// The status.
+        status: u16,
+        /// The beginning of the body.
+        said: String,
+    },
+    /// An answer that the small client here does not read.
+    #[error("the server's answer cannot be read: {0}")]
+    Unreadable(&'static str),
+    /// Other bytes than were written.
+    #[error("state {id} was read back with other bytes than were written to {from}")]
+    Differs {
+        /// Which state.
+        id: String,
+        /// Who gave them.
+        from: &'static str,
+    },
+    /// Acknowledged and gone.
+    #[error("{lost} of {acknowledged} acknowledged writes are lost, among them {examples}")]
+    Lost {
+        /// How many.
+        lost: u64,
+        /// Of how many.
+        acknowledged: u64,
+        /// A few of the states.
+        examples: String,
+    },
+}
