@@ -1,7 +1,9 @@
 //! The only bridge between async and blocking code: a writer thread for each namespace, readers on
 //! the blocking pool, and the open replica that holds them.
 
+pub mod jobs;
 pub mod lock;
+pub mod maintenance;
 pub mod namespace;
 pub mod peering;
 pub mod pins;
