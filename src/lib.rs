@@ -2,6 +2,7 @@
 //!
 //! Layers import downwards only; see docs/architecture.md.
 
+pub mod backup;
 pub mod bloom;
 pub mod cli;
 pub mod clock;

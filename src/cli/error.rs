@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::backup::error::BackupError;
 use crate::cli::bench::error::BenchError;
 use crate::cli::text::printable;
 use crate::config::error::ConfigError;
@@ -116,6 +117,17 @@ pub enum CliError {
         /// Where it was read from.
         path: PathBuf,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// A backup that could not be made, checked or restored.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// A job that the server could not finish.
+    #[error("the {kind} failed: {}", printable(reason))]
+    JobFailed {
+        /// What it was to do.
+        kind: &'static str,
+        /// As reported.
         reason: String,
     },
     /// A data directory that cannot be opened or read.

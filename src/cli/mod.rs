@@ -2,6 +2,7 @@
 //!
 //! What a command does lives in the layers below; here is only how it is asked for and shown.
 
+mod backup;
 mod bench;
 mod child;
 mod client;
@@ -18,6 +19,7 @@ mod options;
 mod output;
 mod progress;
 mod proof;
+mod restore;
 mod serve;
 mod settings;
 mod states;
@@ -58,6 +60,8 @@ enum Command {
     Serve(serve::ServeArgs),
     Config(config::ConfigArgs),
     Verify(verify::VerifyArgs),
+    Backup(backup::BackupArgs),
+    Restore(restore::RestoreArgs),
     #[command(flatten)]
     Client(ClientCommand),
 }
@@ -98,6 +102,11 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Config(args) => config::run(&args, cli.options.json),
         Command::Verify(args) => verify::verify(&args, &cli.options),
+        Command::Backup(args) => match args.data() {
+            Some(data) => backup::at_rest(&args, data, &cli.options),
+            None => on_client_runtime(backup::at_server(&args, &cli.options)),
+        },
+        Command::Restore(args) => restore::restore(&args, &cli.options),
         Command::Client(command) => on_client_runtime(command.run(&cli.options)),
     };
     match result {
@@ -201,6 +210,11 @@ mod tests {
             "samestate import . --jobs 0",
             "samestate verify-proof f --root 12",
             "samestate watch --since 12",
+            "samestate backup",
+            "samestate backup --to s3://bucket/x",
+            "samestate restore --from d",
+            "samestate restore --from d --data e --check",
+            "samestate restore --from d --data e --at x",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");

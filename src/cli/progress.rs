@@ -20,6 +20,7 @@ const TOWARDS_TOTAL: &str =
     "{bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} {msg}";
 const WITHOUT_TOTAL: &str = "{spinner} {binary_bytes} {binary_bytes_per_sec} {msg}";
 const STEPS: &str = "{bar:30} {pos}/{len} {msg}";
+const ITEMS: &str = "{bar:30} {pos}/{len} {eta} {msg}";
 const CLOCK: &str = "{spinner} {msg} {elapsed}";
 
 /// A bar on standard error that appears after a second, if that is a terminal. Clones share it.
@@ -41,8 +42,34 @@ impl Progress {
     }
 
     /// Counts steps of several seconds each.
-    pub fn of_steps(total: u64) -> Self {
+    pub fn of_rounds(total: u64) -> Self {
         Self::new(Some(total), STEPS)
+    }
+
+    /// Counts towards totals that [`Progress::begin`] tells, step by step.
+    pub fn of_steps() -> Self {
+        Self::new(None, WITHOUT_TOTAL)
+    }
+
+    /// A new step: what is done, and how much of which unit.
+    pub fn begin(&self, doing: &str, total: u64, unit: &str) {
+        let style = if unit == "bytes" {
+            TOWARDS_TOTAL
+        } else {
+            ITEMS
+        };
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            self.bar.set_style(style);
+        }
+        self.bar.set_position(0);
+        self.bar.set_length(total);
+        self.say(doing.to_owned());
+    }
+
+    /// So much of the step is done altogether.
+    pub fn reach(&self, done: u64) {
+        self.show_when_due();
+        self.bar.set_position(done);
     }
 
     /// Counts nothing and shows nothing.
@@ -134,7 +161,7 @@ mod tests {
 
     #[test]
     fn every_style_is_valid() {
-        for style in [TOWARDS_TOTAL, WITHOUT_TOTAL, STEPS, CLOCK] {
+        for style in [TOWARDS_TOTAL, WITHOUT_TOTAL, STEPS, ITEMS, CLOCK] {
             assert!(ProgressStyle::with_template(style).is_ok(), "{style}");
         }
     }

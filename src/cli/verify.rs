@@ -4,14 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use serde::Serialize;
 
 use crate::cli::error::CliError;
 use crate::cli::options::Options;
 use crate::cli::output::print;
 use crate::cli::progress::Progress;
 use crate::cli::text::{count, human_bytes, printable};
-use crate::replica::check::{CheckReport, check};
+use crate::replica::check::{CheckReport, Verified, check};
 use crate::replica::recover::inspect;
 use crate::store::directory::{DataDirectory, fresh_epoch};
 use crate::store::error::StoreError;
@@ -30,38 +29,19 @@ pub struct VerifyArgs {
     data: PathBuf,
 }
 
-#[derive(Serialize)]
-struct Verified {
-    ok: bool,
-    namespaces: Vec<NamespaceVerified>,
-}
-
-#[derive(Serialize)]
-struct NamespaceVerified {
-    namespace: Namespace,
-    #[serde(flatten)]
-    report: CheckReport,
-}
-
 /// Checks every namespace.
 ///
 /// # Errors
 /// [`CliError::Store`] when the directory or a file cannot be opened or read at all.
 pub fn verify(args: &VerifyArgs, options: &Options) -> Result<ExitCode, CliError> {
     let directory = DataDirectory::open_existing(&args.data)?;
-    let mut verified = Verified {
-        ok: true,
-        namespaces: Vec::new(),
-    };
+    let mut verified = Verified::nothing();
     for namespace in directory.namespaces()? {
         let report = verify_namespace(&directory, &namespace)?;
-        verified.ok &= report.faults.is_empty();
         if !options.json {
             print(&in_words(&namespace, &report))?;
         }
-        verified
-            .namespaces
-            .push(NamespaceVerified { namespace, report });
+        verified.add(namespace, report);
     }
     if options.json {
         print(&json(&verified))?;

@@ -210,6 +210,7 @@ mod tests {
             ("bloom_filter_items", "0"),
             ("bloom_filter_fpr", "NaN"),
             ("in_flight_bytes", "1"),
+            ("backup_dirs", "not/from/the/root"),
             ("shutdown_grace_seconds", "10s"),
             ("log_format", "xml"),
             ("log_level", "a=b=c"),

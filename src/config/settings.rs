@@ -41,6 +41,8 @@ pub struct Settings {
     pub http: HttpOptions,
     /// How links to peers work.
     pub links: LinkOptions,
+    /// Folders that clients may have backups made in.
+    pub backup_dirs: Vec<PathBuf>,
     /// How long requests in flight may take once the server is told to stop.
     pub shutdown_grace: Duration,
     /// What is logged.

@@ -229,6 +229,21 @@ pub const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "backup_dirs",
+        flag: "backup-dir",
+        value_name: "DIR",
+        help: "A folder that clients may have backups made in, or below; may be given several times",
+        allowed: "the path of a folder from the root on, such as /var/backups/samestate",
+        default: None,
+        repeats: true,
+        take: |settings, text| {
+            let folder = PathBuf::from(text);
+            let usable = folder.is_absolute();
+            settings.backup_dirs.push(folder);
+            usable.then_some(())
+        },
+    },
+    Setting {
         key: "shutdown_grace_seconds",
         flag: "shutdown-grace-seconds",
         value_name: "SECONDS",

@@ -1,5 +1,6 @@
 //! What all handlers share.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,6 +52,8 @@ pub struct App {
     pub downloads: Budget,
     /// How long a client may pause while it sends or takes a body.
     pub idle: Duration,
+    /// Folders that backups may go to; without any, none may.
+    pub backup_dirs: Arc<[PathBuf]>,
 }
 
 impl App {
@@ -69,6 +72,16 @@ impl App {
             uploads: budget(),
             downloads: budget(),
             idle: options.idle,
+            backup_dirs: Arc::default(),
+        }
+    }
+
+    /// Lets clients have backups made in these folders and below them.
+    #[must_use]
+    pub fn with_backup_dirs(self, folders: Vec<PathBuf>) -> Self {
+        Self {
+            backup_dirs: folders.into(),
+            ..self
         }
     }
 }

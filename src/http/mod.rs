@@ -3,6 +3,7 @@
 //! Handlers translate between HTTP and the runtime and decide nothing themselves. An endpoint is a
 //! handler in its resource's file and one line in [`routes`].
 
+pub mod admin;
 pub mod app;
 pub mod batch;
 pub mod body;

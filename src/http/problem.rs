@@ -11,6 +11,7 @@ use tracing::error;
 use crate::delta::error::DeltaError;
 use crate::reconcile::strategy::BadStrategy;
 use crate::replica::command::Refusal;
+use crate::runtime::jobs::JobError;
 use crate::runtime::peering::PeeringError;
 use crate::runtime::pins::PinError;
 use crate::runtime::queue::SubmitError;
@@ -318,6 +319,19 @@ impl From<PeeringError> for Problem {
             PeeringError::Failed(_) => Self::new(StatusCode::BAD_GATEWAY, "peer_failed", detail),
             PeeringError::Unexpected => Self::internal(detail),
             PeeringError::ShuttingDown => Self::shutting_down(),
+        }
+    }
+}
+
+impl From<JobError> for Problem {
+    fn from(error: JobError) -> Self {
+        let detail = error.to_string();
+        match error {
+            JobError::Running(job) => {
+                Self::new(StatusCode::CONFLICT, "job_running", detail).with("job", job)
+            }
+            JobError::ShuttingDown => Self::shutting_down(),
+            JobError::NoThread(_) => Self::internal(detail),
         }
     }
 }

@@ -13,8 +13,8 @@ use tracing::debug;
 use crate::http::app::App;
 use crate::http::problem::Problem;
 use crate::http::{
-    batch, changes, conflicts, health, history, listing, namespaces, peers, proofs, root, sessions,
-    states, sync,
+    admin, batch, changes, conflicts, health, history, listing, namespaces, peers, proofs, root,
+    sessions, states, sync,
 };
 
 /// Every endpoint, over the state of a replica.
@@ -46,6 +46,11 @@ pub fn router(app: App) -> Router {
         .route("/v1/peers/{name}/sync", post(peers::sync))
         .route("/v1/sessions", get(sessions::list))
         .route("/v1/stats", get(sessions::stats))
+        .route("/v1/admin/backup", post(admin::backup))
+        .route("/v1/admin/verify", post(admin::verify))
+        .route("/v1/admin/compact", post(admin::compact))
+        .route("/v1/admin/jobs", get(admin::list))
+        .route("/v1/admin/jobs/{name}", get(admin::get))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .fallback(unknown_path)

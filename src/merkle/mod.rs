@@ -9,6 +9,7 @@ pub mod prefix;
 pub mod proof;
 pub mod row;
 pub mod storage;
+pub mod stream;
 pub mod top;
 pub mod trie;
 pub mod update;

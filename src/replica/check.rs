@@ -14,7 +14,7 @@ use crate::store::error::StoreError;
 use crate::store::read::Snapshot;
 use crate::store::rows::{ContentBody, Head, Placement, RecordRow};
 use crate::types::hash::{ChunkHash, ContentHash, StateKey};
-use crate::types::id::GameId;
+use crate::types::id::{GameId, Namespace};
 use crate::types::leaf::Leaf;
 use crate::types::version::Version;
 
@@ -53,6 +53,42 @@ pub struct CheckReport {
     pub faults: Vec<Fault>,
 }
 
+/// What full checks of all namespaces found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Verified {
+    /// True when nothing is wrong anywhere.
+    pub ok: bool,
+    /// In order of name.
+    pub namespaces: Vec<NamespaceVerified>,
+}
+
+/// What a full check of one namespace found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NamespaceVerified {
+    /// Which one.
+    pub namespace: Namespace,
+    /// What was read and found.
+    #[serde(flatten)]
+    pub report: CheckReport,
+}
+
+impl Verified {
+    /// Nothing has been looked at, and so nothing is wrong.
+    pub fn nothing() -> Self {
+        Self {
+            ok: true,
+            namespaces: Vec::new(),
+        }
+    }
+
+    /// Adds what was found in a namespace.
+    pub fn add(&mut self, namespace: Namespace, report: CheckReport) {
+        self.ok &= report.faults.is_empty();
+        self.namespaces
+            .push(NamespaceVerified { namespace, report });
+    }
+}
+
 /// Checks everything in a snapshot. `progress` is told how many state bytes have been
 /// read so far.
 ///
@@ -62,20 +98,28 @@ pub fn check(
     snapshot: &Snapshot,
     progress: &mut dyn FnMut(u64),
 ) -> Result<CheckReport, StoreError> {
-    let mut check = Check::new(snapshot);
-    check.records(progress)?;
-    check.history()?;
-    check.contents()?;
-    check.chunks()?;
-    check.ids()?;
-    check.feed()?;
-    check.nodes()?;
-    check.head()?;
+    let mut check = Check::new(snapshot, &|| true);
+    check.run(progress)?;
     Ok(check.report)
+}
+
+/// As [`check`], as long as `go_on` says so; `None` when it was broken off.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_while(
+    snapshot: &Snapshot,
+    progress: &mut dyn FnMut(u64),
+    go_on: &dyn Fn() -> bool,
+) -> Result<Option<CheckReport>, StoreError> {
+    let mut check = Check::new(snapshot, go_on);
+    check.run(progress)?;
+    Ok(go_on().then_some(check.report))
 }
 
 struct Check<'s> {
     snapshot: &'s Snapshot,
+    go_on: &'s dyn Fn() -> bool,
     leaves: Vec<Leaf>,
     seqs: HashMap<StateKey, u64>,
     references: HashMap<ContentHash, u64>,
@@ -85,9 +129,10 @@ struct Check<'s> {
 }
 
 impl<'s> Check<'s> {
-    fn new(snapshot: &'s Snapshot) -> Self {
+    fn new(snapshot: &'s Snapshot, go_on: &'s dyn Fn() -> bool) -> Self {
         Self {
             snapshot,
+            go_on,
             leaves: Vec::new(),
             seqs: HashMap::new(),
             references: HashMap::new(),
@@ -106,6 +151,20 @@ impl<'s> Check<'s> {
         }
     }
 
+    fn run(&mut self, progress: &mut dyn FnMut(u64)) -> Result<(), StoreError> {
+        self.records(progress)?;
+        self.history()?;
+        if !(self.go_on)() {
+            return Ok(());
+        }
+        self.contents()?;
+        self.chunks()?;
+        self.ids()?;
+        self.feed()?;
+        self.nodes()?;
+        self.head()
+    }
+
     fn fault(&mut self, kind: &'static str, what: &dyn Display, detail: &dyn Display) {
         if self.report.faults.len() < FAULTS_MAX {
             self.report.faults.push(Fault {
@@ -119,6 +178,9 @@ impl<'s> Check<'s> {
     fn records(&mut self, progress: &mut dyn FnMut(u64)) -> Result<(), StoreError> {
         let snapshot = self.snapshot;
         snapshot.visit_records(&mut |key, row| {
+            if !(self.go_on)() {
+                return;
+            }
             self.report.records += 1;
             match row {
                 Ok(row) => self.record(key, &row),
@@ -180,6 +242,9 @@ impl<'s> Check<'s> {
     fn history(&mut self) -> Result<(), StoreError> {
         let snapshot = self.snapshot;
         snapshot.visit_history(&mut |key, row| {
+            if !(self.go_on)() {
+                return;
+            }
             if !self.seqs.contains_key(&key) {
                 self.fault("history", &key, &"remembers a state that has no record");
             }

@@ -3,8 +3,10 @@
 
 pub mod checkpoints;
 pub mod compacting;
+pub mod jobs;
 pub mod lock;
 pub mod log_thread;
+pub mod maintenance;
 pub mod namespace;
 pub mod peering;
 pub mod pins;

@@ -10,6 +10,7 @@ use tracing::info;
 
 use crate::clock::{SystemClock, WallClock};
 use crate::replica::engine::Engine;
+use crate::runtime::jobs::Jobs;
 use crate::runtime::lock::lock;
 use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::session_log::SessionLog;
@@ -74,6 +75,7 @@ pub struct Replica {
     membership: Mutex<()>,
     readers: Arc<Semaphore>,
     sessions: SessionLog,
+    jobs: Jobs,
 }
 
 impl Replica {
@@ -82,10 +84,12 @@ impl Replica {
     /// # Errors
     /// [`StoreError`] when the directory is in use, not writable, newer than this build or damaged.
     pub fn open(root: &Path, options: ReplicaOptions) -> Result<Self, StoreError> {
+        let wall: Arc<dyn WallClock> = Arc::new(SystemClock);
         let replica = Self {
             directory: DataDirectory::open(root)?,
             options,
-            wall: Arc::new(SystemClock),
+            jobs: Jobs::new(Arc::clone(&wall)),
+            wall,
             namespaces: RwLock::default(),
             membership: Mutex::default(),
             readers: Arc::new(Semaphore::new(READERS)),
@@ -145,6 +149,11 @@ impl Replica {
     /// Running and recent sync sessions.
     pub fn sessions(&self) -> &SessionLog {
         &self.sessions
+    }
+
+    /// Running and recent jobs.
+    pub fn jobs(&self) -> &Jobs {
+        &self.jobs
     }
 
     /// A namespace, if it exists.
@@ -207,8 +216,9 @@ impl Replica {
         }
     }
 
-    /// Commits what is queued and closes all files. Blocks.
+    /// Ends running jobs, commits what is queued and closes all files. Blocks.
     pub fn stop(&self) {
+        self.jobs.stop();
         for namespace in self.namespaces() {
             namespace.stop();
         }

@@ -180,7 +180,10 @@ fn write_durably(root: &Path, path: &Path, text: &str) -> io::Result<()> {
 
 /// Makes a directory and what is lacking above it, each with its name on disk: a power cut must
 /// not take away the folder of data that was synced.
-fn make_durably(folder: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// The operating system's.
+pub fn make_durably(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }

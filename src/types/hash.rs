@@ -90,6 +90,10 @@ hash_type! {
     /// SHA-256 of one content-defined chunk.
     ChunkHash
 }
+hash_type! {
+    /// SHA-256 of a whole file.
+    FileHash
+}
 
 impl ContentHash {
     /// Hashes a state's bytes.

@@ -1,6 +1,7 @@
 //! The HTTP face without sockets: requests go straight into the router, over a replica in a
 //! temporary directory and peers that answer as told.
 
+mod admin;
 mod bodies;
 mod connections;
 mod errors;
@@ -9,6 +10,7 @@ mod many;
 mod peers;
 mod states;
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -45,6 +47,10 @@ impl Face {
     }
 
     pub fn with(options: HttpOptions) -> Self {
+        Self::with_backup_dirs(options, Vec::new())
+    }
+
+    pub fn with_backup_dirs(options: HttpOptions, folders: Vec<PathBuf>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut replica = ReplicaOptions::default();
         replica.limits.state_bytes = STATE_BYTES;
@@ -53,6 +59,7 @@ impl Face {
         let peering = Arc::new(Told::default());
         let shutdown = CancellationToken::new();
         let app = App::new(replica, Arc::<Told>::clone(&peering), options, shutdown);
+        let app = app.with_backup_dirs(folders);
         Self {
             router: router(app.clone()),
             app,

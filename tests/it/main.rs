@@ -1,6 +1,8 @@
 //! One binary for all integration tests: a second one would link the whole crate again.
 
 #[cfg(test)]
+mod backup;
+#[cfg(test)]
 mod bad_data_directory;
 #[cfg(test)]
 mod bench;

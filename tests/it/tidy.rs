@@ -18,7 +18,7 @@ const RANKS: &[(u32, &[&str])] = &[
     (2, &["reconcile"]),
     (3, &["wire", "store"]),
     (4, &["replica"]),
-    (5, &["sync"]),
+    (5, &["sync", "backup"]),
     (6, &["runtime"]),
     (7, &["peer", "http"]),
     (8, &["config"]),

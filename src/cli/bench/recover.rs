@@ -130,7 +130,7 @@ impl Measured {
 }
 
 async fn measure(stage: &Stage) -> Result<Measured, CliError> {
-    let progress = Progress::of_steps(2 + 4 * stage.rounds);
+    let progress = Progress::of_rounds(2 + 4 * stage.rounds);
     progress.say("loading the server".to_owned());
     let mut server = Server::start(&stage.program, &stage.folder).await?;
     server.load(&stage.plan).await?;

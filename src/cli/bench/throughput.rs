@@ -72,7 +72,7 @@ async fn measure(
     clients: &[usize],
     stage: &Stage,
 ) -> Result<Vec<Row>, CliError> {
-    let progress = Progress::of_steps(2 + 2 * stage.rounds * clients.len() as u64);
+    let progress = Progress::of_rounds(2 + 2 * stage.rounds * clients.len() as u64);
     progress.say("loading the server".to_owned());
     let mut server = Server::start(&stage.program, &stage.folder).await?;
     server.load(&stage.plan).await?;

@@ -74,11 +74,18 @@ impl Server {
 
     /// Starts a replica on an address, with peers given as `NAME=URL`.
     pub fn start_with(dir: &Path, listen: &str, peers: &[&str]) -> Self {
+        let peers = peers.iter().flat_map(|peer| ["--peer", peer]);
+        Self::start_on(dir, listen, peers.collect())
+    }
+
+    /// Starts a replica with more flags.
+    pub fn start_having(dir: &Path, flags: &[&str]) -> Self {
+        Self::start_on(dir, "127.0.0.1:0", flags.to_vec())
+    }
+
+    fn start_on(dir: &Path, listen: &str, flags: Vec<&str>) -> Self {
         let dir = dir.to_str().unwrap();
-        let mut arguments = vec!["serve", "--data", dir, "--listen", listen];
-        for peer in peers {
-            arguments.extend(["--peer", peer]);
-        }
+        let arguments = [vec!["serve", "--data", dir, "--listen", listen], flags].concat();
         let mut child = program(&arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -121,6 +121,15 @@ impl Node {
         }
     }
 
+    /// The replica of a data directory below `dir`, which is removed at the end.
+    pub fn at(dir: TempDir, path: &Path) -> Self {
+        let replica = Replica::open(path, ReplicaOptions::default()).unwrap();
+        Self {
+            replica: Arc::new(replica),
+            _dir: dir,
+        }
+    }
+
     pub fn namespace(&self) -> Arc<OpenNamespace> {
         let name = Namespace::default_namespace();
         self.replica.namespace(&name).unwrap()
