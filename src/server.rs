@@ -129,8 +129,14 @@ async fn serve(
         stop.clone(),
     )?;
     tokio::spawn(sweep(Arc::clone(&replica), stop.clone()));
-    let app = App::new(Arc::clone(&replica), links, settings.http, stop.clone())
-        .with_backup_dirs(settings.backup_dirs.clone());
+    let backup_dirs = settings.backup_dirs.clone();
+    let app = App::new(
+        Arc::clone(&replica),
+        links,
+        settings.http,
+        backup_dirs,
+        stop.clone(),
+    );
     let listener = BoundedListener::new(listener, places(), Patience::default());
     let service = router(app)
         .layer(from_fn(keep_in_use))

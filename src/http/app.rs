@@ -1,5 +1,6 @@
 //! What all handlers share.
 
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,9 +38,12 @@ impl Default for HttpOptions {
     }
 }
 
-/// The state of the router.
+/// The state of the router. A clone, of which each request takes several, costs a counter.
 #[derive(Clone)]
-pub struct App {
+pub struct App(Arc<Shared>);
+
+/// What all requests share.
+pub struct Shared {
     /// The open replica.
     pub replica: Arc<Replica>,
     /// Its links to peers.
@@ -52,8 +56,16 @@ pub struct App {
     pub downloads: Budget,
     /// How long a client may pause while it sends or takes a body.
     pub idle: Duration,
-    /// Folders that backups may go to; without any, none may.
-    pub backup_dirs: Arc<[PathBuf]>,
+    /// Folders that backups may go to, and those below them; without any, none may.
+    pub backup_dirs: Vec<PathBuf>,
+}
+
+impl Deref for App {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
 }
 
 impl App {
@@ -62,27 +74,19 @@ impl App {
         replica: Arc<Replica>,
         peering: Arc<dyn Peering>,
         options: HttpOptions,
+        backup_dirs: Vec<PathBuf>,
         shutdown: CancellationToken,
     ) -> Self {
         let budget = || Budget::new(options.in_flight_bytes, options.admission);
-        Self {
+        Self(Arc::new(Shared {
             replica,
             peering,
             shutdown,
             uploads: budget(),
             downloads: budget(),
             idle: options.idle,
-            backup_dirs: Arc::default(),
-        }
-    }
-
-    /// Lets clients have backups made in these folders and below them.
-    #[must_use]
-    pub fn with_backup_dirs(self, folders: Vec<PathBuf>) -> Self {
-        Self {
-            backup_dirs: folders.into(),
-            ..self
-        }
+            backup_dirs,
+        }))
     }
 }
 

@@ -52,7 +52,7 @@ pub async fn message(
     // What a frame decodes to comes on top of it; one that announces more is refused unread.
     let plain = (plain_length(&bytes) as u64).min(limit);
     reservation.cover(bytes.len() as u64 + plain).await?;
-    let (replica, downloads) = (Arc::clone(&app.replica), app.downloads);
+    let (replica, downloads) = (Arc::clone(&app.replica), app.downloads.clone());
     // Its bytes stay accounted for until it is answered, even when the peer hangs up.
     let answered = task::spawn(async move {
         let reply = answer(&replica, &namespace, endpoint, bytes).await;

@@ -58,8 +58,13 @@ impl Face {
         let replica = Arc::new(Replica::open(folder.path(), replica).unwrap());
         let peering = Arc::new(Told::default());
         let shutdown = CancellationToken::new();
-        let app = App::new(replica, Arc::<Told>::clone(&peering), options, shutdown);
-        let app = app.with_backup_dirs(folders);
+        let app = App::new(
+            replica,
+            Arc::<Told>::clone(&peering),
+            options,
+            folders,
+            shutdown,
+        );
         Self {
             router: router(app.clone()),
             app,
