@@ -5,6 +5,8 @@ mod bad_data_directory;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod crash_images;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod engine_power_cuts;
