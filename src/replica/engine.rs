@@ -112,6 +112,11 @@ impl Engine {
         let from = store.snapshot().head()?.log;
         let (log, replay) = Log::open(store.log_place(), from)?;
         store.begin_incarnation(&mut file)?;
+        // The commit above has made durable what the file was found to hold; before, segments that
+        // it seems not to need might still have been needed after a power cut.
+        if let Err(error) = log.shelf().tidy(from.commit) {
+            tracing::warn!(%error, "segments of the log that are not needed any more stay");
+        }
         let pending = replay.commits.len();
         let recovered = recover(&mut store, replay)?;
         let Recovered { top, head, work } = recovered;

@@ -120,11 +120,23 @@ impl Solo {
         let rotated = self.log.rotate();
         if let Some(mut frozen) = self.engine.freeze().or_else(|| self.engine.frozen()) {
             frozen.ends_before(self.log.segment());
-            let flushed = self.file.flush(&frozen)?;
+            let flushed = self.file.flush(&frozen);
+            let flushed = self.or_reopened(flushed)?;
             self.engine.flushed(&flushed);
             self.log.shelf().tidy(flushed.commit())?;
         }
         rotated
+    }
+
+    /// Opens the file again if a failure has closed it, so that reads go on.
+    fn or_reopened<R>(&mut self, done: Result<R, StoreError>) -> Result<R, StoreError> {
+        if done.is_err()
+            && self.file.is_closed()
+            && let Ok(reopened) = self.file.reopen()
+        {
+            self.engine.flushed(&reopened);
+        }
+        done
     }
 }
 
@@ -138,7 +150,8 @@ impl Solo {
         let mut progress = CompactionProgress::default();
         self.file.begin_compaction()?;
         while self.file.is_compacting() {
-            if let Some((flushed, _)) = self.file.compact_slice(&mut progress)? {
+            let sliced = self.file.compact_slice(&mut progress);
+            if let Some((flushed, _)) = self.or_reopened(sliced)? {
                 self.engine.flushed(&flushed);
             }
         }

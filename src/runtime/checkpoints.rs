@@ -175,6 +175,7 @@ impl Worker {
             self.look_at_space();
             self.look_for_waste();
             self.compact();
+            self.reopen_if_closed();
             let kept = |(since, _): &(Instant, RetiredFile)| since.elapsed() < RETIRED_FOR;
             self.retired.retain(kept);
             if patience > Duration::ZERO {
@@ -225,6 +226,18 @@ impl Worker {
                     reopened.inspect_err(|error| error!(%error, "the file stays closed"));
                 self.report(reopened.ok(), Some(Arc::new(error)));
             }
+        }
+    }
+
+    /// A compaction that failed at its end has closed the file. (A checkpoint that fails opens it
+    /// again by itself.)
+    fn reopen_if_closed(&mut self) {
+        if self.unfinished.is_some() || !self.file.is_closed() {
+            return;
+        }
+        match self.file.reopen() {
+            Ok(reopened) => self.report(Some(reopened), None),
+            Err(error) => error!(%error, "the file stays closed"),
         }
     }
 

@@ -15,11 +15,12 @@ use redb::{
 };
 
 use crate::store::backend::Backend;
-use crate::store::checkpoint::{Frozen, begin_durable, flush_range};
+use crate::store::checkpoint::{Frozen, begin_durable, flush_range, set_position};
 use crate::store::directory::{compact_draft_of, unusable};
 use crate::store::disk::Disk;
 use crate::store::error::StoreError;
 use crate::store::forms::KeyForm;
+use crate::store::log::place::LogPosition;
 use crate::store::memtable::Memtable;
 use crate::store::options::StoreOptions;
 use crate::store::tables::{EngineRow, ForEachTable, KeyRef, Table, for_each_table};
@@ -145,15 +146,17 @@ impl Compaction {
         transaction.commit().map_err(StoreError::commit_failed)
     }
 
-    /// Puts the new file in the place of the old one.
+    /// Puts the new file in the place of the old one, which stands at `position`.
     ///
     /// # Errors
-    /// [`StoreError`] when the new file or its name cannot be made durable.
-    pub fn finish(self) -> Result<Database, StoreError> {
+    /// [`StoreError`] when the new file or its name cannot be made durable. Either file may have
+    /// the name then.
+    pub fn finish(self, position: LogPosition) -> Result<Database, StoreError> {
         // Opening a file whose last commit was made without quick-repair takes long.
-        begin_durable(&self.target)?
-            .commit()
-            .map_err(StoreError::commit_failed)?;
+        let transaction = begin_durable(&self.target)?;
+        // Rows of a memtable do not know it, and the head may have come from one.
+        set_position(&transaction, position)?;
+        transaction.commit().map_err(StoreError::commit_failed)?;
         let folder = self.path.parent().unwrap_or(Path::new("."));
         let named = self.disk.rename(&self.draft, &self.path);
         named

@@ -12,7 +12,7 @@ use crate::store::directory::unusable;
 use crate::store::disk::Disk;
 use crate::store::error::StoreError;
 use crate::store::log::place::LogPosition;
-use crate::store::open_file::{open_database, set_identity};
+use crate::store::open_file::{open_database, set_identity, sync_directory};
 use crate::store::options::StoreOptions;
 use crate::store::rows::{Identity, head_from_bytes};
 use crate::store::tables::{EngineTables, Meta, Table, meta_names};
@@ -54,12 +54,11 @@ impl EngineFile {
     /// then, and all views of it fail, until [`EngineFile::reopen`] or the next flush.
     pub fn flush(&mut self, frozen: &Frozen) -> Result<Flushed, StoreError> {
         if self.database.is_none() {
-            let reopened = self.reopen()?;
-            if reopened.position.commit >= frozen.commit() {
-                // The commit that seemed to fail had taken place.
-                return Ok(reopened);
-            }
+            self.reopen()?;
         }
+        // When the commit that seemed to fail had taken place, the rows are written once more: what
+        // a failed sync has left is seen, but may not be on the disk, and only writing it again
+        // puts it there.
         let flushed = self.try_flush(frozen);
         if flushed.is_err() {
             self.close();
@@ -111,7 +110,10 @@ impl EngineFile {
     /// [`StoreError`] when that fails too.
     pub fn reopen(&mut self) -> Result<Flushed, StoreError> {
         self.database = None;
-        self.database = Some(open_database(&*self.disk, &self.path, self.options)?);
+        let database = open_database(&*self.disk, &self.path, self.options)?;
+        // It may have got its name by a compaction that failed right behind that.
+        sync_directory(&*self.disk, &self.path)?;
+        self.database = Some(database);
         let opened = self.position().and_then(|position| self.flushed(position));
         if opened.is_err() {
             self.database = None;
@@ -212,18 +214,27 @@ impl EngineFile {
             }
             Ok(true) => {
                 *progress = compaction.progress();
-                let position = self.position()?;
-                let database = compaction.finish()?;
-                let retired = self.database.replace(database).map(RetiredFile);
-                progress.bytes_after = self.bytes()?;
-                let flushed = self.flushed(position)?;
-                Ok(retired.map(|retired| (flushed, retired)))
+                let swapped = self.swap(compaction);
+                if swapped.is_err() {
+                    // Either file may have the name now; opening it again tells which.
+                    self.close();
+                }
+                progress.bytes_after = self.bytes().unwrap_or_default();
+                swapped.map(Some)
             }
             Err(error) => {
                 compaction.discard();
                 Err(error)
             }
         }
+    }
+
+    fn swap(&mut self, compaction: Compaction) -> Result<(Flushed, RetiredFile), StoreError> {
+        let position = self.position()?;
+        let database = compaction.finish(position)?;
+        let closed = || StoreError::damaged(format!("{} is closed", self.path.display()));
+        let retired = self.database.replace(database).ok_or_else(closed)?;
+        Ok((self.flushed(position)?, RetiredFile(retired)))
     }
 
     /// Stops a compaction; the old file stays as it is.

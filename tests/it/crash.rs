@@ -1,6 +1,8 @@
 //! Kills the real program at random moments under load, again and again on the same directory:
 //! every write that was acknowledged is there afterwards.
 
+mod soak;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

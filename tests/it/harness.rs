@@ -63,7 +63,7 @@ impl Rng {
     }
 }
 
-fn fixture(name: &str) -> PathBuf {
+pub fn fixture(name: &str) -> PathBuf {
     let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests", "fixtures"]
         .iter()
         .collect();

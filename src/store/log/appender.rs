@@ -8,7 +8,7 @@ use crate::store::error::StoreError;
 use crate::store::log::group::{Entry, seal};
 use crate::store::log::place::{LogPlace, LogPosition};
 use crate::store::log::replay::{Replay, read_segments};
-use crate::store::log::segment::Segment;
+use crate::store::log::segment::{SEGMENT_HEADER, Segment};
 use crate::store::log::shelf::Shelf;
 
 /// The end of the log, to which entries are appended.
@@ -17,6 +17,8 @@ pub struct Log {
     shelf: Arc<Shelf>,
     segment: Segment,
     newest: u64,
+    /// Set by a failure that leaves it unknown what the segment holds.
+    is_in_doubt: bool,
 }
 
 impl Log {
@@ -29,6 +31,7 @@ impl Log {
         let folder = place.folder.clone();
         let failed = |source| unusable(&folder, source);
         let replay = read_segments(&place, from)?;
+        write_again(&place, &replay)?;
         let last = replay.segments.last().map(|(number, _)| *number);
         let number = last.map_or(from.segment, |last| last + 1).max(1);
         let segment = Segment::create(&*place.disk, place.path(number), place.epoch, number);
@@ -40,6 +43,7 @@ impl Log {
             shelf: Arc::new(shelf),
             segment,
             newest,
+            is_in_doubt: false,
         };
         Ok((log, replay))
     }
@@ -48,27 +52,41 @@ impl Log {
     ///
     /// # Errors
     /// [`StoreError::Full`] when there is no space; nothing was appended then. After any other
-    /// error it is unknown what the log holds.
+    /// error it is unknown what the log holds, and it takes nothing more until it is opened again.
     pub fn append(&mut self, entries: &[Entry]) -> Result<(), StoreError> {
         let Some(last) = entries.last() else {
             return Ok(());
         };
+        self.check_doubt()?;
         let bytes = seal(self.segment.key(), entries);
-        self.segment.append(&bytes).map_err(|source| {
+        if let Err(source) = self.segment.append(&bytes) {
             if source.kind() == io::ErrorKind::StorageFull {
-                return StoreError::Full;
+                return Err(StoreError::Full);
             }
-            StoreError::commit_failed(unusable(self.segment.path(), source))
-        })?;
+            self.is_in_doubt = true;
+            let failed = unusable(self.segment.path(), source);
+            return Err(StoreError::commit_failed(failed));
+        }
         self.newest = self.newest.max(last.commit);
+        Ok(())
+    }
+
+    /// What was appended last may be there, so nothing may take its number.
+    fn check_doubt(&self) -> Result<(), StoreError> {
+        if self.is_in_doubt {
+            let doubt = io::Error::other("an earlier write to it failed; open the store again");
+            return Err(unusable(self.segment.path(), doubt));
+        }
         Ok(())
     }
 
     /// Closes the segment and goes on in the next one.
     ///
     /// # Errors
-    /// [`StoreError`] when there is none ready and none can be made; nothing has changed then.
+    /// [`StoreError`] when there is none ready and none can be made, or when it is unknown what
+    /// this one holds; nothing has changed then.
     pub fn rotate(&mut self) -> Result<(), StoreError> {
+        self.check_doubt()?;
         let next = self.shelf.take_next()?;
         let closed = std::mem::replace(&mut self.segment, next);
         self.shelf.put(closed.number(), self.newest);
@@ -84,4 +102,20 @@ impl Log {
     pub fn shelf(&self) -> Arc<Shelf> {
         Arc::clone(&self.shelf)
     }
+}
+
+/// Makes durable what is about to be built upon. The process before may have died in front of a
+/// sync, or have been told that one failed: the operating system then takes what it could not write
+/// for written, and only writing it again puts it on the disk.
+fn write_again(place: &LogPlace, replay: &Replay) -> Result<(), StoreError> {
+    let Some((number, groups)) = &replay.last else {
+        return Ok(());
+    };
+    let path = place.path(*number);
+    let file = place.disk.open(&path, false);
+    let written = file.and_then(|file| {
+        file.write_at(SEGMENT_HEADER, groups)?;
+        file.sync()
+    });
+    written.map_err(|source| unusable(&path, source))
 }

@@ -24,6 +24,8 @@ pub struct Replay {
     pub newest: u64,
     /// Number of each segment and the newest commit up to its end.
     pub segments: Vec<(u64, u64)>,
+    /// The last segment that says anything new, and its groups as they stand behind its header.
+    pub last: Option<(u64, Bytes)>,
 }
 
 /// Reads all segments in order.
@@ -41,6 +43,7 @@ pub fn read_segments(place: &LogPlace, from: LogPosition) -> Result<Replay, Stor
             newest: from.commit,
             ..Replay::default()
         },
+        news: 0,
     };
     let mut found = from.segment == 0;
     for number in numbers {
@@ -61,6 +64,8 @@ struct Reader<'p> {
     place: &'p LogPlace,
     from: LogPosition,
     replay: Replay,
+    /// Entries so far about what the engine's file does not hold.
+    news: usize,
 }
 
 impl Reader<'_> {
@@ -92,7 +97,12 @@ impl Reader<'_> {
                 )));
             }
         }
-        self.groups(key, &path, &bytes)?;
+        let before = self.news;
+        let end = self.groups(key, &path, &bytes)?;
+        if self.news > before {
+            let groups = bytes.slice(SEGMENT_HEADER as usize..end);
+            self.replay.last = Some((number, groups));
+        }
         Ok(true)
     }
 
@@ -101,15 +111,18 @@ impl Reader<'_> {
             let file = self.place.disk.open(path, false)?;
             let mut bytes = vec![0; usize::try_from(file.size()?).unwrap_or(usize::MAX)];
             file.read_at(0, &mut bytes)?;
-            // After the death of a process alone some of it may never have been synced, and what
-            // is read is about to be built upon.
-            file.sync()?;
             Ok(Bytes::from(bytes))
         };
         load().map_err(|source| unusable(path, source))
     }
 
-    fn groups(&mut self, key: SegmentKey, path: &Path, bytes: &Bytes) -> Result<(), StoreError> {
+    /// Reads the groups of a segment, and returns where they end.
+    fn groups(
+        &mut self,
+        key: SegmentKey,
+        path: &Path,
+        bytes: &Bytes,
+    ) -> Result<usize, StoreError> {
         let mut at = SEGMENT_HEADER as usize;
         while at < bytes.len() {
             match open(key, &bytes.slice(at..)) {
@@ -127,14 +140,15 @@ impl Reader<'_> {
                             path.display()
                         )));
                     }
-                    return Ok(());
+                    return Ok(at);
                 }
             }
         }
-        Ok(())
+        Ok(at.min(bytes.len()))
     }
 
     fn entry(&mut self, commit: u64, kind: EntryKind, path: &Path) -> Result<(), StoreError> {
+        self.news += usize::from(commit > self.from.commit);
         match kind {
             EntryKind::Void => {
                 self.replay.commits.remove(&commit);

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::store::directory::unusable;
@@ -85,36 +86,52 @@ impl Shelf {
     }
 
     fn tidy_files(&self, commit: u64) -> io::Result<()> {
-        let disk = &*self.place.disk;
-        loop {
-            let (number, next) = {
-                let state = self.lock();
-                match state.closed.front() {
-                    Some((number, newest)) if *newest <= commit => {
-                        (*number, state.ready.is_none().then_some(state.next))
-                    }
-                    _ => return Ok(()),
-                }
-            };
+        // Nobody may take the next number meanwhile: segments are read in order of number, and a
+        // file renamed to one in use would take the place of what was acknowledged.
+        let mut state = self.lock();
+        while let Some((number, newest)) = state.closed.front().copied() {
+            if newest > commit {
+                break;
+            }
             let old = self.place.path(number);
-            let reusable = match next {
-                Some(_) => disk.open(&old, false)?.size()? <= REUSE_MAX,
-                None => false,
-            };
-            match next.filter(|_| reusable) {
-                Some(next) => {
-                    disk.rename(&old, &self.place.path(next))?;
-                    let segment = self.create(next)?;
-                    let mut state = self.lock();
-                    state.closed.pop_front();
-                    state.next = state.next.max(next + 1);
-                    state.ready = Some(segment);
-                }
-                None => {
-                    disk.remove(&old)?;
-                    self.lock().closed.pop_front();
-                }
+            if state.ready.is_none() && self.is_reusable(&old)? {
+                self.reuse(&mut state, &old)?;
+            } else {
+                missing_is_fine(self.place.disk.remove(&old))?;
+                state.closed.pop_front();
             }
         }
+        Ok(())
+    }
+
+    fn is_reusable(&self, segment: &Path) -> io::Result<bool> {
+        match self.place.disk.open(segment, false) {
+            Ok(file) => Ok(file.size()? <= REUSE_MAX),
+            // An attempt that failed had moved it all the same.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes the first of the closed segments the one that is ready.
+    fn reuse(&self, state: &mut ShelfState, old: &Path) -> io::Result<()> {
+        let next = state.next;
+        self.place.disk.rename(old, &self.place.path(next))?;
+        state.next += 1;
+        if let Some((number, _)) = state.closed.front_mut() {
+            *number = next;
+        }
+        // A header must not get to the disk before the name that it speaks of.
+        self.place.disk.sync_folder(&self.place.folder)?;
+        state.ready = Some(self.create(next)?);
+        state.closed.pop_front();
+        Ok(())
+    }
+}
+
+fn missing_is_fine(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }

@@ -156,6 +156,11 @@ impl Server {
         stderr.map_or_else(String::new, |thread| thread.join().unwrap())
     }
 
+    /// True until it was killed or has ended by itself.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Asks it to stop, and returns how it ended and what it wrote to stderr and, behind the ready
     /// line, to stdout.
     pub fn terminate(mut self) -> (ExitStatus, String, Vec<String>) {

@@ -44,6 +44,11 @@ impl Fault {
         }
     }
 
+    /// True when it does not pass by itself.
+    pub fn is_sticky(self) -> bool {
+        self.sticky
+    }
+
     /// Counts what only looks at the disk as well, and lets it fail: reads, sizes, lists, free
     /// space, and opening a file that exists.
     pub fn counting_reads(self) -> Self {

@@ -1,0 +1,197 @@
+//! A device that fails at any one operation of a life, once or for good: whoever asked is told,
+//! nothing that was acknowledged is lost or read wrong, and the store goes on where it is meant to.
+//!
+//! `DISK_FAULTS=all cargo test --release --test it crash_images::faults` tries every operation.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use samestate::store::error::StoreError;
+
+use crate::crash_images::life::{Life, Step, open};
+use crate::crash_images::look;
+use crate::harness::Rng;
+use crate::simulated_disk::{Fault, PowerCut, RecordingDisk};
+
+/// The same life for every fault.
+const SEED: u64 = 11;
+const SCRIPT: [Step; 16] = [
+    Step::Commit,
+    Step::Commit,
+    Step::Checkpoint,
+    Step::Commit,
+    Step::Commit,
+    Step::Reopen,
+    Step::Commit,
+    Step::Checkpoint,
+    Step::Commit,
+    Step::Compact,
+    Step::Commit,
+    Step::Checkpoint,
+    Step::Commit,
+    Step::Reopen,
+    Step::Commit,
+    Step::Checkpoint,
+];
+/// Cuts of the power after each life.
+const CUTS: u64 = 3;
+
+/// Lives, with a fault planned, and checks everything. Returns how many operations have failed.
+fn live_with(fault: Fault) -> Result<u64, String> {
+    let recording = RecordingDisk::new();
+    recording.fail(fault);
+    let disk = Arc::new(recording.clone());
+    let mut life = Life::closed(recording.clone(), disk, Rng::quiet(SEED));
+    // A disk that fails for good must not fail the test for ever.
+    let mut first = life.reopen();
+    for step in SCRIPT {
+        if let Err(error) = std::mem::replace(&mut first, Ok(())) {
+            after_failure(&mut life, Step::Reopen, &error, fault)?;
+        }
+        if let Err(error) = life.step(step) {
+            after_failure(&mut life, step, &error, fault)?;
+        }
+        life.check_reads().map_err(|fault| format!("after {step:?}: {fault}"))?;
+    }
+    recording.work_again();
+    life.close();
+    let reopened = life.reopen();
+    reopened.map_err(|error| format!("does not open afterwards: {error}"))?;
+    life.check_all()?;
+    let checkpointed = life.step(Step::Checkpoint);
+    checkpointed.map_err(|error| format!("takes no checkpoint afterwards: {error}"))?;
+    life.check_all()?;
+    life.close();
+    cut_afterwards(&life)?;
+    Ok(recording.failed())
+}
+
+/// What a single failure must not stand in the way of.
+fn after_failure(
+    life: &mut Life,
+    step: Step,
+    error: &StoreError,
+    fault: Fault,
+) -> Result<(), String> {
+    life.check_reads().map_err(|fault| format!("after a failing {step:?}: {fault}"))?;
+    if fault.is_sticky() {
+        return Ok(());
+    }
+    let again = match step {
+        Step::Commit if life.is_in_doubt() => Step::Reopen,
+        step => step,
+    };
+    let tried = life.step(again);
+    tried.map_err(|second| format!("{step:?}: {error}; then {again:?}: {second}"))?;
+    life.check_all().map_err(|fault| format!("after {step:?} and {again:?}: {fault}"))
+}
+
+/// After a sync that failed nothing may be built upon what was not written again.
+fn cut_afterwards(life: &Life) -> Result<(), String> {
+    let last = life.recording.position();
+    for seed in 0..CUTS {
+        let first = life.settled_position();
+        let position = last - (seed as usize).min(2) * ((last - first) / 2);
+        let cut = PowerCut { position, seed };
+        let image = life.recording.cut_power(cut);
+        let looked = look(&image, life, life.promised(position));
+        looked.map_err(|fault| {
+            let steps = life.recording.steps_before(position);
+            format!("{cut}: {fault}\n{steps}")
+        })?;
+    }
+    Ok(())
+}
+
+/// Lives once for every operation that may fail, or for some of them.
+fn every_operation(make: impl Fn(u64) -> Fault, stride: u64) {
+    let stride = match std::env::var("DISK_FAULTS") {
+        Ok(_) => 1,
+        Err(_) => stride,
+    };
+    let mut lives = 0;
+    for after in (0..).step_by(stride as usize) {
+        let fault = make(after);
+        let lived = catch_unwind(AssertUnwindSafe(|| live_with(fault)));
+        let lived = lived.unwrap_or_else(|_| Err("panics".into()));
+        match lived {
+            Ok(0) => break,
+            Ok(_) => lives += 1,
+            Err(what) => panic!("{fault:?}: {what}"),
+        }
+    }
+    println!("{lives} lives");
+    assert!(lives > 5);
+}
+
+#[test]
+fn a_write_that_fails_once() {
+    every_operation(|after| Fault::after(after, Errno::IO), 23);
+}
+
+#[test]
+fn a_disk_that_is_full_once() {
+    every_operation(|after| Fault::after(after, Errno::NOSPC), 23);
+}
+
+#[test]
+fn a_write_that_is_cut_short_once() {
+    every_operation(|after| Fault::after(after, Errno::IO).partial(), 23);
+    every_operation(|after| Fault::after(after, Errno::NOSPC).partial(), 29);
+}
+
+#[test]
+fn a_disk_that_fails_for_good() {
+    every_operation(|after| Fault::after(after, Errno::IO).sticky(), 23);
+    every_operation(|after| Fault::after(after, Errno::NOSPC).sticky(), 29);
+    every_operation(|after| Fault::after(after, Errno::IO).partial().sticky(), 31);
+}
+
+#[test]
+fn a_disk_that_cannot_be_read_once() {
+    every_operation(|after| Fault::after(after, Errno::IO).counting_reads(), 97);
+}
+
+#[test]
+fn a_disk_that_cannot_be_read_any_more() {
+    every_operation(
+        |after| Fault::after(after, Errno::IO).counting_reads().sticky(),
+        101,
+    );
+}
+
+/// A log that finds no space has written nothing: the next write is taken as soon as there is some.
+#[test]
+fn a_full_disk_refuses_writes_and_goes_on_when_there_is_space() {
+    let recording = RecordingDisk::new();
+    let disk = Arc::new(recording.clone());
+    let mut life = Life::new(recording.clone(), disk, Rng::quiet(SEED)).unwrap();
+    life.step(Step::Commit).unwrap();
+    recording.set_free_bytes(0);
+    // The segment has some space ahead of its groups.
+    let mut taken = 0;
+    let refused = loop {
+        match life.step(Step::Commit) {
+            Ok(()) => taken += 1,
+            Err(refused) => break refused,
+        }
+    };
+    assert!(matches!(refused, StoreError::Full), "{refused}");
+    assert!(taken > 10, "{taken}");
+    life.check_all().unwrap();
+    assert!(life.step(Step::Checkpoint).is_err());
+    life.check_all().unwrap();
+    recording.set_free_bytes(1 << 30);
+    life.step(Step::Commit).unwrap();
+    life.step(Step::Checkpoint).unwrap();
+    life.check_all().unwrap();
+    life.close();
+    let cut = PowerCut {
+        position: recording.position(),
+        seed: 1,
+    };
+    let image = recording.cut_power(cut);
+    assert!(open(Arc::new(image.clone())).is_ok());
+    look(&image, &life, life.promised(cut.position)).unwrap();
+}
