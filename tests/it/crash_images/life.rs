@@ -28,6 +28,7 @@ pub const OPTIONS: StoreOptions = StoreOptions {
     cache_bytes: 64 << 10,
     inline_bytes: 200,
     reserve_bytes: 0,
+    compact_when_idle: false,
     history_versions: HISTORY,
 };
 
