@@ -28,6 +28,12 @@ impl WallClock for SystemClock {
     }
 }
 
+/// Nanoseconds from 1970-01-01 UTC to a time that the operating system gave; `None` for one before.
+pub fn unix_nanos(time: SystemTime) -> Option<u128> {
+    let since = time.duration_since(UNIX_EPOCH);
+    since.ok().map(|elapsed| elapsed.as_nanos())
+}
+
 /// Hybrid logical clock: stamps grow strictly, stay close to wall time, and a write made after
 /// seeing another one is stamped later (Kulkarni et al., 2014).
 #[derive(Debug, Clone)]

@@ -161,7 +161,9 @@ async fn serve(
 /// Sessions whose initiator is gone hold old pages until they are given up.
 async fn sweep(replica: Arc<Replica>, stop: CancellationToken) {
     while stop.run_until_cancelled(sleep(SWEEP_EVERY)).await.is_some() {
-        replica.sweep();
+        let replica = Arc::clone(&replica);
+        // Whatever became of it, the next one comes.
+        let _ = task::spawn_blocking(move || replica.sweep()).await;
     }
 }
 

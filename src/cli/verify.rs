@@ -12,7 +12,7 @@ use crate::cli::progress::Progress;
 use crate::cli::text::{count, human_bytes, printable};
 use crate::replica::check::{CheckReport, Verified, check};
 use crate::replica::recover::inspect;
-use crate::store::directory::{DataDirectory, fresh_epoch};
+use crate::store::directory::DataDirectory;
 use crate::store::error::StoreError;
 use crate::store::options::StoreOptions;
 use crate::types::id::Namespace;
@@ -57,8 +57,8 @@ fn verify_namespace(
     directory: &DataDirectory,
     namespace: &Namespace,
 ) -> Result<CheckReport, StoreError> {
-    let (path, replica) = (directory.file(namespace), directory.replica());
-    let inspected = inspect(&path, replica, fresh_epoch()?, StoreOptions::default())?;
+    let (path, claim) = (directory.file(namespace), directory.claim(namespace)?);
+    let inspected = inspect(&path, &claim, StoreOptions::default())?;
     let view = &inspected.view;
     let progress = Progress::of_bytes(Some(view.head().root.size));
     let mut done = 0;

@@ -279,6 +279,11 @@ impl From<SubmitError> for Problem {
             SubmitError::QueueFull => Self::overloaded(),
             SubmitError::ShuttingDown => Self::shutting_down(),
             SubmitError::Refused(refused) => refused.refusal.into(),
+            SubmitError::RenewedLately => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "renewing",
+                error.to_string(),
+            ),
             SubmitError::Storage(error) => Self::from(&*error),
         }
     }
@@ -351,6 +356,7 @@ impl From<SyncError> for Problem {
             SyncError::HashMismatch(_) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "hash_mismatch", detail)
             }
+            SyncError::Renewing => Self::new(StatusCode::SERVICE_UNAVAILABLE, "renewing", detail),
             SyncError::Submit(error) => error.into(),
             SyncError::Store(error) => error.into(),
         }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use crate::replica::command::{Command, Incoming};
+use crate::replica::renew::Evidence;
 use crate::replica::view::View;
 use crate::runtime::namespace::OpenNamespace;
+use crate::runtime::orders::Order;
 use crate::runtime::queue::SubmitError;
 use crate::runtime::replica::Replica;
 use crate::runtime::writer::Queued;
@@ -13,6 +15,7 @@ use crate::store::rows::Agreement;
 use crate::sync::report::Report;
 use crate::sync::transport::{Home, MergeError, Merging};
 use crate::types::id::ReplicaId;
+use crate::types::lineage::{Lineage, Sighting};
 
 /// A namespace of this replica, for sessions.
 pub struct LocalHome {
@@ -24,6 +27,13 @@ impl LocalHome {
     /// Lets sessions work on `namespace`.
     pub fn new(replica: Arc<Replica>, namespace: Arc<OpenNamespace>) -> Self {
         Self { replica, namespace }
+    }
+}
+
+fn unavailable(error: SubmitError) -> MergeError {
+    match error {
+        SubmitError::Storage(error) => MergeError::Store(error),
+        other => MergeError::Unavailable(other.to_string()),
     }
 }
 
@@ -40,10 +50,7 @@ impl Home for LocalHome {
         let queued = self.namespace.queue_blocking(Command::Merge(incoming));
         Box::new(move || {
             let committed = queued.and_then(Queued::wait);
-            let committed = committed.map_err(|error| match error {
-                SubmitError::Storage(error) => MergeError::Store(error),
-                other => MergeError::Unavailable(other.to_string()),
-            });
+            let committed = committed.map_err(unavailable);
             Ok(committed?.accepted.refused)
         })
     }
@@ -54,6 +61,26 @@ impl Home for LocalHome {
 
     fn agree(&self, peer: ReplicaId, agreement: Agreement) {
         self.namespace.agree(peer, agreement);
+    }
+
+    fn meet(&self, told: &Lineage, seq: u64) -> Option<Sighting> {
+        self.namespace.meet(told, seq)
+    }
+
+    fn trust(&self, told: &Lineage, seq: u64) {
+        self.namespace.trust(told, seq);
+    }
+
+    fn learn(&self, seen: Sighting) -> Result<bool, MergeError> {
+        if !self.namespace.is_copied(&seen) {
+            return Ok(false);
+        }
+        let order = Order::Renew(Evidence::Seen(seen));
+        match self.namespace.order_blocking(order) {
+            Ok(()) => Ok(true),
+            Err(SubmitError::RenewedLately) => Ok(false),
+            Err(error) => Err(unavailable(error)),
+        }
     }
 
     fn progress(&self, report: &Report) {

@@ -1,10 +1,12 @@
 //! Applying: decided mutations become rows, tree and head, in memory; the log makes them durable.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::merkle::top::Top;
 use crate::merkle::update::{LeafChange, Work, update};
 use crate::replica::command::Mutation;
+use crate::replica::facts::Facts;
 use crate::store::error::StoreError;
 use crate::store::open::Store;
 use crate::store::rows::{Agreement, Head, Placed, Placement, RecordRow};
@@ -21,6 +23,8 @@ pub struct Batch {
     pub mutations: Vec<Mutation>,
     /// Moments of agreement with peers to be remembered along the way.
     pub agreements: BTreeMap<ReplicaId, Agreement>,
+    /// What else is said.
+    pub facts: Facts,
     /// Newest millisecond of the clock.
     pub clock: u64,
 }
@@ -53,12 +57,28 @@ pub fn apply(
         for (peer, agreement) in &batch.agreements {
             tables.set_agreement(*peer, agreement);
         }
+        put_facts(tables, &batch.facts);
         next_head.clock = next_head.clock.max(batch.clock);
         tables.set_head(&next_head);
         Ok(work)
     })?;
     (*top, *head) = (next_top, next_head);
+    if let Some((identity, provenance)) = &batch.facts.identity {
+        store.adopt(*identity, Arc::new(provenance.clone()));
+    }
     Ok(work)
+}
+
+fn put_facts(tables: &mut Tables<'_>, facts: &Facts) {
+    if let Some((identity, provenance)) = &facts.identity {
+        tables.set_identity(identity, provenance);
+    }
+    for seen in &facts.seen {
+        tables.set_sighting(seen);
+    }
+    for epoch in &facts.forgotten {
+        tables.forget_sighting(*epoch);
+    }
 }
 
 /// Writes the records in order of key and returns each touched state's final leaf.
@@ -88,8 +108,9 @@ fn put_record(
     previous: Option<&RecordRow>,
 ) -> Result<RecordRow, StoreError> {
     let mut placements = Vec::with_capacity(mutation.record.versions().len());
+    let renames = renames(mutation, previous);
     for version in mutation.record.versions() {
-        placements.push(place(tables, mutation, previous, version)?);
+        placements.push(place(tables, mutation, previous, version, &renames)?);
     }
     let row = RecordRow {
         leaf: mutation.record.leaf(),
@@ -102,6 +123,7 @@ fn put_record(
         .iter()
         .flat_map(|previous| previous.placed())
         .filter(|(version, _)| !mutation.record.versions().contains(version))
+        .filter(|(version, _)| renames.iter().all(|(old, _)| old != version))
         .map(|(version, placement)| Placed {
             version: version.clone(),
             placement: placement.clone(),
@@ -113,21 +135,42 @@ fn put_record(
     Ok(row)
 }
 
-/// A version that stays current keeps its place; a new one gets a place for its bytes.
+/// Versions that go on under another name, with their new forms: one write has one stamp. The new
+/// one takes over the place of the old one, and there is nothing to remember.
+fn renames<'m>(
+    mutation: &'m Mutation,
+    previous: Option<&'m RecordRow>,
+) -> Vec<(&'m Version, &'m Version)> {
+    let held = previous.map_or(&[][..], |previous| previous.record.versions());
+    let now = mutation.record.versions();
+    let mut renames: Vec<(&Version, &Version)> = Vec::new();
+    for new in now.iter().filter(|version| !held.contains(version)) {
+        let old = held.iter().find(|old| {
+            let is_same_write = old.stamp == new.stamp && old.same_content(new);
+            let is_free = renames.iter().all(|(taken, _)| taken != old);
+            is_same_write && is_free && !now.contains(old)
+        });
+        renames.extend(old.map(|old| (old, new)));
+    }
+    renames
+}
+
+/// A version that stays current keeps its place, also under another name; a new one gets a place
+/// for its bytes.
 fn place(
     tables: &mut Tables<'_>,
     mutation: &Mutation,
     previous: Option<&RecordRow>,
     version: &Version,
+    renames: &[(&Version, &Version)],
 ) -> Result<Placement, StoreError> {
     if version.tombstone {
         return Ok(Placement::Nothing);
     }
-    let kept = previous
-        .iter()
-        .flat_map(|previous| previous.placed())
-        .find(|(held, _)| *held == version);
-    if let Some((_, placement)) = kept {
+    let before = renames.iter().find(|(_, new)| *new == version);
+    let wanted = before.map_or(version, |(old, _)| *old);
+    let mut held = previous.iter().flat_map(|previous| previous.placed());
+    if let Some((_, placement)) = held.find(|(held, _)| *held == wanted) {
         return Ok(placement.clone());
     }
     let mut bodies = mutation.bodies.iter();

@@ -154,8 +154,8 @@ pub enum Refusal {
     },
     /// A version that counts writes of ours which we never made.
     #[error(
-        "{id:?} names writes of this replica that it never made; was its data directory copied \
-         or put back from an older copy?"
+        "{id:?} names writes of this replica that it never made: its data directory was copied or \
+         put back from an older copy; it takes another name now, and the next session can succeed"
     )]
     ForeignHistory {
         /// The state.

@@ -182,7 +182,13 @@ impl<'a> Decider<'a> {
     ) -> Result<Option<Refusal>, StoreError> {
         let key = incoming.record.key();
         let current = self.record(&key, draft)?;
-        let never_made = |version: &Version| version.vector.get(self.writer) > draft.seq;
+        // Whatever was written here is counted in what is held, unless nothing is.
+        let counted = |record: &StateRecord| {
+            let counters = record.versions().iter().map(|v| v.vector.get(self.writer));
+            counters.max().unwrap_or(0)
+        };
+        let made = current.as_ref().map_or(draft.seq, counted);
+        let never_made = |version: &Version| version.vector.get(self.writer) > made;
         if incoming.record.versions().iter().any(never_made) {
             let id = incoming.record.id;
             return Ok(Some(Refusal::ForeignHistory { id }));

@@ -9,12 +9,15 @@ use crate::clock::{HybridClock, WallClock};
 use crate::merkle::top::Top;
 use crate::merkle::update::Work;
 use crate::replica::apply::{Batch, apply};
-use crate::replica::command::{Accepted, Command, Refused};
+use crate::replica::command::{Accepted, Command, Refusal, Refused};
 use crate::replica::decide::Decider;
+use crate::replica::facts::Facts;
 use crate::replica::journal;
 use crate::replica::recover::{Recovered, recover};
+use crate::replica::renew::{Evidence, Rewriting, part, rename};
 use crate::replica::view::View;
 use crate::store::checkpoint::{Flushed, Frozen};
+use crate::store::claim::Claim;
 use crate::store::disk::{Disk, MachineDisk};
 use crate::store::engine_file::EngineFile;
 use crate::store::error::StoreError;
@@ -22,9 +25,10 @@ use crate::store::log::appender::Log;
 use crate::store::log::group::{Entry, EntryKind};
 use crate::store::open::Store;
 use crate::store::options::StoreOptions;
-use crate::store::rows::{Agreement, Head};
+use crate::store::rows::{Agreement, Head, Identity};
 use crate::types::cursor::Epoch;
 use crate::types::id::ReplicaId;
+use crate::types::lineage::Provenance;
 
 /// Changes after which a checkpoint is worth its price. A start has to carry out again as many, and
 /// those of one checkpoint on its way.
@@ -50,6 +54,10 @@ pub struct Engine {
     work: Work,
     /// Changes carried out since the last checkpoint began.
     pending: usize,
+    /// What was seen of peers, for the next commit to take along.
+    seen: Facts,
+    /// How far a renewal has come.
+    rewriting: Option<Rewriting>,
 }
 
 /// A namespace that was opened for writing.
@@ -60,6 +68,20 @@ pub struct Opened {
     pub log: Log,
     /// Takes checkpoints.
     pub file: EngineFile,
+    /// True when the file turned out to be a copy, and began a new life of its feed.
+    pub is_copy: bool,
+}
+
+impl Opened {
+    /// Writes again what a renewal that broke off has left.
+    fn finish_renewal(&mut self) -> Result<(), StoreError> {
+        while let Some(decided) = self.engine.decide_rewrites()? {
+            self.engine.apply(&decided)?;
+            let entries: Vec<Entry> = decided.entry.into_iter().collect();
+            self.log.append(&entries)?;
+        }
+        Ok(())
+    }
 }
 
 /// A batch that has been decided.
@@ -72,6 +94,14 @@ pub struct Decided {
 }
 
 impl Decided {
+    /// True when a record was refused because it counts writes under our name that were not made
+    /// here.
+    pub fn names_foreign_history(&self) -> bool {
+        let accepted = self.outcomes.iter().flatten();
+        let mut refused = accepted.flat_map(|accepted| &accepted.refused);
+        refused.any(|refused| matches!(refused.refusal, Refusal::ForeignHistory { .. }))
+    }
+
     /// True when there is nothing to carry out.
     pub fn is_empty(&self) -> bool {
         self.entry.is_none()
@@ -107,27 +137,41 @@ impl Engine {
         options: StoreOptions,
         wall: Arc<dyn WallClock>,
     ) -> Result<Opened, StoreError> {
-        let (mut store, mut file) = Store::open_on(disk, path, replica, epoch, options)?;
+        Self::open_as(disk, path, &Claim::plain(replica, epoch), options, wall)
+    }
+
+    /// As [`Engine::open_on`], for a file that may be a copy.
+    ///
+    /// # Errors
+    /// As for [`Engine::open_on`].
+    pub fn open_as(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        claim: &Claim,
+        options: StoreOptions,
+        wall: Arc<dyn WallClock>,
+    ) -> Result<Opened, StoreError> {
+        let (mut store, mut file) = Store::open_as(disk, path, claim, options)?;
         store.check_counts()?;
         let from = store.snapshot().head()?.log;
         let (log, replay) = Log::open(store.log_place(), from)?;
-        store.begin_incarnation(&mut file)?;
+        let pending = replay.commits.len();
+        let Recovered { top, head, work } = recover(&mut store, replay)?;
+        let is_copy = store.begin_incarnation(&mut file, claim, head.seq)?;
         // The commit above has made durable what the file was found to hold; before, segments that
         // it seems not to need might still have been needed after a power cut.
         if let Err(error) = log.shelf().tidy(from.commit) {
             tracing::warn!(%error, "segments of the log that are not needed any more stay");
         }
-        let pending = replay.commits.len();
-        let recovered = recover(&mut store, replay)?;
-        let Recovered { top, head, work } = recovered;
         let view = Arc::new(View::new(
             store.snapshot(),
             top.clone(),
             head,
             store.identity(),
+            Arc::clone(store.provenance()),
         ));
         let engine = Self {
-            clock: HybridClock::new(replica, head.clock),
+            clock: HybridClock::new(claim.replica, head.clock),
             store,
             top,
             head,
@@ -135,8 +179,17 @@ impl Engine {
             view,
             work,
             pending,
+            seen: Facts::default(),
+            rewriting: None,
         };
-        Ok(Opened { engine, log, file })
+        let mut opened = Opened {
+            engine,
+            log,
+            file,
+            is_copy,
+        };
+        opened.finish_renewal()?;
+        Ok(opened)
     }
 
     /// The newest commit, durable or not.
@@ -169,20 +222,94 @@ impl Engine {
                 decision.accepted
             }));
         }
+        let batch = Batch {
+            mutations,
+            agreements,
+            facts: std::mem::take(&mut self.seen),
+            clock: self.clock.millis(),
+        };
+        Ok(self.decided(outcomes, batch))
+    }
+
+    fn decided(&self, outcomes: Outcomes, batch: Batch) -> Decided {
         // Commits are numbered without gaps in the log, so this one has its entry even if that is empty.
-        let entry = (!mutations.is_empty() || !agreements.is_empty()).then(|| Entry {
+        let changes = !batch.mutations.is_empty() || !batch.agreements.is_empty();
+        let entry = (changes || !batch.facts.is_empty()).then(|| Entry {
             commit: self.store.next_commit(),
-            kind: EntryKind::Changes(journal::to_bytes(&mutations)),
+            kind: EntryKind::Changes(journal::to_bytes(&batch.facts, &batch.mutations)),
         });
-        Ok(Decided {
+        Decided {
             outcomes,
             entry,
-            batch: Batch {
-                mutations,
-                agreements,
-                clock: self.clock.millis(),
+            batch,
+        }
+    }
+
+    /// Lets the next batch that is decided remember what was seen of peers.
+    pub fn remember(&mut self, seen: Facts) {
+        self.seen.seen.extend(seen.seen);
+        self.seen.forgotten.extend(seen.forgotten);
+    }
+
+    /// Decides what the namespace becomes when a copy of it writes under the same name: if it is
+    /// `fresh`, writes count under a new one from then on. [`Engine::decide_rewrites`] goes on.
+    /// `None` when the evidence shows nothing that has not been seen to.
+    pub fn decide_renewal(&mut self, evidence: &Evidence, fresh: Epoch) -> Option<Decided> {
+        let parting = evidence.parting(self.store.provenance(), self.head.seq)?;
+        let (identity, provenance) = (self.store.identity(), self.store.provenance());
+        Some(self.decide_identity(part((&identity, provenance), parting, fresh)))
+    }
+
+    /// Decides that the namespace belongs to its replica under another id.
+    pub fn decide_name(&mut self, replica: ReplicaId) -> Decided {
+        let (identity, provenance) = (self.store.identity(), self.store.provenance());
+        self.clock = HybridClock::new(replica, self.clock.millis());
+        self.decide_identity(rename((&identity, provenance), replica))
+    }
+
+    fn decide_identity(&self, identity: (Identity, Provenance)) -> Decided {
+        let batch = Batch {
+            facts: Facts {
+                identity: Some(identity),
+                ..Facts::default()
             },
-        })
+            clock: self.clock.millis(),
+            ..Batch::default()
+        };
+        self.decided(Vec::new(), batch)
+    }
+
+    /// True while states are still to be written again under a new name.
+    pub fn is_renewing(&self) -> bool {
+        self.store.provenance().pending.is_some()
+    }
+
+    /// Decides which states are written again next under the new name. `None` when a renewal has
+    /// come to its end, or there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the states cannot be read.
+    pub fn decide_rewrites(&mut self) -> Result<Option<Decided>, StoreError> {
+        let Some(parting) = self.store.provenance().pending else {
+            self.rewriting = None;
+            return Ok(None);
+        };
+        let begin = || Rewriting::begin(parting, self.head.seq);
+        let mut rewriting = self.rewriting.take().unwrap_or_else(begin);
+        let mutations = rewriting.next(&self.view)?;
+        if mutations.is_empty() {
+            let mut provenance = (**self.store.provenance()).clone();
+            provenance.pending = None;
+            let identity = self.store.identity();
+            return Ok(Some(self.decide_identity((identity, provenance))));
+        }
+        self.rewriting = Some(rewriting);
+        let batch = Batch {
+            mutations,
+            clock: self.clock.millis(),
+            ..Batch::default()
+        };
+        Ok(Some(self.decided(Vec::new(), batch)))
     }
 
     /// Carries out a batch that was just decided, in memory.
@@ -214,12 +341,20 @@ impl Engine {
         self.store.roll_back_to(commit);
         self.top = view.top().clone();
         self.head = *view.head();
+        self.store
+            .adopt(*view.identity(), Arc::clone(view.provenance()));
+        self.rewriting = None;
         self.look();
     }
 
     fn look(&mut self) {
-        let (snapshot, identity) = (self.store.snapshot(), self.store.identity());
-        self.view = Arc::new(View::new(snapshot, self.top.clone(), self.head, identity));
+        self.view = Arc::new(View::new(
+            self.store.snapshot(),
+            self.top.clone(),
+            self.head,
+            self.store.identity(),
+            Arc::clone(self.store.provenance()),
+        ));
     }
 
     /// The number of the newest commit.

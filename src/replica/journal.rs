@@ -5,6 +5,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::replica::command::Mutation;
+use crate::replica::facts::Facts;
 use crate::store::body::{Body, BodyHead};
 use crate::store::error::StoreError;
 use crate::types::binary::{decode_prefix, encode};
@@ -18,11 +19,18 @@ struct MutationHead {
     bodies: Vec<BodyHead>,
 }
 
-/// The mutations of one commit as bytes.
-pub fn to_bytes(mutations: &[Mutation]) -> Bytes {
+/// What facts begin with, where a mutation would begin with its format byte.
+const FACTS: u8 = 0;
+
+/// A commit as bytes.
+pub fn to_bytes(facts: &Facts, mutations: &[Mutation]) -> Bytes {
     let bodies = mutations.iter().flat_map(|mutation| &mutation.bodies);
     let room: usize = bodies.map(Body::weight).sum();
     let mut bytes = Vec::with_capacity(room + mutations.len() * 192);
+    if !facts.is_empty() {
+        bytes.push(FACTS);
+        bytes.extend_from_slice(&encode(facts));
+    }
     for mutation in mutations {
         let head = MutationHead {
             seq: mutation.seq,
@@ -37,12 +45,18 @@ pub fn to_bytes(mutations: &[Mutation]) -> Bytes {
     bytes.into()
 }
 
-/// The mutations of one commit, read back.
+/// A commit, read back.
 ///
 /// # Errors
 /// [`StoreError::Damaged`] when the bytes are something else.
-pub fn from_bytes(mut bytes: Bytes) -> Result<Vec<Mutation>, StoreError> {
-    let mut mutations = Vec::new();
+pub fn from_bytes(mut bytes: Bytes) -> Result<(Facts, Vec<Mutation>), StoreError> {
+    let (mut facts, mut mutations) = (Facts::default(), Vec::new());
+    if bytes.first() == Some(&FACTS) {
+        let _ = bytes.split_to(1);
+        let (read, used) = decode_prefix(&bytes)?;
+        let _ = bytes.split_to(used);
+        facts = read;
+    }
     while !bytes.is_empty() {
         let (head, used): (MutationHead, usize) = decode_prefix(&bytes)?;
         let _ = bytes.split_to(used);
@@ -58,13 +72,14 @@ pub fn from_bytes(mut bytes: Bytes) -> Result<Vec<Mutation>, StoreError> {
             bodies,
         });
     }
-    Ok(mutations)
+    Ok((facts, mutations))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::HybridClock;
+    use crate::types::cursor::Epoch;
     use crate::types::hash::ContentHash;
     use crate::types::id::{GameId, ReplicaId, WriterId};
     use crate::types::version::{Version, VersionVector};
@@ -100,9 +115,16 @@ mod tests {
             mutation(2, None),
             mutation(3, Some(&large)),
         ];
-        let bytes = to_bytes(&mutations);
-        assert_eq!(from_bytes(bytes.clone()).unwrap(), mutations);
-        let whole = [1, 2].map(|count| to_bytes(&mutations[..count]).len());
+        let facts = Facts {
+            forgotten: vec![Epoch(7)],
+            ..Facts::default()
+        };
+        let bytes = to_bytes(&facts, &mutations);
+        let read = from_bytes(bytes.clone()).unwrap();
+        assert_eq!(read, (facts.clone(), mutations.to_vec()));
+        let whole = [0, 1, 2].map(|count| to_bytes(&facts, &mutations[..count]).len());
+        let plain = to_bytes(&Facts::default(), &mutations);
+        assert_eq!(from_bytes(plain).unwrap().1, mutations);
         for cut in 1..bytes.len() {
             assert_eq!(from_bytes(bytes.slice(..cut)).is_ok(), whole.contains(&cut));
         }

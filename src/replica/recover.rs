@@ -1,20 +1,21 @@
 //! What a start does: carries out what the log holds and the engine's file does not.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::merkle::top::Top;
 use crate::merkle::update::Work;
 use crate::replica::apply::{Batch, apply};
 use crate::replica::journal;
 use crate::replica::view::View;
+use crate::store::claim::Claim;
+use crate::store::disk::MachineDisk;
 use crate::store::engine_file::EngineFile;
 use crate::store::error::StoreError;
 use crate::store::log::replay::{Replay, read_segments};
 use crate::store::open::Store;
 use crate::store::options::StoreOptions;
 use crate::store::rows::Head;
-use crate::types::cursor::Epoch;
-use crate::types::id::ReplicaId;
 
 /// Where a store stands after its log was carried out.
 pub struct Recovered {
@@ -44,7 +45,23 @@ pub fn recover(store: &mut Store, replay: Replay) -> Result<Recovered, StoreErro
     }
     let mut batch = Batch::default();
     for changes in replay.commits.into_values() {
-        batch.mutations.extend(journal::from_bytes(changes)?);
+        let (facts, mutations) = journal::from_bytes(changes)?;
+        batch.mutations.extend(mutations);
+        for epoch in facts.forgotten {
+            batch.facts.seen.retain(|seen| seen.epoch != epoch);
+            batch.facts.forgotten.push(epoch);
+        }
+        for seen in facts.seen {
+            batch.facts.forgotten.retain(|epoch| *epoch != seen.epoch);
+            batch.facts.seen.push(seen);
+        }
+        // What the file says itself is newer when it has been opened since.
+        let newer = facts
+            .identity
+            .filter(|(identity, _)| identity.incarnation >= store.identity().incarnation);
+        if let Some((identity, provenance)) = newer {
+            store.adopt(identity, Arc::new(provenance));
+        }
     }
     let newest = batch.mutations.iter().flat_map(|m| m.record.versions());
     batch.clock = newest
@@ -55,7 +72,7 @@ pub fn recover(store: &mut Store, replay: Replay) -> Result<Recovered, StoreErro
     while store.next_commit() < replay.newest {
         store.skip_commit();
     }
-    if !batch.mutations.is_empty() {
+    if !batch.mutations.is_empty() || !batch.facts.is_empty() {
         work = apply(store, &mut top, &mut head, &batch)?;
     } else if store.next_commit() == replay.newest {
         store.skip_commit();
@@ -75,18 +92,19 @@ pub struct Inspected {
 ///
 /// # Errors
 /// [`StoreError`] when either cannot be opened or is damaged.
-pub fn inspect(
-    path: &Path,
-    replica: ReplicaId,
-    epoch: Epoch,
-    options: StoreOptions,
-) -> Result<Inspected, StoreError> {
-    let (mut store, file) = Store::open(path, replica, epoch, options)?;
+pub fn inspect(path: &Path, claim: &Claim, options: StoreOptions) -> Result<Inspected, StoreError> {
+    let (mut store, file) = Store::open_as(Arc::new(MachineDisk), path, claim, options)?;
     let from = store.snapshot().head()?.log;
     let replay = read_segments(&store.log_place(), from)?;
     let Recovered { top, head, .. } = recover(&mut store, replay)?;
     Ok(Inspected {
-        view: View::new(store.snapshot(), top, head, store.identity()),
+        view: View::new(
+            store.snapshot(),
+            top,
+            head,
+            store.identity(),
+            Arc::clone(store.provenance()),
+        ),
         _file: file,
     })
 }

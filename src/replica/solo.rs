@@ -55,8 +55,9 @@ impl Solo {
         options: StoreOptions,
         wall: Arc<dyn WallClock>,
     ) -> Result<Self, StoreError> {
-        let Opened { engine, log, file } =
-            Engine::open_on(disk, path, replica, epoch, options, wall)?;
+        let Opened {
+            engine, log, file, ..
+        } = Engine::open_on(disk, path, replica, epoch, options, wall)?;
         Ok(Self { engine, log, file })
     }
 

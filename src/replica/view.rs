@@ -1,5 +1,7 @@
 //! A namespace as one commit left it: what reads, proofs and sync sessions work on.
 
+use std::sync::Arc;
+
 use crate::merkle::node::Summary;
 use crate::merkle::prefix::Prefix;
 use crate::merkle::proof::Proof;
@@ -14,6 +16,7 @@ use crate::types::cursor::Cursor;
 use crate::types::hash::{ContentHash, StateKey};
 use crate::types::id::GameId;
 use crate::types::leaf::Leaf;
+use crate::types::lineage::Provenance;
 use crate::types::record::StateRecord;
 use crate::types::version::Version;
 
@@ -23,6 +26,7 @@ pub struct View {
     top: Top,
     head: Head,
     identity: Identity,
+    provenance: Arc<Provenance>,
 }
 
 /// A page of a listing.
@@ -35,12 +39,19 @@ pub struct Page<T> {
 
 impl View {
     /// Puts a view together; `top` must be that of the snapshot's commit.
-    pub fn new(snapshot: Snapshot, top: Top, head: Head, identity: Identity) -> Self {
+    pub fn new(
+        snapshot: Snapshot,
+        top: Top,
+        head: Head,
+        identity: Identity,
+        provenance: Arc<Provenance>,
+    ) -> Self {
         Self {
             snapshot,
             top,
             head,
             identity,
+            provenance,
         }
     }
 
@@ -52,6 +63,11 @@ impl View {
     /// Which replica, feed and opening this is a view of.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Where the namespace comes from.
+    pub fn provenance(&self) -> &Arc<Provenance> {
+        &self.provenance
     }
 
     /// The position in the change feed.

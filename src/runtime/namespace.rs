@@ -11,18 +11,22 @@ use tokio_util::sync::CancellationToken;
 
 use crate::replica::command::Command;
 use crate::replica::engine::Opened;
+use crate::replica::renew::Evidence;
 use crate::replica::view::View;
 use crate::runtime::checkpoints::Upkeep;
 use crate::runtime::compacting::Ending;
 use crate::runtime::lock::lock;
+use crate::runtime::orders::Order;
 use crate::runtime::pins::Pins;
 use crate::runtime::queue::{Committed, SubmitError};
-use crate::runtime::writer::{Agreements, Queued, WriterHandle, spawn};
+use crate::runtime::sightings::Sightings;
+use crate::runtime::writer::{PeerNotes, Queued, WriterHandle, spawn};
 use crate::store::compaction::CompactionProgress;
 use crate::store::error::StoreError;
 use crate::store::options::StoreOptions;
 use crate::store::rows::Agreement;
 use crate::types::id::{Namespace, ReplicaId};
+use crate::types::lineage::{Lineage, Sighting};
 
 /// How long a session of another replica may stay silent before its view is given up.
 const SESSION_IDLE: Duration = Duration::from_secs(30);
@@ -36,7 +40,7 @@ pub struct OpenNamespace {
     writer: Mutex<Option<WriterHandle>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     views: watch::Receiver<Arc<View>>,
-    agreements: Agreements,
+    peers: PeerNotes,
     upkeep: Upkeep,
     readers: Arc<Semaphore>,
     pins: Pins,
@@ -56,21 +60,24 @@ impl OpenNamespace {
         options: &StoreOptions,
     ) -> std::io::Result<Self> {
         let (sender, views) = watch::channel(opened.engine.view());
-        let (agreements, upkeep) = (Agreements::default(), Upkeep::default());
+        let (peers, upkeep) = (PeerNotes::default(), Upkeep::default());
+        // What cannot be read is not remembered, and no reason not to start.
+        let seen = opened.engine.view().snapshot().sightings();
+        *lock(&peers.sightings) = Sightings::new(seen.unwrap_or_default());
         let (writer, thread) = spawn(
             name.as_str(),
             opened,
             options,
             upkeep.clone(),
             sender,
-            Arc::clone(&agreements),
+            peers.clone(),
         )?;
         Ok(Self {
             name,
             writer: Mutex::new(Some(writer)),
             thread: Mutex::new(Some(thread)),
             views,
-            agreements,
+            peers,
             upkeep,
             readers,
             pins: Pins::new(sessions_max, SESSION_IDLE),
@@ -191,7 +198,7 @@ impl OpenNamespace {
     /// # Errors
     /// [`StoreError`] when it cannot be read.
     pub fn agreement(&self, peer: ReplicaId) -> Result<Option<Agreement>, StoreError> {
-        if let Some(agreement) = lock(&self.agreements).get(&peer) {
+        if let Some(agreement) = lock(&self.peers.agreements).get(&peer) {
             return Ok(Some(*agreement));
         }
         self.view().snapshot().agreement(peer)
@@ -200,7 +207,47 @@ impl OpenNamespace {
     /// Notes a moment of agreement with a peer. The next commit makes it durable; when it is lost
     /// the next session merely costs a little more.
     pub fn agree(&self, peer: ReplicaId, agreement: Agreement) {
-        lock(&self.agreements).insert(peer, agreement);
+        lock(&self.peers.agreements).insert(peer, agreement);
+    }
+
+    /// A peer tells of itself, see [`Sightings::meet`]. The next commit makes it durable.
+    pub fn meet(&self, told: &Lineage, seq: u64) -> Option<Sighting> {
+        lock(&self.peers.sightings).meet(told, seq)
+    }
+
+    /// Takes what a peer says of itself for true, see [`Sightings::trust`].
+    pub fn trust(&self, told: &Lineage, seq: u64) {
+        lock(&self.peers.sightings).trust(told, seq);
+    }
+
+    /// True when what a peer has seen of this namespace shows that there is a copy of it, which is
+    /// not seen to yet.
+    pub fn is_copied(&self, seen: &Sighting) -> bool {
+        let (view, evidence) = (self.view(), Evidence::Seen(seen.clone()));
+        let parting = evidence.parting(view.provenance(), view.head().seq);
+        parting.is_some()
+    }
+
+    /// Takes another name. Answers when it is durable and everything is written again that has to
+    /// be.
+    ///
+    /// # Errors
+    /// [`SubmitError`] when it does not.
+    pub async fn order(&self, order: Order) -> Result<(), SubmitError> {
+        self.writer()?.order(order).await.map(|_| ())
+    }
+
+    /// As [`OpenNamespace::order`], from a thread that may block.
+    ///
+    /// # Errors
+    /// [`SubmitError`] when it does not.
+    pub fn order_blocking(&self, order: Order) -> Result<(), SubmitError> {
+        self.writer()?.order_blocking(order).map(|_| ())
+    }
+
+    /// True when writes count under a new epoch because there is a copy.
+    pub fn has_renewed(&self) -> bool {
+        self.peers.has_renewed.load(Ordering::Relaxed)
     }
 
     /// Takes no more commands, commits those that are queued and closes the file.

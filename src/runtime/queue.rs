@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::replica::command::{Accepted, Command, Refused};
 use crate::replica::view::View;
+use crate::runtime::orders::Order;
 use crate::store::error::StoreError;
 
 /// A command whose effects are durable.
@@ -30,6 +31,12 @@ pub enum SubmitError {
     /// A rule or a condition of the command forbids it.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// A peer's word was taken for it a short while ago.
+    #[error(
+        "this replica has taken another name a short while ago, and does not do so again yet; the \
+         log says more"
+    )]
+    RenewedLately,
     /// The store failed, see [`StoreError::needs_reopening`].
     #[error("{0}")]
     Storage(Arc<StoreError>),
@@ -45,6 +52,8 @@ pub type Answer = oneshot::Sender<Reply>;
 pub enum Job {
     /// To carry out a command.
     Command(Command, Answer),
+    /// To take another name.
+    Order(Order, Answer),
     /// To look whether a checkpoint has ended or is due.
     Wake,
 }

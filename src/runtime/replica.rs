@@ -2,19 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use thiserror::Error;
 use tokio::sync::Semaphore;
-use tracing::info;
+use tracing::{error, info, warn};
 
 use crate::clock::{SystemClock, WallClock};
 use crate::replica::engine::Engine;
 use crate::runtime::jobs::Jobs;
 use crate::runtime::lock::lock;
 use crate::runtime::namespace::OpenNamespace;
+use crate::runtime::orders::Order;
 use crate::runtime::session_log::SessionLog;
-use crate::store::directory::{DataDirectory, fresh_epoch};
+use crate::store::directory::DataDirectory;
+use crate::store::disk::MachineDisk;
 use crate::store::error::StoreError;
 use crate::store::options::StoreOptions;
 use crate::types::id::{Namespace, ReplicaId};
@@ -76,6 +79,8 @@ pub struct Replica {
     readers: Arc<Semaphore>,
     sessions: SessionLog,
     jobs: Jobs,
+    /// True once the replica has taken another id because there is a copy of it.
+    is_renamed: AtomicBool,
 }
 
 impl Replica {
@@ -94,7 +99,16 @@ impl Replica {
             membership: Mutex::default(),
             readers: Arc::new(Semaphore::new(READERS)),
             sessions: SessionLog::default(),
+            is_renamed: AtomicBool::new(false),
         };
+        if replica.directory.is_copy() {
+            warn!(
+                replica = %replica.id(),
+                "{} is not the directory that this replica used last: a copy, or an older one put \
+                 back; it goes on as a replica of its own, with another id and other cursors",
+                root.display()
+            );
+        }
         let mut names = replica.directory.namespaces()?;
         let default = Namespace::default_namespace();
         if !names.contains(&default) {
@@ -103,18 +117,37 @@ impl Replica {
         for name in names {
             replica.start(&name)?;
         }
+        replica.settle()?;
         Ok(replica)
+    }
+
+    /// Notes which openings the namespaces have, to know them again at the next start.
+    fn settle(&self) -> Result<(), StoreError> {
+        let namespaces = self.namespaces();
+        let openings = namespaces.iter().filter_map(|open| {
+            let opening = open.view().provenance().lineage.newest()?.id;
+            Some((open.name().clone(), opening))
+        });
+        self.directory.settle(openings)
     }
 
     fn start(&self, name: &Namespace) -> Result<Arc<OpenNamespace>, StoreError> {
         let path = self.directory.file(name);
-        let opened = Engine::open(
+        let opened = Engine::open_as(
+            Arc::new(MachineDisk),
             &path,
-            self.id(),
-            fresh_epoch()?,
+            &self.directory.claim(name)?,
             self.options.store,
             Arc::clone(&self.wall),
         )?;
+        if opened.is_copy && !self.directory.is_copy() {
+            warn!(
+                namespace = %name,
+                "{} is an older copy than the one used last: its writes count under another name \
+                 now, and cursors begin anew",
+                path.display()
+            );
+        }
         let head = *opened.engine.view().head();
         info!(namespace = %name, states = head.live, seq = head.seq, root = %head.root.hash, "open");
         let readers = Arc::clone(&self.readers);
@@ -184,7 +217,13 @@ impl Replica {
             return Err(NamespaceError::TooMany(count));
         }
         let existed = self.directory.file(name).exists();
-        if let Err(error) = self.start(name) {
+        let started = self.start(name).and_then(|open| {
+            self.settle().inspect_err(|_| {
+                self.write_map().remove(name);
+                open.stop();
+            })
+        });
+        if let Err(error) = started {
             if !existed {
                 // What failed is told; that a file is left, the next start shows.
                 let _ = self.directory.remove(name);
@@ -206,13 +245,39 @@ impl Replica {
         let removed = self.write_map().remove(name);
         let open = removed.ok_or_else(|| NamespaceError::Unknown(name.clone()))?;
         open.stop();
-        Ok(self.directory.remove(name)?)
+        self.directory.remove(name)?;
+        Ok(self.settle()?)
     }
 
-    /// Gives up what other replicas have left behind; called now and then.
+    /// Gives up what other replicas have left behind, and the replica id when there is a copy of
+    /// this replica that has the same; called now and then. Blocks.
     pub fn sweep(&self) {
         for namespace in self.namespaces() {
             namespace.pins().sweep();
+        }
+        if self.namespaces().iter().any(|open| open.has_renewed()) {
+            self.rename_once();
+        }
+    }
+
+    /// Takes another replica id, once. What fails is made up for by the next start.
+    fn rename_once(&self) {
+        let _changing = lock(&self.membership);
+        if self.is_renamed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let before = self.id();
+        let renamed = self.directory.rename().map_err(|error| error.to_string());
+        let renamed = renamed.and_then(|replica| {
+            for namespace in self.namespaces() {
+                let named = namespace.order_blocking(Order::Name(replica));
+                named.map_err(|error| error.to_string())?;
+            }
+            self.settle().map_err(|error| error.to_string())
+        });
+        match renamed {
+            Ok(()) => warn!(%before, replica = %self.id(), "this replica has another id now"),
+            Err(error) => error!(%error, "the replica id could not be changed"),
         }
     }
 

@@ -9,8 +9,10 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::replica::command::Command;
+use crate::replica::renew::Evidence;
 use crate::replica::view::View;
 use crate::runtime::namespace::OpenNamespace;
+use crate::runtime::orders::Order;
 use crate::runtime::pins::PinError;
 use crate::runtime::queue::SubmitError;
 use crate::runtime::replica::Replica;
@@ -19,6 +21,7 @@ use crate::sync::exchange::reply_limit;
 use crate::sync::responder::{self, ResponderError};
 use crate::sync::transfer::TransferError;
 use crate::types::limits::Limits;
+use crate::types::lineage::Sighting;
 use crate::wire::frame::{open, plain_length, seal};
 use crate::wire::messages::{
     BodiesRequest, CloseReply, CloseRequest, CompareRequest, Endpoint, InSession, OfferRequest,
@@ -45,6 +48,9 @@ pub enum SyncError {
     /// The writer did not take the states.
     #[error(transparent)]
     Submit(#[from] SubmitError),
+    /// There is a copy of this replica, which is to write under another name.
+    #[error("this replica is taking another name for its writes; try again in a moment")]
+    Renewing,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -146,8 +152,13 @@ impl Asked<'_> {
 
     async fn open(&self, replica: &Replica) -> Result<Vec<u8>, SyncError> {
         let (head, _): (OpenRequest, _) = self.head().await?;
+        let seen = self.meet(&head).await?;
         let view = self.namespace.view();
+        if view.provenance().pending.is_some() {
+            return Err(SyncError::Renewing);
+        }
         let (identity, stands) = (*view.identity(), *view.head());
+        let lineage = view.provenance().lineage.told();
         let equal = stands.root.hash.matches(&head.root);
         let holds = equal.then_some(stands.root.hash);
         if head.follows {
@@ -165,8 +176,37 @@ impl Asked<'_> {
             seq: stands.seq,
             root: stands.root,
             session,
+            lineage,
+            seen,
         };
         Ok(seal(self.endpoint.kind(), &reply, &[]))
+    }
+
+    /// What the peer has to be told, because it does not go together with what it says of itself.
+    async fn meet(&self, head: &OpenRequest) -> Result<Option<Sighting>, SyncError> {
+        if let Err(error) = head.lineage.check() {
+            return Err(SyncError::BadMessage(error.to_string()));
+        }
+        if let Some(seen) = head
+            .seen
+            .as_ref()
+            .filter(|seen| self.namespace.is_copied(seen))
+        {
+            let order = Order::Renew(Evidence::Seen(seen.clone()));
+            match self.namespace.order(order).await {
+                // What was said cannot be proven; a second time within a short while it counts less.
+                Err(SubmitError::RenewedLately) => {}
+                renewed => {
+                    return renewed
+                        .map_err(SyncError::from)
+                        .and(Err(SyncError::Renewing));
+                }
+            }
+        }
+        if head.lineage.newest() == self.namespace.view().provenance().lineage.newest() {
+            return Ok(None);
+        }
+        Ok(self.namespace.meet(&head.lineage, head.seq))
     }
 
     /// Answers from the pinned view of the session that the head names.

@@ -9,15 +9,19 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::error;
+use tracing::{error, warn};
 
-use crate::replica::command::Command;
-use crate::replica::engine::{Engine, Opened};
+use crate::replica::command::{Accepted, Command};
+use crate::replica::engine::{Decided, Engine, Opened};
+use crate::replica::renew::Evidence;
 use crate::replica::view::View;
 use crate::runtime::checkpoints::{Checkpoints, Upkeep};
 use crate::runtime::lock::lock;
 use crate::runtime::log_thread::LogThread;
+use crate::runtime::orders::{Order, Patience};
 use crate::runtime::queue::{Answer, Committed, Job, Reply, SubmitError, refuse};
+use crate::runtime::sightings::SharedSightings;
+use crate::store::directory::fresh_epoch;
 use crate::store::error::StoreError;
 use crate::store::options::StoreOptions;
 use crate::store::rows::Agreement;
@@ -39,6 +43,17 @@ const CHECKPOINT_IDLE: Duration = Duration::from_secs(2);
 
 /// Agreements with peers that the next commit takes along.
 pub type Agreements = Arc<Mutex<BTreeMap<ReplicaId, Agreement>>>;
+
+/// What commits take along about peers, and what peers are to know of the writer.
+#[derive(Debug, Clone, Default)]
+pub struct PeerNotes {
+    /// What was agreed.
+    pub agreements: Agreements,
+    /// What was seen of their feeds.
+    pub sightings: SharedSightings,
+    /// Set when writes count under a new epoch because there is a copy.
+    pub has_renewed: Arc<AtomicBool>,
+}
 
 /// A command on its way.
 pub struct Queued {
@@ -102,8 +117,34 @@ impl WriterHandle {
     fn enqueue(&self, command: Command) -> Result<oneshot::Receiver<Reply>, SubmitError> {
         self.check_space(&command)?;
         let (reply, answer) = oneshot::channel();
-        match self.queue.try_send(Job::Command(command, reply)) {
-            Ok(()) => Ok(answer),
+        self.send(Job::Command(command, reply))?;
+        Ok(answer)
+    }
+
+    /// Queues an order and waits until it is carried out, or why not.
+    ///
+    /// # Errors
+    /// [`SubmitError`].
+    pub async fn order(&self, order: Order) -> Result<Committed, SubmitError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Order(order, reply))?;
+        answer.await.unwrap_or(Err(SubmitError::ShuttingDown))
+    }
+
+    /// As [`WriterHandle::order`], from a thread that may block.
+    ///
+    /// # Errors
+    /// [`SubmitError`].
+    pub fn order_blocking(&self, order: Order) -> Result<Committed, SubmitError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.queue.blocking_send(Job::Order(order, reply));
+        sent.map_err(|_| SubmitError::ShuttingDown)?;
+        Queued { answer }.wait()
+    }
+
+    fn send(&self, job: Job) -> Result<(), SubmitError> {
+        match self.queue.try_send(job) {
+            Ok(()) => Ok(()),
             Err(mpsc::error::TrySendError::Full(_)) => Err(SubmitError::QueueFull),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(SubmitError::ShuttingDown),
         }
@@ -121,11 +162,13 @@ pub fn spawn(
     options: &StoreOptions,
     upkeep: Upkeep,
     views: watch::Sender<Arc<View>>,
-    agreements: Agreements,
+    peers: PeerNotes,
 ) -> std::io::Result<(WriterHandle, JoinHandle<()>)> {
     let (queue, jobs) = mpsc::channel(QUEUE_COMMANDS);
     let failed = Arc::<AtomicBool>::default();
-    let Opened { engine, log, file } = opened;
+    let Opened {
+        engine, log, file, ..
+    } = opened;
     let wake = queue.downgrade();
     let checkpoints = Checkpoints::start(name, file, log.shelf(), options, upkeep.clone(), wake)?;
     let durable = (engine.view(), engine.commit_number());
@@ -139,7 +182,9 @@ pub fn spawn(
         failed,
         engine,
         jobs,
-        agreements,
+        peers,
+        orders: Vec::new(),
+        patience: Patience::default(),
         log,
         checkpoints,
         checkpointed: Instant::now(),
@@ -155,7 +200,10 @@ pub fn spawn(
 struct Writer {
     engine: Engine,
     jobs: mpsc::Receiver<Job>,
-    agreements: Agreements,
+    peers: PeerNotes,
+    /// Orders to be carried out behind the commands at hand.
+    orders: Vec<(Order, Option<Answer>)>,
+    patience: Patience,
     log: LogThread,
     checkpoints: Checkpoints,
     /// When a checkpoint last began.
@@ -185,12 +233,17 @@ impl Writer {
         let (mut commands, mut answers, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut next = Some(first);
         while let Some(job) = next {
-            if let Job::Command(command, answer) = job {
-                bytes += command.weight();
-                commands.push(command);
-                answers.push(answer);
+            match job {
+                Job::Command(command, answer) => {
+                    bytes += command.weight();
+                    commands.push(command);
+                    answers.push(answer);
+                }
+                Job::Order(order, answer) => self.orders.push((order, Some(answer))),
+                Job::Wake => {}
             }
             let is_full = commands.len() >= BATCH_COMMANDS || bytes >= BATCH_BYTES;
+            let is_full = is_full || !self.orders.is_empty();
             next = (!is_full).then(|| self.jobs.try_recv().ok()).flatten();
         }
         (commands, answers)
@@ -203,6 +256,13 @@ impl Writer {
         if !commands.is_empty() {
             self.commit(commands, answers);
         }
+        for (order, answer) in std::mem::take(&mut self.orders) {
+            self.obey(order, answer.into_iter().collect());
+        }
+        // Broken off by a full disk.
+        if self.engine.is_renewing() {
+            self.rewrite();
+        }
         self.begin_checkpoint_if_due();
     }
 
@@ -213,11 +273,22 @@ impl Writer {
         if let Some(failing) = self.failing.as_ref().filter(|_| self.is_stuck()) {
             return refuse(answers, failing);
         }
-        let agreements = std::mem::take(&mut *lock(&self.agreements));
+        let agreements = std::mem::take(&mut *lock(&self.peers.agreements));
+        self.engine
+            .remember(lock(&self.peers.sightings).take_unsaved());
         let decided = match attempt(|| self.engine.decide(commands, agreements)) {
             Ok(decided) => decided,
             Err(error) => return self.give_up(error, answers),
         };
+        if decided.names_foreign_history() {
+            self.orders
+                .push((Order::Renew(Evidence::ForeignHistory), None));
+        }
+        self.carry_out(decided, answers);
+    }
+
+    /// Makes what was decided durable, and answers then.
+    fn carry_out(&mut self, decided: Decided, answers: Vec<Answer>) {
         let Some(entry) = decided.entry.clone() else {
             // What was refused was refused because of what may not be durable yet.
             let (view, commit) = (self.engine.view(), self.engine.commit_number());
@@ -234,6 +305,63 @@ impl Writer {
                 self.log.append(self.engine.void());
                 self.give_up(error, answers);
             }
+        }
+    }
+
+    /// Takes another name, and writes again under it what has to be, before anything else is done.
+    fn obey(&mut self, order: Order, answers: Vec<Answer>) {
+        if let Some(failure) = &self.failure {
+            return refuse(answers, failure);
+        }
+        let renewal = match order {
+            Order::Name(replica) => Some(self.engine.decide_name(replica)),
+            Order::Renew(evidence) => {
+                let fresh = match fresh_epoch() {
+                    Ok(fresh) => fresh,
+                    Err(error) => return self.give_up(error, answers),
+                };
+                let renewal = self.engine.decide_renewal(&evidence, fresh);
+                if renewal.is_some() && !self.patience.allows(Instant::now()) {
+                    warn!(
+                        ?evidence,
+                        "said to have a copy again, which is not believed so soon"
+                    );
+                    for answer in answers {
+                        // Nobody waits any more when the peer hung up.
+                        let _ = answer.send(Err(SubmitError::RenewedLately));
+                    }
+                    return;
+                }
+                if renewal.is_some() {
+                    warn!(
+                        ?evidence,
+                        "a copy of this data directory has written under the same name, or this is \
+                         an older copy of it: writes count under a new name from now on"
+                    );
+                    self.peers.has_renewed.store(true, Ordering::Relaxed);
+                }
+                renewal
+            }
+        };
+        if let Some(renewal) = renewal {
+            self.carry_out(renewal, Vec::new());
+        }
+        self.rewrite();
+        let outcomes = answers.iter().map(|_| Ok(Accepted::default())).collect();
+        let (view, commit) = (self.engine.view(), self.engine.commit_number());
+        self.log.done(view, commit, outcomes, answers);
+    }
+
+    fn rewrite(&mut self) {
+        while self.failure.is_none() && self.log.broken().is_none() {
+            match attempt(|| self.engine.decide_rewrites()) {
+                Ok(Some(decided)) => self.carry_out(decided, Vec::new()),
+                Ok(None) => return,
+                Err(error) => return self.give_up(error, Vec::new()),
+            }
+            self.take_report();
+            self.begin_checkpoint_if_due();
+            self.hold_back();
         }
     }
 
@@ -332,7 +460,7 @@ impl Writer {
     /// holds everything saves it the log.
     fn finish(&mut self) {
         self.recover_from_a_full_disk();
-        if self.failure.is_none() && !lock(&self.agreements).is_empty() {
+        if self.failure.is_none() {
             self.commit(Vec::new(), Vec::new());
         }
         self.wait_for_checkpoint();
@@ -391,7 +519,7 @@ mod tests {
             &options,
             Upkeep::default(),
             views,
-            Agreements::default(),
+            PeerNotes::default(),
         )
         .unwrap();
         assert!(!writer.has_failed());

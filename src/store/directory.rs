@@ -2,16 +2,21 @@
 //!
 //! ```text
 //! DIR/lock                       held while a process uses the directory
-//! DIR/replica                    the replica's id, 16 hex digits, made once
+//! DIR/replica                    the replica's id, 16 hex digits
+//! DIR/place                      which file this is, to notice copies of the directory
 //! DIR/namespaces/NAME.redb       one file a namespace
 //! DIR/namespaces/NAME.redb.new   one that is being made
 //! ```
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::store::claim::{Claim, Known};
+use crate::store::draft::finish_draft;
 use crate::store::error::StoreError;
+use crate::store::place::{Found, Place};
 use crate::types::cursor::Epoch;
 use crate::types::id::{Namespace, ReplicaId};
 
@@ -21,8 +26,27 @@ const EXTENSION: &str = "redb";
 #[derive(Debug)]
 pub struct DataDirectory {
     root: PathBuf,
-    replica: ReplicaId,
+    naming: Mutex<Naming>,
+    /// What is known of the files of namespaces before they are opened.
+    known: KnownFiles,
     _lock: File,
+}
+
+/// What the directory is called, and what `DIR/place` is to say.
+#[derive(Debug)]
+struct Naming {
+    replica: ReplicaId,
+    place: Place,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KnownFiles {
+    /// There was no `DIR/place`.
+    Unasked,
+    /// The directory is where it was.
+    Openings,
+    /// The directory is a copy.
+    Copies,
 }
 
 impl DataDirectory {
@@ -35,10 +59,13 @@ impl DataDirectory {
         make_durably(&namespaces).map_err(|source| unusable(root, source))?;
         let directory = Self::lock(root)?;
         directory.remove_drafts()?;
+        if directory.known == KnownFiles::Copies {
+            directory.rename()?;
+        }
         Ok(directory)
     }
 
-    /// Opens a data directory that must exist already.
+    /// Opens a data directory that must exist already, to look at it.
     ///
     /// # Errors
     /// [`StoreError`] when it does not exist, another process uses it or it cannot be written.
@@ -65,16 +92,88 @@ impl DataDirectory {
             },
             TryLockError::Error(source) => unusable(&path, source),
         })?;
+        let replica = replica_id(root)?;
+        let (known, place) = match Place::find(root).map_err(|source| unusable(root, source))? {
+            Found::Nothing => (KnownFiles::Unasked, Place::default()),
+            Found::Same(place) => (KnownFiles::Openings, place),
+            Found::Elsewhere(place) => (KnownFiles::Copies, place),
+        };
         Ok(Self {
             root: root.to_path_buf(),
-            replica: replica_id(root)?,
+            naming: Mutex::new(Naming { replica, place }),
+            known,
             _lock: lock,
         })
     }
 
+    fn naming(&self) -> MutexGuard<'_, Naming> {
+        self.naming.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The replica that this directory belongs to.
     pub fn replica(&self) -> ReplicaId {
-        self.replica
+        self.naming().replica
+    }
+
+    /// True when this directory was found to be a copy, or an older copy that was put back.
+    pub fn is_copy(&self) -> bool {
+        self.known == KnownFiles::Copies
+    }
+
+    /// Gives the directory another replica id. Files of namespaces that have the one of before
+    /// still belong to it, also after a crash. [`DataDirectory::settle`] ends the change.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be written.
+    pub fn rename(&self) -> Result<ReplicaId, StoreError> {
+        let mut naming = self.naming();
+        let before = naming.replica;
+        // Another one than that of the place was given by a change that a crash broke off.
+        if naming.place.names.last() == Some(&before) {
+            let (path, replica) = (self.root.join("replica"), ReplicaId(random()?));
+            write_durably(&path, &format!("{replica}\n"))
+                .map_err(|source| unusable(&path, source))?;
+            naming.replica = replica;
+        }
+        Ok(naming.replica)
+    }
+
+    /// What this directory claims of a namespace's file before it is opened.
+    ///
+    /// # Errors
+    /// [`StoreError::NoRandomNumbers`].
+    pub fn claim(&self, namespace: &Namespace) -> Result<Claim, StoreError> {
+        let naming = self.naming();
+        let opening = naming.place.openings.get(namespace);
+        let known = match (self.known, opening) {
+            (KnownFiles::Unasked, _) => Known::Unasked,
+            (KnownFiles::Openings, Some(id)) => Known::Opening(*id),
+            // Files that came by themselves are copies of whatever they were.
+            (KnownFiles::Openings, None) | (KnownFiles::Copies, _) => Known::Copy,
+        };
+        Ok(Claim {
+            replica: naming.replica,
+            names: naming.place.names.clone(),
+            fresh: fresh_epoch()?,
+            known,
+        })
+    }
+
+    /// Takes note of the openings that the files of namespaces had last, and that all of them know
+    /// the directory's replica id; durable when it returns.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be written.
+    pub fn settle(
+        &self,
+        openings: impl IntoIterator<Item = (Namespace, u64)>,
+    ) -> Result<(), StoreError> {
+        let mut naming = self.naming();
+        let replica = naming.replica;
+        naming.place.take_name(replica);
+        naming.place.openings = openings.into_iter().collect();
+        let written = naming.place.write(&self.root);
+        written.map_err(|source| unusable(&self.root.join("place"), source))
     }
 
     /// The file of a namespace.
@@ -160,7 +259,7 @@ fn replica_id(root: &Path) -> Result<ReplicaId, StoreError> {
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let replica = ReplicaId(random()?);
-            write_durably(root, &path, &format!("{replica}\n"))
+            write_durably(&path, &format!("{replica}\n"))
                 .map_err(|source| unusable(&path, source))?;
             Ok(replica)
         }
@@ -169,13 +268,9 @@ fn replica_id(root: &Path) -> Result<ReplicaId, StoreError> {
 }
 
 /// Either the whole file is there after a crash, or none of it.
-fn write_durably(root: &Path, path: &Path, text: &str) -> io::Result<()> {
+fn write_durably(path: &Path, text: &str) -> io::Result<()> {
     let draft = path.with_extension("new");
-    let mut file = File::create(&draft)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&draft, path)?;
-    File::open(root)?.sync_all()
+    finish_draft(File::create(&draft)?, text, &draft, path)
 }
 
 /// Makes a directory and what is lacking above it, each with its name on disk: a power cut must

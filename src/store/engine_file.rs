@@ -16,6 +16,7 @@ use crate::store::open_file::{open_database, set_identity, sync_directory};
 use crate::store::options::StoreOptions;
 use crate::store::rows::{Identity, head_from_bytes};
 use crate::store::tables::{EngineTables, Meta, Table, meta_names};
+use crate::types::lineage::Provenance;
 
 /// Waste that is not worth a compaction, in bytes.
 const WASTE_MIN: u64 = 8 << 20;
@@ -121,13 +122,17 @@ impl EngineFile {
         opened
     }
 
-    /// Writes what the file is; durable when it returns.
+    /// Writes what the file is and where it comes from; durable when it returns.
     ///
     /// # Errors
     /// [`StoreError`] when the engine fails.
-    pub fn set_identity(&mut self, identity: &Identity) -> Result<Flushed, StoreError> {
+    pub fn set_identity(
+        &mut self,
+        identity: &Identity,
+        provenance: &Provenance,
+    ) -> Result<Flushed, StoreError> {
         let transaction = begin_durable(self.database()?)?;
-        set_identity(&transaction, identity)?;
+        set_identity(&transaction, identity, provenance)?;
         transaction.commit().map_err(StoreError::commit_failed)?;
         self.flushed(self.position()?)
     }

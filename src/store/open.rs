@@ -7,6 +7,7 @@ use std::sync::Arc;
 use redb::{ReadableDatabase, ReadableTableMetadata};
 
 use crate::store::checkpoint::{Flushed, Frozen};
+use crate::store::claim::Claim;
 use crate::store::directory::unusable;
 use crate::store::disk::{Disk, MachineDisk};
 use crate::store::engine_file::EngineFile;
@@ -23,6 +24,7 @@ use crate::store::write::Tables;
 use crate::types::binary::decode;
 use crate::types::cursor::Epoch;
 use crate::types::id::ReplicaId;
+use crate::types::lineage::{Opening, Provenance};
 
 /// A namespace's open file, with the rows that only the log and memory have in front of it. Reads
 /// come from [`Snapshot`]s, changes go through [`Store::change`].
@@ -36,6 +38,7 @@ pub struct Store {
     frozen_at: u64,
     path: PathBuf,
     identity: Identity,
+    provenance: Arc<Provenance>,
     options: StoreOptions,
 }
 
@@ -68,9 +71,22 @@ impl Store {
         epoch: Epoch,
         options: StoreOptions,
     ) -> Result<(Self, EngineFile), StoreError> {
+        Self::open_as(disk, path, &Claim::plain(replica, epoch), options)
+    }
+
+    /// As [`Store::open_on`], for a file that may have belonged to the replica under another id.
+    ///
+    /// # Errors
+    /// As for [`Store::open_on`].
+    pub fn open_as(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        claim: &Claim,
+        options: StoreOptions,
+    ) -> Result<(Self, EngineFile), StoreError> {
         let fresh = Identity {
-            replica,
-            epoch,
+            replica: claim.replica,
+            epoch: claim.fresh,
             incarnation: 0,
         };
         match disk.open(path, false) {
@@ -86,13 +102,17 @@ impl Store {
         let identity = Meta::engine(&tables).get(meta_names::IDENTITY)?;
         let identity = identity.map(|bytes| decode::<Identity>(bytes.value()));
         let identity = identity.transpose()?.unwrap_or(fresh);
-        if identity.replica != replica {
+        if !claim.covers(identity.replica) {
             return Err(StoreError::OtherReplica {
                 path: path.to_path_buf(),
                 owner: identity.replica,
-                replica,
+                replica: claim.replica,
             });
         }
+        let provenance = Meta::engine(&tables).get(meta_names::PROVENANCE)?;
+        let provenance = provenance.map(|bytes| decode::<Provenance>(bytes.value()));
+        let provenance = provenance.transpose()?;
+        let provenance = provenance.unwrap_or_else(|| Provenance::unknown(identity.epoch));
         let file = EngineFile::new(Arc::clone(&disk), path.to_path_buf(), options, database);
         let mut store = Self {
             disk,
@@ -102,24 +122,50 @@ impl Store {
             frozen_at: 0,
             path: path.to_path_buf(),
             identity,
+            provenance: Arc::new(provenance),
             options,
         };
         store.commit = store.snapshot().head()?.log.commit;
         Ok((store, file))
     }
 
-    /// Counts one more opening for writing, so that peers can tell lives of this file apart.
-    /// Durable when it returns.
+    /// Counts one more opening for writing, which begins behind position `seq` of the feed, so that
+    /// peers can tell lives of this file apart. A file that is a copy gets a life of the feed of
+    /// its own; true then. Durable when it returns.
     ///
     /// # Errors
     /// [`StoreError`] when the commit fails.
-    pub fn begin_incarnation(&mut self, file: &mut EngineFile) -> Result<(), StoreError> {
-        let mut identity = self.identity;
+    pub fn begin_incarnation(
+        &mut self,
+        file: &mut EngineFile,
+        claim: &Claim,
+        seq: u64,
+    ) -> Result<bool, StoreError> {
+        let (mut identity, mut provenance) = (self.identity, (*self.provenance).clone());
+        let is_copy = identity.incarnation > 0 && claim.renews(&provenance.lineage);
+        if is_copy {
+            identity.epoch = claim.fresh;
+        }
+        if identity.replica != claim.replica {
+            provenance.give_up_name(identity.replica);
+            identity.replica = claim.replica;
+        }
         identity.incarnation += 1;
-        let flushed = file.set_identity(&identity)?;
-        self.identity = identity;
+        provenance.lineage.begin(Opening {
+            id: claim.fresh.0,
+            epoch: identity.epoch,
+            first: seq,
+        });
+        let flushed = file.set_identity(&identity, &provenance)?;
+        self.adopt(identity, Arc::new(provenance));
         self.tables = flushed.tables;
-        Ok(())
+        Ok(is_copy)
+    }
+
+    /// Takes note of what the file is from now on.
+    pub fn adopt(&mut self, identity: Identity, provenance: Arc<Provenance>) {
+        self.identity = identity;
+        self.provenance = provenance;
     }
 
     /// The commit that the next change will be.
@@ -216,6 +262,11 @@ impl Store {
         self.identity
     }
 
+    /// Where the file comes from.
+    pub fn provenance(&self) -> &Arc<Provenance> {
+        &self.provenance
+    }
+
     /// Where the file is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -223,7 +274,7 @@ impl Store {
 
     /// Where the log is.
     pub fn log_place(&self) -> LogPlace {
-        LogPlace::beside(&self.path, Arc::clone(&self.disk), self.identity.epoch)
+        LogPlace::beside(&self.path, Arc::clone(&self.disk), self.provenance.log)
     }
 
     /// Compares counts that every checkpoint keeps equal. Cheap, whatever the size of the store.

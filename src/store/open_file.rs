@@ -17,14 +17,20 @@ use crate::store::options::StoreOptions;
 use crate::store::rows::Identity;
 use crate::store::tables::{Meta, Table, meta_names};
 use crate::types::binary::encode;
+use crate::types::lineage::Provenance;
 
 /// Writes what the file is.
 ///
 /// # Errors
 /// [`StoreError`] when the engine fails.
-pub fn set_identity(transaction: &WriteTransaction, identity: &Identity) -> Result<(), StoreError> {
+pub fn set_identity(
+    transaction: &WriteTransaction,
+    identity: &Identity,
+    provenance: &Provenance,
+) -> Result<(), StoreError> {
     let mut meta = transaction.open_table(Meta::DEFINITION)?;
     meta.insert(meta_names::IDENTITY, encode(identity).as_slice())?;
+    meta.insert(meta_names::PROVENANCE, encode(provenance).as_slice())?;
     Ok(())
 }
 
@@ -69,7 +75,7 @@ fn make_draft(
     let file = file.map_err(|source| unusable(draft, source))?;
     let database = open_database(disk, draft, options)?;
     let transaction = begin_durable(&database)?;
-    set_identity(&transaction, identity)?;
+    set_identity(&transaction, identity, &Provenance::new(identity.epoch))?;
     transaction.commit()?;
     drop(database);
     file.sync().map_err(|source| unusable(draft, source))

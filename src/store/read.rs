@@ -20,6 +20,7 @@ use crate::types::binary::decode;
 use crate::types::hash::{ChunkHash, ContentHash, StateKey};
 use crate::types::id::{GameId, ReplicaId};
 use crate::types::leaf::Leaf;
+use crate::types::lineage::Sighting;
 use crate::types::version::Version;
 
 /// The namespace as one commit left it.
@@ -178,6 +179,20 @@ impl Snapshot {
         let agreement = |row: &[u8]| decode(row);
         let found = self.rows.get::<Peers, _>(&peer.0, agreement)?;
         Ok(found.transpose()?)
+    }
+
+    /// What was seen of the feeds of peers.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails or a row is damaged.
+    pub fn sightings(&self) -> Result<Vec<Sighting>, StoreError> {
+        let (first, limit) = (meta_names::SEEN.to_owned(), usize::MAX);
+        let range = (Bound::Included(first), Bound::Unbounded);
+        let found = self.rows.collect::<Meta, _>(range, limit, |name, row| {
+            let is_one = name.starts_with(meta_names::SEEN);
+            Ok(is_one.then(|| decode::<Sighting>(row)).transpose()?)
+        })?;
+        Ok(found.into_iter().flatten().collect())
     }
 
     /// Visits every record row in key order (for checks that read everything).

@@ -130,4 +130,8 @@ pub mod meta_names {
     pub const IDENTITY: &str = "identity";
     /// [`crate::store::rows::Head`].
     pub const HEAD: &str = "head";
+    /// [`crate::types::lineage::Provenance`].
+    pub const PROVENANCE: &str = "provenance";
+    /// In front of the epoch of a [`crate::types::lineage::Sighting`].
+    pub const SEEN: &str = "seen/";
 }

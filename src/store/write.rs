@@ -11,14 +11,16 @@ use crate::store::layered::Layered;
 use crate::store::memtable::Memtable;
 use crate::store::options::StoreOptions;
 use crate::store::rows::{
-    Agreement, Head, Placed, RecordRow, history_from_bytes, history_to_bytes,
+    Agreement, Head, Identity, Placed, RecordRow, history_from_bytes, history_to_bytes,
 };
 use crate::store::tables::{Changes, History, Ids, Meta, Nodes, Peers, Records, Table, meta_names};
 use crate::store::tree::{tree_leaves, tree_row, tree_top_rows};
 use crate::types::binary::encode;
+use crate::types::cursor::Epoch;
 use crate::types::hash::StateKey;
 use crate::types::id::ReplicaId;
 use crate::types::leaf::Leaf;
+use crate::types::lineage::{Provenance, Sighting};
 
 /// All tables, with what the commit in the making has changed. Nobody else sees the changes before
 /// the commit is published.
@@ -121,6 +123,23 @@ impl<'m> Tables<'m> {
             }
         }
         Ok(())
+    }
+
+    /// Says what the file is from this commit on.
+    pub fn set_identity(&mut self, identity: &Identity, provenance: &Provenance) {
+        self.set::<Meta>(meta_names::IDENTITY.to_owned(), encode(identity).into());
+        self.set::<Meta>(meta_names::PROVENANCE.to_owned(), encode(provenance).into());
+    }
+
+    /// Remembers what was seen of a replica's feed.
+    pub fn set_sighting(&mut self, seen: &Sighting) {
+        let name = format!("{}{}", meta_names::SEEN, seen.epoch);
+        self.set::<Meta>(name, encode(seen).into());
+    }
+
+    /// Forgets what was seen of a replica's feed.
+    pub fn forget_sighting(&mut self, epoch: Epoch) {
+        self.remove::<Meta>(format!("{}{epoch}", meta_names::SEEN));
     }
 
     /// Remembers a moment at which a peer and we agreed.

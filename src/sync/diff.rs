@@ -6,7 +6,8 @@ use crate::reconcile::strategy::StrategyName;
 use crate::replica::view::View;
 use crate::store::error::StoreError;
 use crate::sync::compare::{CompareOptions, Findings, compare, usable_mark};
-use crate::sync::exchange::{Exchange, SessionError, close, open};
+use crate::sync::exchange::{Exchange, SessionError};
+use crate::sync::opening::{close, open};
 use crate::sync::report::Report;
 use crate::sync::transport::{Home, Transport};
 use crate::types::hash::{ContentHash, StateKey};
@@ -41,7 +42,7 @@ pub fn diff(
 ) -> Result<Vec<Differing>, SessionError> {
     let view = home.view();
     let mut exchange = Exchange::new(transport, limits, report);
-    let peer = open(&mut exchange, home.replica(), &view, false)?;
+    let peer = open(&mut exchange, home, &view, false)?;
     let Some(session) = peer.session else {
         "none".clone_into(&mut exchange.report.strategy);
         exchange.report.equal = true;

@@ -7,17 +7,14 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::reconcile::error::ReconcileError;
-use crate::replica::view::View;
 use crate::store::error::StoreError;
 use crate::sync::report::Report;
 use crate::sync::transfer::TransferError;
 use crate::sync::transport::{MergeError, Transport, TransportError};
-use crate::types::hash::NodeHash;
-use crate::types::id::ReplicaId;
 use crate::types::limits::Limits;
 use crate::types::record::BadRecord;
 use crate::wire::frame::{self, BadFrame, HEADER_BYTES, seal};
-use crate::wire::messages::{CloseReply, CloseRequest, Endpoint, OpenReply, OpenRequest};
+use crate::wire::messages::Endpoint;
 
 /// Why a session failed. What it had verified and stored before stays.
 #[derive(Debug, Error)]
@@ -40,6 +37,13 @@ pub enum SessionError {
     /// The session cannot be held, through nobody's misbehaviour.
     #[error("{0}")]
     Impossible(&'static str),
+    /// There is a copy of this replica.
+    #[error(
+        "the peer has seen writes under this replica's name that are not known here: a copy of its \
+         data directory was used, or this is an older copy; it has taken another name, and the \
+         next session can succeed"
+    )]
+    Renewed,
     /// The records do not add up to the root.
     #[error(
         "the records the peer sent do not add up to the root it announced; nothing of it was stored"
@@ -78,7 +82,11 @@ impl SessionError {
                     | TransferError::Malformed(_)
             ),
             Self::Transport(error) => matches!(error, TransportError::TooLong(_)),
-            Self::Merge(_) | Self::LeftOut { .. } | Self::Store(_) | Self::Impossible(_) => false,
+            Self::Merge(_)
+            | Self::LeftOut { .. }
+            | Self::Store(_)
+            | Self::Impossible(_)
+            | Self::Renewed => false,
         }
     }
 }
@@ -142,45 +150,4 @@ pub fn reply_limit(limits: &Limits, endpoint: Endpoint) -> usize {
         _ => message,
     };
     usize::try_from(bytes).unwrap_or(usize::MAX)
-}
-
-/// Opens a session on `view`. A peer that calls the roots equal is not taken at its word.
-///
-/// # Errors
-/// [`SessionError`] when there is no usable answer, or the peer is this replica itself.
-pub fn open(
-    exchange: &mut Exchange<'_>,
-    replica: ReplicaId,
-    view: &View,
-    follows: bool,
-) -> Result<OpenReply, SessionError> {
-    let ours = view.head().root.hash;
-    let head = OpenRequest {
-        replica,
-        root: ours,
-        follows,
-    };
-    let (reply, _): (OpenReply, _) = exchange.ask("open", Endpoint::Open, &head, &[])?;
-    exchange.report.peer = reply.replica.to_string();
-    if reply.replica == replica {
-        return Err(SessionError::Impossible("the peer is this replica itself"));
-    }
-    if reply.session.is_none() && !reply.root.hash.matches(&ours) {
-        return Err(SessionError::Misfit("roots called equal that are not"));
-    }
-    Ok(reply)
-}
-
-/// Ends a session; `root` is where we stand, unless it failed.
-///
-/// # Errors
-/// [`SessionError`] when there is no usable answer.
-pub fn close(
-    exchange: &mut Exchange<'_>,
-    session: u64,
-    root: Option<NodeHash>,
-) -> Result<CloseReply, SessionError> {
-    let head = CloseRequest { session, root };
-    let (reply, _): (CloseReply, _) = exchange.ask("verification", Endpoint::Close, &head, &[])?;
-    Ok(reply)
 }

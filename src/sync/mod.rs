@@ -8,6 +8,7 @@ pub mod diff;
 pub mod encode;
 pub mod exchange;
 pub mod news;
+pub mod opening;
 pub mod pull;
 pub mod push;
 pub mod report;

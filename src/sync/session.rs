@@ -8,7 +8,8 @@ use crate::replica::view::View;
 use crate::store::rows::Agreement;
 use crate::sync::compare::{CompareOptions, Findings, compare, usable_mark};
 use crate::sync::copy::copy_region;
-use crate::sync::exchange::{Exchange, SessionError, close, open};
+use crate::sync::exchange::{Exchange, SessionError};
+use crate::sync::opening::{close, open};
 use crate::sync::pull::Puller;
 use crate::sync::push::push;
 use crate::sync::report::{Outcome, Report};
@@ -81,7 +82,7 @@ impl<'s> Session<'s> {
     fn run(&mut self) -> Result<PeerSeen, SessionError> {
         let view = self.home.view();
         let follows = self.options.follows;
-        let peer = open(&mut self.exchange, self.home.replica(), &view, follows)?;
+        let peer = open(&mut self.exchange, self.home, &view, follows)?;
         let seen = PeerSeen {
             replica: peer.replica,
             seq: peer.seq,

@@ -11,6 +11,7 @@ use crate::store::error::StoreError;
 use crate::store::rows::Agreement;
 use crate::sync::report::Report;
 use crate::types::id::ReplicaId;
+use crate::types::lineage::{Lineage, Sighting};
 use crate::wire::messages::Endpoint;
 
 /// Why a request to the peer got no usable answer.
@@ -82,6 +83,20 @@ pub trait Home {
 
     /// Notes a new agreement.
     fn agree(&self, peer: ReplicaId, agreement: Agreement);
+
+    /// A peer tells of itself. What it has to be told in return, when that does not go together
+    /// with what was seen of it before.
+    fn meet(&self, told: &Lineage, seq: u64) -> Option<Sighting>;
+
+    /// A peer that was told so goes on nevertheless: what it says of itself holds from now on.
+    fn trust(&self, told: &Lineage, seq: u64);
+
+    /// A peer tells what it has seen of this replica. True when that shows that there is a copy of
+    /// this one, and writes count under another name now.
+    ///
+    /// # Errors
+    /// [`MergeError`] when they should and do not.
+    fn learn(&self, seen: Sighting) -> Result<bool, MergeError>;
 
     /// Shows how far a session has come.
     fn progress(&self, report: &Report);

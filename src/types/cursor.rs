@@ -11,7 +11,7 @@ use crate::types::id::parse_hex64;
 /// Names one life of a namespace's change feed on one replica: random, made with the namespace's
 /// file, so positions of a namespace that was dropped and created again are told apart. A copy of a
 /// file has the epoch of the original. 16 hex digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Epoch(pub u64);
 
 impl fmt::Display for Epoch {

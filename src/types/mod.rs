@@ -8,5 +8,6 @@ pub mod hash;
 pub mod id;
 pub mod leaf;
 pub mod limits;
+pub mod lineage;
 pub mod record;
 pub mod version;

@@ -70,6 +70,11 @@ impl VersionVector {
         self.0.insert(writer, counter);
     }
 
+    /// Takes back what was recorded of `writer`.
+    pub fn remove(&mut self, writer: WriterId) {
+        self.0.remove(&writer);
+    }
+
     /// Afterwards this vector has seen whatever either has seen.
     pub fn join(&mut self, other: &Self) {
         for (writer, counter) in &other.0 {

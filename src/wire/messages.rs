@@ -12,6 +12,7 @@ use crate::reconcile::strategy::StrategyName;
 use crate::types::cursor::Epoch;
 use crate::types::hash::{NodeHash, StateKey};
 use crate::types::id::ReplicaId;
+use crate::types::lineage::{Lineage, Sighting};
 use crate::types::record::StateRecord;
 
 /// Most entries of a list in one message.
@@ -92,6 +93,13 @@ pub struct OpenRequest {
     /// True when the asker follows the responder's change feed and will come back by itself for
     /// whatever changes; the responder then need not push.
     pub follows: bool,
+    /// Openings of the asker's file.
+    pub lineage: Lineage,
+    /// Newest change of the asker.
+    pub seq: u64,
+    /// What the asker has seen of the responder, when that does not go together with what the
+    /// responder said of itself.
+    pub seen: Option<Sighting>,
 }
 
 /// The responder's snapshot.
@@ -109,6 +117,11 @@ pub struct OpenReply {
     pub root: Summary,
     /// Number of the session; `None` when the roots are equal.
     pub session: Option<u64>,
+    /// Openings of its file.
+    pub lineage: Lineage,
+    /// What it has seen of the asker, when that does not go together with what the asker said of
+    /// itself.
+    pub seen: Option<Sighting>,
 }
 
 /// Carries one question of a strategy.

@@ -52,7 +52,12 @@ fn look(image: &RecordingDisk, life: &Life, promised: (usize, u64)) -> Result<Fo
 }
 
 /// Checks an image, one taken while it recovered, and one of its life after that.
-fn check(image: &RecordingDisk, life: &Life, position: usize, rng: &mut Rng) -> Result<u64, String> {
+fn check(
+    image: &RecordingDisk,
+    life: &Life,
+    position: usize,
+    rng: &mut Rng,
+) -> Result<u64, String> {
     let found = look(image, life, life.promised(position))?;
     let incarnation = found.solo.view().identity().incarnation;
     let opened = image.position();
@@ -132,5 +137,8 @@ fn acknowledged_writes_survive_any_power_cut() {
             images += checked.unwrap_or_else(|fault| panic!("life {seed:#x}, {fault}"));
         }
     }
-    println!("{images} images of {lives} lives in {:.1?}", started.elapsed());
+    println!(
+        "{images} images of {lives} lives in {:.1?}",
+        started.elapsed()
+    );
 }

@@ -25,7 +25,7 @@ const PUSH: Plan = Plan {
 };
 
 /// Turns an honest answer into another one.
-type Lie = Box<dyn FnMut(Endpoint, Vec<u8>) -> Vec<u8>>;
+pub type Lie = Box<dyn FnMut(Endpoint, Vec<u8>) -> Vec<u8>>;
 
 /// An honest peer, and somebody on the way who is not.
 pub struct Liar {
@@ -79,7 +79,7 @@ where
 }
 
 /// As [`message`], for a change that looks at the head only.
-fn head<H>(at: Endpoint, mut change: impl FnMut(&mut H) + 'static) -> Lie
+pub fn head<H>(at: Endpoint, mut change: impl FnMut(&mut H) + 'static) -> Lie
 where
     H: Serialize + DeserializeOwned,
 {

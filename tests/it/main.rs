@@ -7,6 +7,8 @@ mod bad_data_directory;
 #[cfg(test)]
 mod bench;
 #[cfg(test)]
+mod copies;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod crash_images;

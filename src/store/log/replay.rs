@@ -117,12 +117,7 @@ impl Reader<'_> {
     }
 
     /// Reads the groups of a segment, and returns where they end.
-    fn groups(
-        &mut self,
-        key: SegmentKey,
-        path: &Path,
-        bytes: &Bytes,
-    ) -> Result<usize, StoreError> {
+    fn groups(&mut self, key: SegmentKey, path: &Path, bytes: &Bytes) -> Result<usize, StoreError> {
         let mut at = SEGMENT_HEADER as usize;
         while at < bytes.len() {
             match open(key, &bytes.slice(at..)) {

@@ -79,7 +79,13 @@ fn write_from_all_sides(
 }
 
 /// One round: writes go on until the one that takes them is killed; the other may die before.
-fn round(taker: &mut Mortal, copier: &mut Mortal, round: u64, ledger: &Ledger, rng: &mut Rng) -> u64 {
+fn round(
+    taker: &mut Mortal,
+    copier: &mut Mortal,
+    round: u64,
+    ledger: &Ledger,
+    rng: &mut Rng,
+) -> u64 {
     let writers = write_from_all_sides(&taker.server.url, round, ledger, rng);
     let nap = |rng: &mut Rng| {
         let millis = 20 + rng.below(1_000) as u64;

@@ -145,9 +145,7 @@ fn copy<K: Key + 'static, V: Value + 'static>(
 
 fn raw(disk: &RecordingDisk) -> Database {
     let file = disk.open(Path::new(PATH), false).unwrap();
-    Database::builder()
-        .create_with_backend(Raw(file))
-        .unwrap()
+    Database::builder().create_with_backend(Raw(file)).unwrap()
 }
 
 /// Carries a checkpoint out as a store would that writes the feed in a transaction of its own: `to`
@@ -164,14 +162,22 @@ fn checkpoint_in_two_steps(to: &RecordingDisk, from: &RecordingDisk) {
     copy(&rows, &after, ByHash::<u64>::new("chunk_references"));
     copy(&rows, &after, TableDefinition::<&str, ()>::new("ids"));
     copy(&rows, &after, TableDefinition::<&str, &[u8]>::new("meta"));
-    copy(&rows, &after, TableDefinition::<(u8, u64), &[u8]>::new("nodes"));
+    copy(
+        &rows,
+        &after,
+        TableDefinition::<(u8, u64), &[u8]>::new("nodes"),
+    );
     copy(&rows, &after, TableDefinition::<u64, &[u8]>::new("peers"));
     type History = TableDefinition<'static, (&'static [u8; 32], u64), &'static [u8]>;
     copy(&rows, &after, History::new("history"));
     rows.commit().unwrap();
     let mut feed = before.begin_write().unwrap();
     feed.set_quick_repair(true);
-    copy(&feed, &after, TableDefinition::<u64, &[u8; 32]>::new("changes"));
+    copy(
+        &feed,
+        &after,
+        TableDefinition::<u64, &[u8; 32]>::new("changes"),
+    );
     feed.commit().unwrap();
 }
 

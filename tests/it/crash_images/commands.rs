@@ -149,8 +149,8 @@ impl Drafter<'_> {
             name = format!("foreign/{}", *self.foreign);
         }
         let mut vector = VersionVector::default();
-        let knows = !self.touched.contains(&name)
-            && (self.rng.one_in(2) || crowded(self.model, &name));
+        let knows =
+            !self.touched.contains(&name) && (self.rng.one_in(2) || crowded(self.model, &name));
         let row = self.row(&name).filter(|_| knows);
         for version in row.iter().flat_map(|row| row.record.versions()) {
             vector.join(&version.vector);

@@ -52,7 +52,8 @@ fn live_with(fault: Fault) -> Result<u64, String> {
         if let Err(error) = life.step(step) {
             after_failure(&mut life, step, &error, fault)?;
         }
-        life.check_reads().map_err(|fault| format!("after {step:?}: {fault}"))?;
+        life.check_reads()
+            .map_err(|fault| format!("after {step:?}: {fault}"))?;
     }
     recording.work_again();
     life.close();
@@ -74,7 +75,8 @@ fn after_failure(
     error: &StoreError,
     fault: Fault,
 ) -> Result<(), String> {
-    life.check_reads().map_err(|fault| format!("after a failing {step:?}: {fault}"))?;
+    life.check_reads()
+        .map_err(|fault| format!("after a failing {step:?}: {fault}"))?;
     if fault.is_sticky() {
         return Ok(());
     }
@@ -84,7 +86,8 @@ fn after_failure(
     };
     let tried = life.step(again);
     tried.map_err(|second| format!("{step:?}: {error}; then {again:?}: {second}"))?;
-    life.check_all().map_err(|fault| format!("after {step:?} and {again:?}: {fault}"))
+    life.check_all()
+        .map_err(|fault| format!("after {step:?} and {again:?}: {fault}"))
 }
 
 /// After a sync that failed nothing may be built upon what was not written again.
@@ -145,7 +148,10 @@ fn a_write_that_is_cut_short_once() {
 fn a_disk_that_fails_for_good() {
     every_operation(|after| Fault::after(after, Errno::IO).sticky(), 23);
     every_operation(|after| Fault::after(after, Errno::NOSPC).sticky(), 29);
-    every_operation(|after| Fault::after(after, Errno::IO).partial().sticky(), 31);
+    every_operation(
+        |after| Fault::after(after, Errno::IO).partial().sticky(),
+        31,
+    );
 }
 
 #[test]

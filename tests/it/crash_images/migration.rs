@@ -46,7 +46,9 @@ struct ExpectedState {
 
 fn expected() -> Expected {
     let text = std::fs::read_to_string(fixture("schema-1/default.tsv")).unwrap();
-    let lines = text.lines().map(|line| line.split('\t').collect::<Vec<_>>());
+    let lines = text
+        .lines()
+        .map(|line| line.split('\t').collect::<Vec<_>>());
     let (states, facts): (Vec<_>, Vec<_>) = lines.partition(|line| line[0] == "state");
     let fact = |name: &str| {
         let line = facts.iter().find(|line| line[0] == name);

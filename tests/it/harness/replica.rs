@@ -19,8 +19,10 @@ use samestate::sync::exchange::SessionError;
 use samestate::sync::report::Report;
 use samestate::sync::session::{SessionOptions, run};
 use samestate::sync::transport::{Home, Transport, TransportError};
+use samestate::types::cursor::Epoch;
 use samestate::types::id::{GameId, Namespace, ReplicaId};
 use samestate::types::limits::Limits;
+use samestate::types::lineage::{Lineage, Opening, Provenance};
 use samestate::wire::messages::Endpoint;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -102,7 +104,7 @@ impl Plan {
 pub struct Node {
     pub replica: Arc<Replica>,
     // Behind the replica, which closes its files when it is dropped.
-    _dir: TempDir,
+    dir: Arc<TempDir>,
 }
 
 impl Node {
@@ -114,10 +116,15 @@ impl Node {
     pub fn with_options(replica: u64, options: ReplicaOptions) -> Self {
         let dir = tempfile::tempdir().unwrap();
         name_replica(dir.path(), ReplicaId(replica));
+        Self::open(Arc::new(dir), options)
+    }
+
+    /// A replica on a directory that is there.
+    pub fn open(dir: Arc<TempDir>, options: ReplicaOptions) -> Self {
         let replica = Replica::open(dir.path(), options).unwrap();
         Self {
             replica: Arc::new(replica),
-            _dir: dir,
+            dir,
         }
     }
 
@@ -126,8 +133,13 @@ impl Node {
         let replica = Replica::open(path, ReplicaOptions::default()).unwrap();
         Self {
             replica: Arc::new(replica),
-            _dir: dir,
+            dir: Arc::new(dir),
         }
+    }
+
+    /// Its directory, which stays when it is dropped.
+    pub fn dir(&self) -> Arc<TempDir> {
+        Arc::clone(&self.dir)
     }
 
     pub fn namespace(&self) -> Arc<OpenNamespace> {
@@ -211,6 +223,18 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.replica.stop();
     }
+}
+
+/// Openings of a replica that nobody has met before.
+pub fn stranger() -> Lineage {
+    let epoch = Epoch(4711);
+    let mut lineage = Provenance::new(epoch).lineage;
+    lineage.begin(Opening {
+        id: 4711,
+        epoch,
+        first: 0,
+    });
+    lineage
 }
 
 /// Gives a data directory its replica id before it is opened for the first time.

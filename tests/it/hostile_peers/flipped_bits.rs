@@ -12,8 +12,9 @@ use samestate::replica::view::View;
 use samestate::store::error::StoreError;
 use samestate::store::rows::Agreement;
 use samestate::sync::report::Report;
-use samestate::sync::transport::{Home, Merging};
+use samestate::sync::transport::{Home, MergeError, Merging};
 use samestate::types::id::ReplicaId;
+use samestate::types::lineage::{Lineage, Sighting};
 
 use crate::harness::Rng;
 use crate::harness::replica::{Node, Plan};
@@ -47,6 +48,16 @@ impl Home for Noting {
     }
 
     fn agree(&self, _: ReplicaId, _: Agreement) {}
+
+    fn meet(&self, _: &Lineage, _: u64) -> Option<Sighting> {
+        None
+    }
+
+    fn trust(&self, _: &Lineage, _: u64) {}
+
+    fn learn(&self, _: Sighting) -> Result<bool, MergeError> {
+        Ok(false)
+    }
 
     fn progress(&self, _: &Report) {}
 }

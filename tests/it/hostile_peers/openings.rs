@@ -66,6 +66,14 @@ fn openings_that_lie() {
     let opened = |change: fn(&mut OpenReply)| head(Endpoint::Open, change);
     let full = Plan::PULL.with(StrategyName::Full);
     let list = Plan::PULL.with(StrategyName::List);
+    let (lineage, epoch) = (
+        victim.view().provenance().lineage.told(),
+        victim.view().cursor().epoch,
+    );
+    let itself = move |reply: &mut OpenReply| {
+        reply.replica = ReplicaId(1);
+        (reply.lineage, reply.epoch) = (lineage.clone(), epoch);
+    };
     let mut cases = vec![
         case(
             merkle(),
@@ -74,8 +82,13 @@ fn openings_that_lie() {
         ),
         forgiven(
             merkle(),
-            opened(|reply| reply.replica = ReplicaId(1)),
+            head(Endpoint::Open, itself),
             "this replica itself",
+        ),
+        case(
+            merkle(),
+            opened(|reply| reply.epoch.0 ^= 1),
+            "an impossible lineage",
         ),
         forgiven(
             merkle(),

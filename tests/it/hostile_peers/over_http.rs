@@ -23,7 +23,7 @@ use tempfile::TempDir;
 use crate::harness::Rng;
 use crate::harness::http::{Reply, send};
 use crate::harness::process::{Server, succeed_json};
-use crate::harness::replica::{Node, id};
+use crate::harness::replica::{Node, id, stranger};
 
 fn server() -> (Server, TempDir) {
     let dir = tempfile::tempdir().unwrap();
@@ -46,6 +46,9 @@ fn session(server: &Server) -> u64 {
         replica: ReplicaId(66),
         root: NodeHash([0; 32]),
         follows: false,
+        lineage: stranger(),
+        seq: 0,
+        seen: None,
     };
     let reply = tell(server, Endpoint::Open, &head, &[]);
     let opened = open(Endpoint::Open.kind(), &reply.body, 1 << 20);

@@ -11,6 +11,7 @@ use samestate::wire::frame::{open, seal};
 use samestate::wire::messages::{CloseRequest, Endpoint, OpenReply, OpenRequest};
 use serde_json::json;
 
+use crate::harness::replica::stranger;
 use crate::http::{Face, Reply};
 
 const RUN: &str = "/v1/ns/default/sync/run";
@@ -147,6 +148,9 @@ async fn open_session(face: &Face, replica: u64) -> Reply {
         replica: ReplicaId(replica),
         root: NodeHash([7; 32]),
         follows: false,
+        lineage: stranger(),
+        seq: 0,
+        seen: None,
     };
     message(
         face,

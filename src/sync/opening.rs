@@ -1,0 +1,112 @@
+//! The first and the last message of a session, and whether the two sides are who they were.
+
+use crate::replica::view::View;
+use crate::sync::exchange::{Exchange, SessionError};
+use crate::sync::transport::Home;
+use crate::types::hash::NodeHash;
+use crate::types::lineage::Sighting;
+use crate::wire::messages::{CloseReply, CloseRequest, Endpoint, OpenReply, OpenRequest};
+
+/// Opens a session on `view`. A peer that calls the roots equal is not taken at its word.
+///
+/// When what either side has seen of the other does not go together with what that one says of
+/// itself, that one is told, and takes another name before there is a session: nothing may be
+/// compared by versions whose names mean two things.
+///
+/// # Errors
+/// [`SessionError`] when there is no usable answer, the peer is this replica itself, or either has
+/// to take another name first.
+pub fn open(
+    exchange: &mut Exchange<'_>,
+    home: &dyn Home,
+    view: &View,
+    follows: bool,
+) -> Result<OpenReply, SessionError> {
+    if view.provenance().pending.is_some() {
+        let renewing = "this replica is taking another name; try again in a moment";
+        return Err(SessionError::Impossible(renewing));
+    }
+    let reply = ask(exchange, home, view, follows, None)?;
+    let Some(seen) = home.meet(&reply.lineage, reply.seq) else {
+        return Ok(reply);
+    };
+    // The peer alone knows all of its openings, and how far it has come by now: if it goes on when
+    // it has been told, there was no harm.
+    give_up(exchange, &reply)?;
+    let reply = ask(exchange, home, view, follows, Some(seen))?;
+    home.trust(&reply.lineage, reply.seq);
+    Ok(reply)
+}
+
+fn ask(
+    exchange: &mut Exchange<'_>,
+    home: &dyn Home,
+    view: &View,
+    follows: bool,
+    seen: Option<Sighting>,
+) -> Result<OpenReply, SessionError> {
+    let ours = view.head().root.hash;
+    let lineage = view.provenance().lineage.told();
+    let head = OpenRequest {
+        replica: home.replica(),
+        root: ours,
+        follows,
+        lineage,
+        seq: view.head().seq,
+        seen,
+    };
+    let (reply, _): (OpenReply, _) = exchange.ask("open", Endpoint::Open, &head, &[])?;
+    exchange.report.peer = reply.replica.to_string();
+    let opening = reply.lineage.newest();
+    if reply.lineage.check().is_err() || opening.is_none_or(|o| o.epoch != reply.epoch) {
+        return Err(SessionError::Misfit("an impossible lineage"));
+    }
+    if reply.replica == home.replica() && opening == head.lineage.newest() {
+        return Err(SessionError::Impossible("the peer is this replica itself"));
+    }
+    if reply.session.is_none() && !reply.root.hash.matches(&ours) {
+        return Err(SessionError::Misfit("roots called equal that are not"));
+    }
+    for seen in [twin(view, &reply), reply.seen.clone()]
+        .into_iter()
+        .flatten()
+    {
+        if home.learn(seen)? {
+            give_up(exchange, &reply)?;
+            return Err(SessionError::Renewed);
+        }
+    }
+    Ok(reply)
+}
+
+/// A peer that is at work in the same life of the feed: whatever it has written so far, either will
+/// use positions that the other one uses.
+fn twin(view: &View, reply: &OpenReply) -> Option<Sighting> {
+    let opening = reply.lineage.newest();
+    let same_life = view.identity().epoch == reply.epoch;
+    let is_twin = same_life && opening != view.provenance().lineage.newest();
+    let seen = reply.lineage.sighting(u64::MAX);
+    seen.filter(|_| is_twin)
+}
+
+/// Leaves a session that was opened for nothing.
+fn give_up(exchange: &mut Exchange<'_>, reply: &OpenReply) -> Result<(), SessionError> {
+    if let Some(session) = reply.session {
+        close(exchange, session, None)?;
+    }
+    Ok(())
+}
+
+/// Ends a session; `root` is where we stand, unless it failed.
+///
+/// # Errors
+/// [`SessionError`] when there is no usable answer.
+pub fn close(
+    exchange: &mut Exchange<'_>,
+    session: u64,
+    root: Option<NodeHash>,
+) -> Result<CloseReply, SessionError> {
+    let head = CloseRequest { session, root };
+    let (reply, _): (CloseReply, _) = exchange.ask("verification", Endpoint::Close, &head, &[])?;
+    Ok(reply)
+}
