@@ -230,6 +230,16 @@ mod tests {
     }
 
     #[test]
+    fn starts_without_writes_leave_no_pile_of_segments() {
+        let folder = tempfile::tempdir().unwrap();
+        for _ in 0..10 {
+            drop(open(folder.path(), "idle.redb", 1, 1));
+        }
+        let files = std::fs::read_dir(folder.path()).unwrap().count();
+        assert!(files <= 4, "{files}");
+    }
+
+    #[test]
     fn what_only_the_log_holds_is_back_after_a_start() {
         let folder = tempfile::tempdir().unwrap();
         let mut solo = open(folder.path(), "log.redb", 1, 1);

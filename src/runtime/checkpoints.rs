@@ -229,14 +229,17 @@ impl Worker {
         }
     }
 
-    /// A compaction that failed at its end has closed the file. (A checkpoint that fails opens it
-    /// again by itself.)
+    /// A compaction that failed at its end has closed the file, and after a read that failed the
+    /// engine refuses all others. (A checkpoint that fails opens it again by itself.)
     fn reopen_if_closed(&mut self) {
         if self.unfinished.is_some() || !self.file.is_closed() {
             return;
         }
         match self.file.reopen() {
-            Ok(reopened) => self.report(Some(reopened), None),
+            Ok(reopened) => {
+                warn!("the disk has failed; the file was opened again");
+                self.report(Some(reopened), None);
+            }
             Err(error) => error!(%error, "the file stays closed"),
         }
     }

@@ -2,34 +2,82 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use redb::StorageBackend;
+use redb::{Database, DatabaseError, StorageBackend};
 
 use crate::store::disk::DiskFile;
+
+/// An open file of the engine.
+pub struct OpenFile {
+    /// The engine's handle.
+    pub database: Database,
+    has_failed: Arc<AtomicBool>,
+}
+
+impl OpenFile {
+    /// Opens a file with so many bytes of memory for its pages; an empty one is made a database.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn open(file: Arc<dyn DiskFile>, cache_bytes: usize) -> Result<Self, DatabaseError> {
+        let has_failed = Arc::<AtomicBool>::default();
+        let backend = Backend {
+            file,
+            has_failed: Arc::clone(&has_failed),
+        };
+        let mut builder = Database::builder();
+        let database = builder
+            .set_cache_size(cache_bytes)
+            .create_with_backend(backend)?;
+        Ok(Self {
+            database,
+            has_failed,
+        })
+    }
+
+    /// True when the disk has failed once, even at a read. The engine refuses everything since
+    /// then, until the file is opened again.
+    pub fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Relaxed)
+    }
+}
 
 /// Hands the engine's reads and writes on to a file. Whoever opens it holds the data directory's
 /// lock, so the engine needs none of its own.
 #[derive(Debug)]
-pub struct Backend(pub Arc<dyn DiskFile>);
+struct Backend {
+    file: Arc<dyn DiskFile>,
+    has_failed: Arc<AtomicBool>,
+}
+
+impl Backend {
+    fn noting<R>(&self, done: io::Result<R>) -> io::Result<R> {
+        if done.is_err() {
+            self.has_failed.store(true, Ordering::Relaxed);
+        }
+        done
+    }
+}
 
 impl StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
-        self.0.size()
+        self.noting(self.file.size())
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read_at(offset, out)
+        self.noting(self.file.read_at(offset, out))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.noting(self.file.set_len(len))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync()
+        self.noting(self.file.sync())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write_at(offset, data)
+        self.noting(self.file.write_at(offset, data))
     }
 }

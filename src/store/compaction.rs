@@ -14,7 +14,7 @@ use redb::{
     Database, ReadTransaction, ReadableDatabase, ReadableTableMetadata, Value, WriteTransaction,
 };
 
-use crate::store::backend::Backend;
+use crate::store::backend::OpenFile;
 use crate::store::checkpoint::{Frozen, begin_durable, flush_range, set_position};
 use crate::store::directory::{compact_draft_of, unusable};
 use crate::store::disk::Disk;
@@ -46,7 +46,7 @@ pub struct Compaction {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     draft: PathBuf,
-    target: Database,
+    target: OpenFile,
     place: Place,
     progress: CompactionProgress,
 }
@@ -81,9 +81,7 @@ impl Compaction {
         let _ = disk.remove(&draft);
         let file = disk.open(&draft, true);
         let file = file.map_err(|source| unusable(&draft, source))?;
-        let target = Database::builder()
-            .set_cache_size(options.cache_bytes / 4)
-            .create_with_backend(Backend(file));
+        let target = OpenFile::open(file, options.cache_bytes / 4);
         let target = target.map_err(redb::Error::from)?;
         let mut count = Count {
             transaction: source.begin_read()?,
@@ -114,7 +112,7 @@ impl Compaction {
     /// # Errors
     /// [`StoreError`] when either file fails.
     pub fn copy_slice(&mut self, source: &Database) -> Result<bool, StoreError> {
-        let transaction = self.target.begin_write()?;
+        let transaction = self.target.database.begin_write()?;
         let mut slice = Slice {
             source: source.begin_read()?,
             target: &transaction,
@@ -136,7 +134,7 @@ impl Compaction {
     /// # Errors
     /// [`StoreError`] when the new file fails.
     pub fn flush(&mut self, frozen: &Frozen) -> Result<(), StoreError> {
-        let transaction = self.target.begin_write()?;
+        let transaction = self.target.database.begin_write()?;
         for_each_table(&mut Follow {
             target: &transaction,
             memtable: &frozen.memtable,
@@ -151,9 +149,9 @@ impl Compaction {
     /// # Errors
     /// [`StoreError`] when the new file or its name cannot be made durable. Either file may have
     /// the name then.
-    pub fn finish(self, position: LogPosition) -> Result<Database, StoreError> {
+    pub fn finish(self, position: LogPosition) -> Result<OpenFile, StoreError> {
         // Opening a file whose last commit was made without quick-repair takes long.
-        let transaction = begin_durable(&self.target)?;
+        let transaction = begin_durable(&self.target.database)?;
         // Rows of a memtable do not know it, and the head may have come from one.
         set_position(&transaction, position)?;
         transaction.commit().map_err(StoreError::commit_failed)?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase};
 
+use crate::store::backend::OpenFile;
 use crate::store::checkpoint::{Flushed, Frozen, begin_durable, flush_rows, set_position};
 use crate::store::compaction::{Compaction, CompactionProgress};
 use crate::store::directory::unusable;
@@ -27,7 +28,7 @@ pub struct EngineFile {
     path: PathBuf,
     options: StoreOptions,
     /// `None` after a failure, until the file has been opened again.
-    database: Option<Database>,
+    opened: Option<OpenFile>,
     compaction: Option<Compaction>,
 }
 
@@ -37,13 +38,13 @@ impl EngineFile {
         disk: Arc<dyn Disk>,
         path: PathBuf,
         options: StoreOptions,
-        database: Database,
+        opened: OpenFile,
     ) -> Self {
         Self {
             disk,
             path,
             options,
-            database: Some(database),
+            opened: Some(opened),
             compaction: None,
         }
     }
@@ -54,7 +55,7 @@ impl EngineFile {
     /// [`StoreError`] when the engine fails. The log has the rows in any case; the file is closed
     /// then, and all views of it fail, until [`EngineFile::reopen`] or the next flush.
     pub fn flush(&mut self, frozen: &Frozen) -> Result<Flushed, StoreError> {
-        if self.database.is_none() {
+        if self.is_closed() {
             self.reopen()?;
         }
         // When the commit that seemed to fail had taken place, the rows are written once more: what
@@ -92,17 +93,19 @@ impl EngineFile {
 
     fn database(&self) -> Result<&Database, StoreError> {
         let closed = || StoreError::damaged(format!("{} is closed", self.path.display()));
-        self.database.as_ref().ok_or_else(closed)
+        let opened = self.opened.as_ref().ok_or_else(closed)?;
+        Ok(&opened.database)
     }
 
-    /// True when the file has to be opened again before anything can be read from it.
+    /// True when the file has to be opened again before anything can be read from it: after a
+    /// commit that failed, and after any failure of the disk.
     pub fn is_closed(&self) -> bool {
-        self.database.is_none()
+        self.opened.as_ref().is_none_or(OpenFile::has_failed)
     }
 
     fn close(&mut self) {
         self.give_up_compaction();
-        self.database = None;
+        self.opened = None;
     }
 
     /// Opens the file again after a failure.
@@ -110,16 +113,16 @@ impl EngineFile {
     /// # Errors
     /// [`StoreError`] when that fails too.
     pub fn reopen(&mut self) -> Result<Flushed, StoreError> {
-        self.database = None;
-        let database = open_database(&*self.disk, &self.path, self.options)?;
+        self.close();
+        let opened = open_database(&*self.disk, &self.path, self.options)?;
         // It may have got its name by a compaction that failed right behind that.
         sync_directory(&*self.disk, &self.path)?;
-        self.database = Some(database);
-        let opened = self.position().and_then(|position| self.flushed(position));
-        if opened.is_err() {
-            self.database = None;
+        self.opened = Some(opened);
+        let flushed = self.position().and_then(|position| self.flushed(position));
+        if flushed.is_err() {
+            self.close();
         }
-        opened
+        flushed
     }
 
     /// Writes what the file is and where it comes from; durable when it returns.
@@ -236,9 +239,9 @@ impl EngineFile {
 
     fn swap(&mut self, compaction: Compaction) -> Result<(Flushed, RetiredFile), StoreError> {
         let position = self.position()?;
-        let database = compaction.finish(position)?;
+        let copy = compaction.finish(position)?;
         let closed = || StoreError::damaged(format!("{} is closed", self.path.display()));
-        let retired = self.database.replace(database).ok_or_else(closed)?;
+        let retired = self.opened.replace(copy).ok_or_else(closed)?;
         Ok((self.flushed(position)?, RetiredFile(retired)))
     }
 
@@ -252,4 +255,4 @@ impl EngineFile {
 
 /// The engine's handle of a file that has no name any more. Dropping it closes the file, after
 /// which views of it fail; keep it for as long as there may be some.
-pub struct RetiredFile(#[expect(dead_code, reason = "kept to keep the file open")] Database);
+pub struct RetiredFile(#[expect(dead_code, reason = "kept to keep the file open")] OpenFile);

@@ -96,9 +96,9 @@ impl Store {
             }
             Err(source) => return Err(unusable(path, source)),
         }
-        let database = open_database(&*disk, path, options)?;
+        let opened = open_database(&*disk, path, options)?;
         sync_directory(&*disk, path)?;
-        let tables = EngineTables::open(&database.begin_read()?)?;
+        let tables = EngineTables::open(&opened.database.begin_read()?)?;
         let identity = Meta::engine(&tables).get(meta_names::IDENTITY)?;
         let identity = identity.map(|bytes| decode::<Identity>(bytes.value()));
         let identity = identity.transpose()?.unwrap_or(fresh);
@@ -113,7 +113,7 @@ impl Store {
         let provenance = provenance.map(|bytes| decode::<Provenance>(bytes.value()));
         let provenance = provenance.transpose()?;
         let provenance = provenance.unwrap_or_else(|| Provenance::unknown(identity.epoch));
-        let file = EngineFile::new(Arc::clone(&disk), path.to_path_buf(), options, database);
+        let file = EngineFile::new(Arc::clone(&disk), path.to_path_buf(), options, opened);
         let mut store = Self {
             disk,
             tables: Arc::new(tables),

@@ -4,9 +4,9 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Database, DatabaseError, StorageError, WriteTransaction};
+use redb::{DatabaseError, StorageError, WriteTransaction};
 
-use crate::store::backend::Backend;
+use crate::store::backend::OpenFile;
 use crate::store::checkpoint::begin_durable;
 use crate::store::directory::{draft_of, unusable};
 use crate::store::disk::Disk;
@@ -73,11 +73,11 @@ fn make_draft(
 ) -> Result<(), StoreError> {
     let file = disk.open(draft, true);
     let file = file.map_err(|source| unusable(draft, source))?;
-    let database = open_database(disk, draft, options)?;
-    let transaction = begin_durable(&database)?;
+    let opened = open_database(disk, draft, options)?;
+    let transaction = begin_durable(&opened.database)?;
     set_identity(&transaction, identity, &Provenance::new(identity.epoch))?;
     transaction.commit()?;
-    drop(database);
+    drop(opened);
     file.sync().map_err(|source| unusable(draft, source))
 }
 
@@ -89,15 +89,13 @@ pub fn open_database(
     disk: &dyn Disk,
     path: &Path,
     options: StoreOptions,
-) -> Result<Database, StoreError> {
+) -> Result<OpenFile, StoreError> {
     let file = disk.open(path, false);
     let file = file.map_err(|source| unusable(path, source))?;
-    let database = Database::builder()
-        .set_cache_size(options.cache_bytes)
-        .create_with_backend(Backend(file))
-        .map_err(|error| open_error(path, error))?;
-    migrate(&database, path)?;
-    Ok(database)
+    let opened = OpenFile::open(file, options.cache_bytes);
+    let opened = opened.map_err(|error| open_error(path, error))?;
+    migrate(&opened.database, path)?;
+    Ok(opened)
 }
 
 pub(in crate::store) fn open_error(path: &Path, error: DatabaseError) -> StoreError {

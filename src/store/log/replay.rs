@@ -15,6 +15,11 @@ use crate::store::log::segment::{Header, SEGMENT_HEADER, read_header};
 /// searched behind a broken one.
 const NEAR: u64 = 1 << 20;
 
+/// Times as many bytes as a segment has are hashed at most when intact groups are searched behind a
+/// broken one. The states of clients stand in the log, and may be made to look like groups that each
+/// reach to its end.
+const SEARCH_FACTOR: usize = 64;
+
 /// What the log holds that the engine's file does not.
 #[derive(Debug, Default)]
 pub struct Replay {
@@ -170,11 +175,96 @@ impl Reader<'_> {
     fn intact_behind(&self, key: SegmentKey, bytes: &Bytes, at: usize) -> Option<usize> {
         let first = (at + ALIGNMENT as usize).next_multiple_of(ALIGNMENT as usize);
         let first = first.max(SEGMENT_HEADER as usize);
-        (first..bytes.len()).step_by(ALIGNMENT as usize).find(|at| {
-            let likely = lengths(&bytes[*at..]).is_some_and(|(_, first)| {
-                first <= self.replay.newest + NEAR && first + NEAR >= self.replay.newest
+        let mut budget = bytes.len().saturating_mul(SEARCH_FACTOR);
+        for at in (first..bytes.len()).step_by(ALIGNMENT as usize) {
+            let likely = lengths(&bytes[at..]).filter(|(length, first)| {
+                first.abs_diff(self.replay.newest) <= NEAR && *length <= bytes.len() - at
             });
-            likely && matches!(open(key, &bytes.slice(*at..)), ReadGroup::Intact(..))
-        })
+            let Some((length, _)) = likely else { continue };
+            budget = budget.checked_sub(length)?;
+            if matches!(open(key, &bytes.slice(at..)), ReadGroup::Intact(..)) {
+                return Some(at);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::store::disk::MachineDisk;
+    use crate::store::log::appender::Log;
+    use crate::store::log::group::{Entry, GROUP_HEADER};
+    use crate::types::cursor::Epoch;
+
+    /// A log of one segment with so many commits, each a group of 48 bytes.
+    fn log_of(commits: u64) -> (tempfile::TempDir, LogPlace) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("t.redb");
+        let place = LogPlace::beside(&file, Arc::new(MachineDisk), Epoch(5));
+        let (mut log, replay) = Log::open(place.clone(), LogPosition::default()).unwrap();
+        assert_eq!(replay.newest, 0);
+        for commit in 1..=commits {
+            let kind = EntryKind::Changes(Bytes::from_static(b"abc"));
+            log.append(&[Entry { commit, kind }]).unwrap();
+        }
+        (folder, place)
+    }
+
+    fn read(place: &LogPlace) -> Result<u64, StoreError> {
+        read_segments(place, LogPosition::default()).map(|replay| replay.newest)
+    }
+
+    fn tamper(place: &LogPlace, at: u64, bytes: &[u8]) {
+        let file = place.disk.open(&place.path(1), false).unwrap();
+        file.write_at(at, bytes).unwrap();
+    }
+
+    const GROUP: u64 = 48;
+
+    #[test]
+    fn a_broken_group_at_the_end_is_a_crash_and_in_front_of_others_damage() {
+        let (_folder, place) = log_of(4);
+        assert_eq!(read(&place).unwrap(), 4);
+        let payload = SEGMENT_HEADER + GROUP_HEADER as u64;
+        tamper(&place, payload + 3 * GROUP, b"torn");
+        assert_eq!(read(&place).unwrap(), 3);
+        tamper(&place, payload + GROUP, b"torn");
+        let broken = read(&place).unwrap_err();
+        assert!(broken.to_string().contains("byte 112"), "{broken}");
+    }
+
+    #[test]
+    fn a_group_that_is_found_behind_states_which_look_like_groups_is_found() {
+        let (_folder, place) = log_of(2);
+        tamper(&place, SEGMENT_HEADER + GROUP_HEADER as u64, b"torn");
+        // Behind the broken group, and in front of an intact one: what looks like a few.
+        let mut likely = vec![0; 16];
+        likely[..4].copy_from_slice(&1000u32.to_le_bytes());
+        likely[8] = 1;
+        tamper(&place, SEGMENT_HEADER + 8, &likely);
+        assert!(read(&place).is_err());
+    }
+
+    #[test]
+    fn a_segment_of_another_file_is_damage_and_one_that_was_never_begun_is_none() {
+        let (_folder, place) = log_of(2);
+        let elsewhere = LogPlace {
+            epoch: Epoch(6),
+            ..place.clone()
+        };
+        assert!(matches!(read(&elsewhere), Err(StoreError::Damaged(_))));
+        let blank = place.disk.open(&place.path(2), true).unwrap();
+        blank.set_len(4096).unwrap();
+        assert_eq!(read(&place).unwrap(), 2);
+        let needed = LogPosition {
+            commit: 2,
+            segment: 2,
+        };
+        let lacking = read_segments(&place, needed).unwrap_err();
+        assert!(lacking.to_string().contains("is missing"), "{lacking}");
     }
 }
