@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 
@@ -10,11 +11,11 @@ use crate::cli::options::Options;
 use crate::cli::output::print;
 use crate::cli::progress::Progress;
 use crate::cli::text::{count, human_bytes, printable};
-use crate::replica::check::{CheckReport, Verified, check};
-use crate::replica::recover::inspect;
-use crate::store::directory::{DataDirectory, fresh_epoch};
+use crate::replica::check::{CheckReport, Verified};
+use crate::replica::inspect::inspect;
+use crate::store::directory::DataDirectory;
+use crate::store::disk::{Disk, MachineDisk};
 use crate::store::error::StoreError;
-use crate::store::options::StoreOptions;
 use crate::types::id::Namespace;
 
 /// Check a data directory: every body, count, feed entry and Merkle node
@@ -57,12 +58,12 @@ fn verify_namespace(
     directory: &DataDirectory,
     namespace: &Namespace,
 ) -> Result<CheckReport, StoreError> {
+    let disk: Arc<dyn Disk> = Arc::new(MachineDisk);
     let (path, replica) = (directory.file(namespace), directory.replica());
-    let inspected = inspect(&path, replica, fresh_epoch()?, StoreOptions::default())?;
-    let view = &inspected.view;
-    let progress = Progress::of_bytes(Some(view.head().root.size));
+    let progress = Progress::of_bytes(None);
     let mut done = 0;
-    let report = check(view.snapshot(), &mut |bytes| {
+    let report = inspect(&disk, &path, replica, &mut |bytes, total| {
+        progress.expect(Some(total));
         progress.advance(bytes.saturating_sub(done));
         done = bytes;
     });

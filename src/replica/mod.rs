@@ -6,6 +6,7 @@ pub mod check;
 pub mod command;
 pub mod decide;
 pub mod engine;
+pub mod inspect;
 pub mod journal;
 pub mod recover;
 pub mod solo;

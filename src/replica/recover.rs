@@ -1,20 +1,13 @@
 //! What a start does: carries out what the log holds and the engine's file does not.
 
-use std::path::Path;
-
 use crate::merkle::top::Top;
 use crate::merkle::update::Work;
 use crate::replica::apply::{Batch, apply};
 use crate::replica::journal;
-use crate::replica::view::View;
-use crate::store::engine_file::EngineFile;
 use crate::store::error::StoreError;
-use crate::store::log::replay::{Replay, read_segments};
+use crate::store::log::replay::Replay;
 use crate::store::open::Store;
-use crate::store::options::StoreOptions;
 use crate::store::rows::Head;
-use crate::types::cursor::Epoch;
-use crate::types::id::ReplicaId;
 
 /// Where a store stands after its log was carried out.
 pub struct Recovered {
@@ -61,32 +54,4 @@ pub fn recover(store: &mut Store, replay: Replay) -> Result<Recovered, StoreErro
         store.skip_commit();
     }
     Ok(Recovered { top, head, work })
-}
-
-/// A namespace that is only looked at, by a process that does not serve it.
-pub struct Inspected {
-    /// Everything that file and log hold.
-    pub view: View,
-    /// Keeps the file open.
-    _file: EngineFile,
-}
-
-/// Opens a namespace's file and log as they are.
-///
-/// # Errors
-/// [`StoreError`] when either cannot be opened or is damaged.
-pub fn inspect(
-    path: &Path,
-    replica: ReplicaId,
-    epoch: Epoch,
-    options: StoreOptions,
-) -> Result<Inspected, StoreError> {
-    let (mut store, file) = Store::open(path, replica, epoch, options)?;
-    let from = store.snapshot().head()?.log;
-    let replay = read_segments(&store.log_place(), from)?;
-    let Recovered { top, head, .. } = recover(&mut store, replay)?;
-    Ok(Inspected {
-        view: View::new(store.snapshot(), top, head, store.identity()),
-        _file: file,
-    })
 }

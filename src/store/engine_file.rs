@@ -11,6 +11,7 @@ use crate::store::compaction::{Compaction, CompactionProgress};
 use crate::store::directory::unusable;
 use crate::store::disk::Disk;
 use crate::store::error::StoreError;
+use crate::store::guard::guarded;
 use crate::store::log::place::LogPosition;
 use crate::store::open_file::{open_database, set_identity};
 use crate::store::options::StoreOptions;
@@ -60,7 +61,7 @@ impl EngineFile {
                 return Ok(reopened);
             }
         }
-        let flushed = self.try_flush(frozen);
+        let flushed = guarded(|| self.try_flush(frozen));
         if flushed.is_err() {
             self.close();
         }
@@ -102,7 +103,12 @@ impl EngineFile {
 
     fn close(&mut self) {
         self.give_up_compaction();
-        self.database = None;
+        let database = self.database.take();
+        // Closing writes, too; what fails of it the next open makes good.
+        let _ = guarded(|| {
+            drop(database);
+            Ok::<_, StoreError>(())
+        });
     }
 
     /// Opens the file again after a failure.
@@ -110,11 +116,11 @@ impl EngineFile {
     /// # Errors
     /// [`StoreError`] when that fails too.
     pub fn reopen(&mut self) -> Result<Flushed, StoreError> {
-        self.database = None;
+        self.close();
         self.database = Some(open_database(&*self.disk, &self.path, self.options)?);
-        let opened = self.position().and_then(|position| self.flushed(position));
+        let opened = guarded(|| self.flushed(self.position()?));
         if opened.is_err() {
-            self.database = None;
+            self.close();
         }
         opened
     }
@@ -124,10 +130,12 @@ impl EngineFile {
     /// # Errors
     /// [`StoreError`] when the engine fails.
     pub fn set_identity(&mut self, identity: &Identity) -> Result<Flushed, StoreError> {
-        let transaction = begin_durable(self.database()?)?;
-        set_identity(&transaction, identity)?;
-        transaction.commit().map_err(StoreError::commit_failed)?;
-        self.flushed(self.position()?)
+        guarded(|| {
+            let transaction = begin_durable(self.database()?)?;
+            set_identity(&transaction, identity)?;
+            transaction.commit().map_err(StoreError::commit_failed)?;
+            self.flushed(self.position()?)
+        })
     }
 
     /// Up to where the file holds what the log says.
@@ -181,7 +189,9 @@ impl EngineFile {
     pub fn begin_compaction(&mut self) -> Result<(), StoreError> {
         if self.compaction.is_none() {
             let (disk, bytes) = (Arc::clone(&self.disk), self.bytes()?);
-            let begun = Compaction::begin(disk, &self.path, self.options, self.database()?, bytes)?;
+            let database = self.database()?;
+            let begun =
+                guarded(|| Compaction::begin(disk, &self.path, self.options, database, bytes))?;
             self.compaction = Some(begun);
         }
         Ok(())
@@ -204,7 +214,8 @@ impl EngineFile {
         let Some(mut compaction) = self.compaction.take() else {
             return Ok(None);
         };
-        match compaction.copy_slice(self.database()?) {
+        let database = self.database()?;
+        match guarded(|| compaction.copy_slice(database)) {
             Ok(false) => {
                 *progress = compaction.progress();
                 self.compaction = Some(compaction);
@@ -212,11 +223,15 @@ impl EngineFile {
             }
             Ok(true) => {
                 *progress = compaction.progress();
-                let position = self.position()?;
-                let database = compaction.finish()?;
+                if let Err(error) = guarded(|| compaction.check_counts(database)) {
+                    compaction.discard();
+                    return Err(error);
+                }
+                let position = guarded(|| self.position())?;
+                let database = guarded(|| compaction.finish())?;
                 let retired = self.database.replace(database).map(RetiredFile);
                 progress.bytes_after = self.bytes()?;
-                let flushed = self.flushed(position)?;
+                let flushed = guarded(|| self.flushed(position))?;
                 Ok(retired.map(|retired| (flushed, retired)))
             }
             Err(error) => {
@@ -231,6 +246,12 @@ impl EngineFile {
         if let Some(compaction) = self.compaction.take() {
             compaction.discard();
         }
+    }
+}
+
+impl Drop for EngineFile {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

@@ -1,7 +1,7 @@
 //! What can go wrong between us and the disk, told so that an operator knows what to do.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
@@ -45,7 +45,8 @@ pub enum StoreError {
     Full,
     /// The file does not hold what it should.
     #[error(
-        "the store is damaged: {0}; run `samestate verify --data DIR` and restore from a replica or backup"
+        "the store is damaged: {0}; stop the server and run `samestate verify --data DIR --repair`, \
+         and let peers or a backup bring back what is lost"
     )]
     Damaged(String),
     /// The file was made by another replica.
@@ -90,6 +91,17 @@ impl StoreError {
     /// engine failed, as opposed to a row that was found damaged before anything was changed.
     pub fn needs_reopening(&self) -> bool {
         !matches!(self, Self::Damaged(_))
+    }
+
+    /// Names the file that is damaged, if the message does not.
+    #[must_use]
+    pub fn of_file(self, path: &Path) -> Self {
+        match self {
+            Self::Damaged(what) if !what.contains(&path.display().to_string()) => {
+                Self::Damaged(format!("{}: {what}", path.display()))
+            }
+            other => other,
+        }
     }
 
     /// A damage report in words.

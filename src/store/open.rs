@@ -11,10 +11,11 @@ use crate::store::directory::unusable;
 use crate::store::disk::{Disk, MachineDisk};
 use crate::store::engine_file::EngineFile;
 use crate::store::error::StoreError;
+use crate::store::guard::guarded;
 use crate::store::layered::Layered;
 use crate::store::log::place::{LogPlace, LogPosition};
 use crate::store::memtable::Memtable;
-use crate::store::open_file::{create, open_database, sync_directory};
+use crate::store::open_file::{check_not_empty, create, open_database, sync_directory};
 use crate::store::options::StoreOptions;
 use crate::store::read::Snapshot;
 use crate::store::rows::Identity;
@@ -74,7 +75,7 @@ impl Store {
             incarnation: 0,
         };
         match disk.open(path, false) {
-            Ok(_) => {}
+            Ok(file) => check_not_empty(&*file, path)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 create(&disk, path, &fresh, options)?;
             }
@@ -82,10 +83,15 @@ impl Store {
         }
         let database = open_database(&*disk, path, options)?;
         sync_directory(&*disk, path)?;
-        let tables = EngineTables::open(&database.begin_read()?)?;
-        let identity = Meta::engine(&tables).get(meta_names::IDENTITY)?;
-        let identity = identity.map(|bytes| decode::<Identity>(bytes.value()));
-        let identity = identity.transpose()?.unwrap_or(fresh);
+        let (tables, identity) = guarded(|| {
+            let tables = EngineTables::open(&database.begin_read()?)?;
+            let identity = Meta::engine(&tables).get(meta_names::IDENTITY)?;
+            let identity = identity.map(|bytes| decode::<Identity>(bytes.value()));
+            let identity = identity.transpose()?;
+            Ok::<_, StoreError>((tables, identity))
+        })?;
+        let identity =
+            identity.ok_or_else(|| StoreError::damaged("the file does not say whose it is"))?;
         if identity.replica != replica {
             return Err(StoreError::OtherReplica {
                 path: path.to_path_buf(),
@@ -233,9 +239,11 @@ impl Store {
     pub fn check_counts(&self) -> Result<(), StoreError> {
         let engine = Layered::new(Arc::clone(&self.tables), Vec::new(), 0);
         let leaves = Snapshot::new(engine).head()?.root.leaves;
-        let records = Records::engine(&self.tables).len()?;
-        let ids = Ids::engine(&self.tables).len()?;
-        let changes = Changes::engine(&self.tables).len()?;
+        let (records, ids, changes) = guarded(|| {
+            let records = Records::engine(&self.tables).len()?;
+            let ids = Ids::engine(&self.tables).len()?;
+            Ok::<_, StoreError>((records, ids, Changes::engine(&self.tables).len()?))
+        })?;
         if (records, ids, changes) == (leaves, leaves, leaves) {
             return Ok(());
         }

@@ -45,13 +45,22 @@ impl Snapshot {
         found.unwrap_or_else(|| head_from_bytes(None))
     }
 
-    /// A state's row.
+    /// A state's row, which is what it was when it was written.
     ///
     /// # Errors
     /// [`StoreError`] when the engine fails or the row is damaged.
     pub fn record(&self, key: &StateKey) -> Result<Option<RecordRow>, StoreError> {
-        let row = |bytes: &[u8]| RecordRow::from_bytes(*key, bytes);
+        let row = |bytes: &[u8]| RecordRow::from_bytes(*key, bytes)?.checked();
         self.rows.get::<Records, _>(&key.0, row)?.transpose()
+    }
+
+    /// True when the id is listed.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails.
+    pub fn has_id(&self, id: &GameId) -> Result<bool, StoreError> {
+        let id = id.as_str().to_owned();
+        Ok(self.rows.get::<Ids, _>(&id, |()| ())?.is_some())
     }
 
     /// Rows of the records below a prefix and behind `after`, in key order, at most `limit`.

@@ -89,6 +89,20 @@ impl RecordRow {
         })
     }
 
+    /// The row itself, when its record is the one that its digest is of.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] otherwise.
+    pub fn checked(self) -> Result<Self, StoreError> {
+        if self.record.leaf() == self.leaf {
+            return Ok(self);
+        }
+        let (id, key) = (&self.record.id, &self.leaf.key);
+        Err(StoreError::damaged(format!(
+            "the record of {id:?}, at {key}, is not the one that was written"
+        )))
+    }
+
     /// The versions with their bytes' places.
     pub fn placed(&self) -> impl Iterator<Item = (&Version, &Placement)> {
         self.record.versions().iter().zip(&self.placements)

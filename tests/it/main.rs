@@ -9,6 +9,8 @@ mod bench;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod engine_power_cuts;

@@ -1,0 +1,5 @@
+//! Damage to a data directory, of every kind and in every place: nothing panics, no wrong bytes are
+//! ever returned, and what is hurt is named.
+
+mod places;
+mod stores;
