@@ -39,6 +39,9 @@ pub fn inspect(
         Some(opened) => opened,
         None => return Ok(early),
     };
+    if let Err(StoreError::Damaged(what)) = store.check_counts() {
+        early.fault("head", &"counts", &what);
+    }
     let snapshot = match with_log(&mut store) {
         Ok(snapshot) => snapshot,
         Err(StoreError::Damaged(what)) => {

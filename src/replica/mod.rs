@@ -8,6 +8,8 @@ pub mod decide;
 pub mod engine;
 pub mod inspect;
 pub mod journal;
+pub mod rebuild;
 pub mod recover;
+pub mod repair;
 pub mod solo;
 pub mod view;

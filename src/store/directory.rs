@@ -124,7 +124,7 @@ impl DataDirectory {
                 finish_drop(&file).map_err(|source| unusable(&dropped, source))?;
             }
         }
-        let suffixes = [format!(".{EXTENSION}.new"), format!(".{EXTENSION}.compact")];
+        let suffixes = ["new", "compact", "repair"].map(|last| format!(".{EXTENSION}.{last}"));
         for path in self.entries()? {
             let name = path.file_name().and_then(|name| name.to_str());
             let is_draft = |name: &str| suffixes.iter().any(|suffix| name.ends_with(suffix));
@@ -177,6 +177,47 @@ pub fn segment_number(name: &str) -> Option<u64> {
         .strip_prefix("log.")
         .filter(|digits| digits.len() == 16)?;
     u64::from_str_radix(digits, 16).ok()
+}
+
+/// Where a namespace's file is while it is being made anew by a repair.
+pub fn repair_draft_of(file: &Path) -> PathBuf {
+    file.with_added_extension("repair")
+}
+
+/// Puts a repaired file in the place of the one before. That one and the segments of its log are
+/// kept under other names, which are returned.
+///
+/// # Errors
+/// [`StoreError::Unusable`] when a name cannot be given.
+pub fn set_aside(
+    file: &Path,
+    repaired: &Path,
+    segments: &[PathBuf],
+) -> Result<Vec<PathBuf>, StoreError> {
+    let named = |number: u32| file.with_added_extension(format!("broken-{number}"));
+    let number = (1..)
+        .find(|number| !named(*number).exists())
+        .unwrap_or(u32::MAX);
+    let mut kept = Vec::new();
+    let moved = (|| {
+        if file.exists() {
+            let broken = named(number);
+            // There is no moment at which neither file has the name.
+            fs::hard_link(file, &broken).or_else(|_| fs::copy(file, &broken).map(drop))?;
+            kept.push(broken);
+        }
+        fs::rename(repaired, file)?;
+        sync_folder_of(file)?;
+        // The new file needs none of them; a crash in between is told by the next start.
+        for segment in segments {
+            let broken = segment.with_added_extension(format!("broken-{number}"));
+            fs::rename(segment, &broken)?;
+            kept.push(broken);
+        }
+        sync_folder_of(file)
+    })();
+    moved.map_err(|source| unusable(file, source))?;
+    Ok(kept)
 }
 
 /// What a namespace's file is called while it is being removed, and its log.

@@ -9,6 +9,9 @@ use crate::merkle::storage::TreeError;
 use crate::types::binary::BadEncoding;
 use crate::types::id::ReplicaId;
 
+/// What is wrong with a file whose pages lead behind its end.
+pub const ENDS_EARLY: &str = "it ends before pages that it refers to";
+
 /// An error of the storage layer.
 #[derive(Debug, Error)]
 pub enum StoreError {
@@ -114,6 +117,9 @@ impl From<redb::Error> for StoreError {
     fn from(error: redb::Error) -> Self {
         match error {
             redb::Error::Io(io) if io.kind() == io::ErrorKind::StorageFull => Self::Full,
+            redb::Error::Io(io) if io.kind() == io::ErrorKind::UnexpectedEof => {
+                Self::damaged(ENDS_EARLY)
+            }
             redb::Error::Corrupted(what) => Self::Damaged(what),
             other => Self::Engine(Box::new(other)),
         }

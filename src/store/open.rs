@@ -157,6 +157,11 @@ impl Store {
         self.commit += 1;
     }
 
+    /// Lets the next change be numbered behind `commit`, whatever was changed so far.
+    pub fn go_on_behind(&mut self, commit: u64) {
+        self.commit = self.commit.max(commit);
+    }
+
     /// Takes back every commit behind `commit`, none of which may be on its way into the file.
     pub fn roll_back_to(&mut self, commit: u64) {
         for memtable in &self.memtables {

@@ -10,7 +10,7 @@ use crate::store::backend::Backend;
 use crate::store::checkpoint::begin_durable;
 use crate::store::directory::{draft_of, dropped_of, unusable};
 use crate::store::disk::{Disk, DiskFile};
-use crate::store::error::StoreError;
+use crate::store::error::{ENDS_EARLY, StoreError};
 use crate::store::guard::guarded;
 use crate::store::log::place::LogPlace;
 use crate::store::migrate::migrate;
@@ -169,6 +169,7 @@ pub(in crate::store) fn open_error(path: &Path, error: DatabaseError) -> StoreEr
                 "{} is not a samestate file: {source}",
                 path.display()
             )),
+            io::ErrorKind::UnexpectedEof => StoreError::damaged(ENDS_EARLY).of_file(path),
             _ => unusable(path, source),
         },
         DatabaseError::Storage(StorageError::Corrupted(what)) => {

@@ -166,6 +166,31 @@ impl Snapshot {
         Ok(rows.into_iter().rev().flatten().collect())
     }
 
+    /// The rows that [`Snapshot::history`] is made of, each with the change that made it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails or a row is damaged.
+    pub fn history_rows(&self, key: &StateKey) -> Result<Vec<(u64, Vec<Placed>)>, StoreError> {
+        let (first, last) = ((key.0, 0), (key.0, u64::MAX));
+        let range = (Bound::Included(first), Bound::Included(last));
+        self.rows
+            .collect::<History, _>(range, usize::MAX, |(_, seq), row| {
+                Ok((seq, history_from_bytes(row)?))
+            })
+    }
+
+    /// Reads a packed chunk; `None` when it is missing, or `read` returns that.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails.
+    pub fn chunk<R>(
+        &self,
+        hash: &ChunkHash,
+        read: impl FnOnce(&[u8]) -> Option<R>,
+    ) -> Result<Option<R>, StoreError> {
+        Ok(self.rows.get::<Chunks, _>(&hash.0, read)?.flatten())
+    }
+
     /// The bytes of a version, checked against its hash. `None` for a tombstone.
     ///
     /// # Errors
@@ -187,6 +212,19 @@ impl Snapshot {
         let agreement = |row: &[u8]| decode(row);
         let found = self.rows.get::<Peers, _>(&peer.0, agreement)?;
         Ok(found.transpose()?)
+    }
+
+    /// Visits what was last agreed with each peer.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails; a damaged row is handed to `visit` as an error.
+    pub fn visit_agreements(
+        &self,
+        visit: &mut dyn FnMut(ReplicaId, Result<Agreement, StoreError>),
+    ) -> Result<(), StoreError> {
+        self.rows.visit_all::<Peers>(&mut |peer, row| {
+            visit(ReplicaId(peer), decode(row).map_err(StoreError::from));
+        })
     }
 
     /// Visits every record row in key order (for checks that read everything).

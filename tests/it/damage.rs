@@ -2,4 +2,5 @@
 //! ever returned, and what is hurt is named.
 
 mod places;
+mod rows;
 mod stores;

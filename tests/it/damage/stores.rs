@@ -100,7 +100,7 @@ impl Original {
         };
         let mut solo = open(original.dir.path()).unwrap();
         for round in 0..3 {
-            for state in 0..90 {
+            for state in 0..40 {
                 if round > 0 && !rng.one_in(3) {
                     continue;
                 }
