@@ -40,13 +40,13 @@ pub struct VerifyArgs {
 }
 
 #[derive(Serialize)]
-struct Verified {
+struct Found {
     ok: bool,
-    namespaces: Vec<NamespaceVerified>,
+    namespaces: Vec<NamespaceFound>,
 }
 
 #[derive(Serialize)]
-struct NamespaceVerified {
+struct NamespaceFound {
     namespace: Namespace,
     #[serde(flatten)]
     report: CheckReport,
@@ -54,7 +54,7 @@ struct NamespaceVerified {
     repair: Option<RepairReport>,
 }
 
-impl NamespaceVerified {
+impl NamespaceFound {
     fn is_ok(&self) -> bool {
         let lost = self.repair.as_ref().map(|repair| repair.lost.len());
         lost.map_or(self.report.faults.is_empty(), |lost| lost == 0)
@@ -80,10 +80,10 @@ pub fn verify(args: &VerifyArgs, options: &Options) -> Result<ExitCode, CliError
             Err(error) => failed = failed.or(Some(error)),
         }
     }
-    let ok = failed.is_none() && verified.iter().all(NamespaceVerified::is_ok);
+    let ok = failed.is_none() && verified.iter().all(NamespaceFound::is_ok);
     if options.json && !(verified.is_empty() && failed.is_some()) {
         let namespaces = verified;
-        print(&json(&Verified { ok, namespaces }))?;
+        print(&json(&Found { ok, namespaces }))?;
     }
     match failed {
         Some(error) => Err(error.into()),
@@ -96,7 +96,7 @@ fn verify_namespace(
     directory: &DataDirectory,
     namespace: &Namespace,
     repairs: bool,
-) -> Result<NamespaceVerified, StoreError> {
+) -> Result<NamespaceFound, StoreError> {
     let disk: Arc<dyn Disk> = Arc::new(MachineDisk);
     let (path, replica) = (directory.file(namespace), directory.replica());
     let report = showing(|progress| inspect(&disk, &path, replica, progress))?;
@@ -106,7 +106,7 @@ fn verify_namespace(
     } else {
         None
     };
-    Ok(NamespaceVerified {
+    Ok(NamespaceFound {
         namespace: namespace.clone(),
         report,
         repair,
@@ -126,7 +126,7 @@ fn showing<R>(work: impl FnOnce(&mut dyn FnMut(u64, u64)) -> R) -> R {
     result
 }
 
-fn in_words(verified: &NamespaceVerified) -> String {
+fn in_words(verified: &NamespaceFound) -> String {
     let (namespace, report) = (&verified.namespace, &verified.report);
     let mut text = format!(
         "{namespace}: {}, {} read, {}, {}, root {}\n",
@@ -177,7 +177,7 @@ fn listed(faults: &[Fault]) -> String {
     faults.iter().map(line).collect()
 }
 
-fn json(verified: &Verified) -> String {
+fn json(verified: &Found) -> String {
     // Only strings, numbers and lists: this cannot fail.
     serde_json::to_string(verified).unwrap_or_default()
 }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use tracing::warn;
+
 use crate::merkle::top::Top;
 use crate::merkle::update::{LeafChange, Work, update};
-use crate::replica::command::Mutation;
+use crate::replica::command::{Healing, Mutation};
 use crate::store::error::StoreError;
 use crate::store::open::Store;
 use crate::store::rows::{Agreement, Head, Placed, Placement, RecordRow};
@@ -19,6 +21,8 @@ use crate::types::version::Version;
 pub struct Batch {
     /// Decided changes, in order of their feed positions.
     pub mutations: Vec<Mutation>,
+    /// Bytes to be put right, once the changes have been carried out.
+    pub healings: Vec<Healing>,
     /// Moments of agreement with peers to be remembered along the way.
     pub agreements: BTreeMap<ReplicaId, Agreement>,
     /// Newest millisecond of the clock.
@@ -50,6 +54,9 @@ pub fn apply(
                 .collect();
             next_head.root = update(&mut next_top, tables, &changed, &mut work)?;
         }
+        for healing in &batch.healings {
+            heal(tables, healing)?;
+        }
         for (peer, agreement) in &batch.agreements {
             tables.set_agreement(*peer, agreement);
         }
@@ -59,6 +66,17 @@ pub fn apply(
     })?;
     (*top, *head) = (next_top, next_head);
     Ok(work)
+}
+
+/// A state whose rows are damaged themselves is left to `samestate verify`; others go on.
+fn heal(tables: &mut Tables<'_>, healing: &Healing) -> Result<(), StoreError> {
+    match tables.heal(&healing.key, &healing.body, healing.references) {
+        Err(StoreError::Damaged(what)) => {
+            warn!(content = %healing.body.hash, %what, "a content could not be put right");
+            Ok(())
+        }
+        healed => healed,
+    }
 }
 
 /// Writes the records in order of key and returns each touched state's final leaf.

@@ -206,7 +206,7 @@ impl<'s> Check<'s> {
             self.report.records += 1;
             match row {
                 Ok(row) => self.record(key, &row),
-                Err(error) => self.fault("record", &key, &error),
+                Err(error) => self.fault("record", &key, &error.bare()),
             }
             progress(self.report.bytes);
         });
@@ -259,7 +259,7 @@ impl<'s> Check<'s> {
                 self.report.versions += 1;
                 self.report.bytes += bytes.map_or(0, |bytes| bytes.len() as u64);
             }
-            Err(error) => self.fault(kind, &id, &error),
+            Err(error) => self.fault(kind, &id, &error.bare()),
         }
     }
 
@@ -279,7 +279,7 @@ impl<'s> Check<'s> {
                         self.version("history", &what, &entry.version, &entry.placement);
                     }
                 }
-                Err(error) => self.fault("history", &key, &error),
+                Err(error) => self.fault("history", &key, &error.bare()),
             }
         });
         self.whole("history", read)?;
@@ -304,7 +304,7 @@ impl<'s> Check<'s> {
             }
             Err(error) => {
                 self.references.remove(&hash);
-                self.fault("content", &hash, &error);
+                self.fault("content", &hash, &error.bare());
             }
         });
         if !self.whole("contents", read)? {

@@ -158,22 +158,26 @@ impl Engine {
         let mut decider = Decider::new(&*view, &mut self.clock, writer, now, self.head.seq);
         let mut outcomes = Vec::with_capacity(commands.len());
         let mut mutations = Vec::with_capacity(commands.len());
+        let mut healings = Vec::new();
         for command in commands {
             outcomes.push(decider.decide(command)?.map(|decision| {
                 mutations.extend(decision.mutations);
+                healings.extend(decision.healings);
                 decision.accepted
             }));
         }
         // Commits are numbered without gaps in the log, so this one has its entry even if that is empty.
-        let entry = (!mutations.is_empty() || !agreements.is_empty()).then(|| Entry {
+        let changes = !mutations.is_empty() || !healings.is_empty();
+        let entry = (changes || !agreements.is_empty()).then(|| Entry {
             commit: self.store.next_commit(),
-            kind: EntryKind::Changes(journal::to_bytes(&mutations)),
+            kind: EntryKind::Changes(journal::to_bytes(&mutations, &healings)),
         });
         Ok(Decided {
             outcomes,
             entry,
             batch: Batch {
                 mutations,
+                healings,
                 agreements,
                 clock: self.clock.millis(),
             },

@@ -11,5 +11,6 @@ pub mod journal;
 pub mod rebuild;
 pub mod recover;
 pub mod repair;
+pub mod scrub;
 pub mod solo;
 pub mod view;

@@ -37,7 +37,9 @@ pub fn recover(store: &mut Store, replay: Replay) -> Result<Recovered, StoreErro
     }
     let mut batch = Batch::default();
     for changes in replay.commits.into_values() {
-        batch.mutations.extend(journal::from_bytes(changes)?);
+        let logged = journal::from_bytes(changes)?;
+        batch.mutations.extend(logged.mutations);
+        batch.healings.extend(logged.healings);
     }
     let newest = batch.mutations.iter().flat_map(|m| m.record.versions());
     batch.clock = newest
@@ -48,7 +50,7 @@ pub fn recover(store: &mut Store, replay: Replay) -> Result<Recovered, StoreErro
     while store.next_commit() < replay.newest {
         store.skip_commit();
     }
-    if !batch.mutations.is_empty() {
+    if !batch.mutations.is_empty() || !batch.healings.is_empty() {
         work = apply(store, &mut top, &mut head, &batch)?;
     } else if store.next_commit() == replay.newest {
         store.skip_commit();

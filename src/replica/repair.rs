@@ -2,7 +2,7 @@
 //! into a new file, with ids, feed, tree and reference counts made anew. The old files are kept under
 //! other names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,11 +22,14 @@ use crate::store::log::salvage::{LogRemains, salvage_log};
 use crate::store::rows::{Identity, Placed};
 use crate::store::salvage::{Remains, Saved};
 use crate::types::cursor::Epoch;
-use crate::types::hash::StateKey;
+use crate::types::hash::{ContentHash, StateKey};
 use crate::types::id::ReplicaId;
 
 /// Losses that are listed at most.
 const LOSSES_MAX: usize = 10_000;
+
+/// Bytes that the log puts right.
+type Healed = HashMap<ContentHash, Body>;
 
 /// What a repair came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -133,13 +136,10 @@ impl Repair {
         if let Err(error) = &strict {
             let detail = match log.lost {
                 0 => "its end may be lost".to_owned(),
+                1 => "at least one commit is lost".to_owned(),
                 lost => format!("at least {lost} commits are lost"),
             };
-            let why = match error {
-                StoreError::Damaged(what) => what.clone(),
-                other => other.to_string(),
-            };
-            report.lose("log", &"commits", &format!("{detail}: {why}"));
+            report.lose("log", &"commits", &format!("{detail}: {}", error.bare()));
         }
         Ok(Self {
             remains,
@@ -187,11 +187,15 @@ impl Repair {
         progress: OnProgress<'_>,
     ) -> Result<(), StoreError> {
         let (remains, report) = (&self.remains, &mut self.report);
+        let logged = self.log.commits.values();
+        let logged = logged.filter_map(|changes| journal::from_bytes(changes.clone()).ok());
+        let healings = logged.flat_map(|logged| logged.healings);
+        let healed: Healed = healings.map(|h| (h.body.hash, h.body)).collect();
         let (mut bytes, total) = (0, remains.head().map_or(0, |head| head.root.size));
         let seen = remains.records(&mut |saved| {
             bytes += saved.row.leaf.size;
             progress(bytes, total);
-            save_record(remains, builder, report, saved)
+            save_record(remains, &healed, builder, report, saved)
         })?;
         remains.visit_ids(&mut |id, key| {
             if !seen.contains(&key) {
@@ -204,14 +208,14 @@ impl Repair {
     /// Carries out what is left of the log, as far as it says all that is needed.
     fn save_log(&mut self, builder: &mut Builder) -> Result<(), StoreError> {
         for (commit, changes) in std::mem::take(&mut self.log.commits) {
-            let Ok(mutations) = journal::from_bytes(changes) else {
+            let Ok(logged) = journal::from_bytes(changes) else {
                 self.report.lost_commits += 1;
                 let detail = "its changes do not decode";
                 self.report
                     .lose("log", &format!("commit {commit}"), &detail);
                 continue;
             };
-            for mutation in mutations {
+            for mutation in logged.mutations {
                 let id = mutation.record.id.clone();
                 if !builder.change(mutation, self.has_log)? {
                     let detail = format!("commit {commit} lacks bytes of an earlier one");
@@ -226,16 +230,14 @@ impl Repair {
 /// Saves what is left of a state.
 fn save_record(
     remains: &Remains,
+    healed: &Healed,
     builder: &mut Builder,
     report: &mut RepairReport,
     saved: Saved,
 ) -> Result<(), StoreError> {
     let (key, id) = (saved.row.leaf.key, saved.row.record.id.clone());
-    let placed = saved.row.placed().map(|(version, placement)| Placed {
-        version: version.clone(),
-        placement: placement.clone(),
-    });
-    let (versions, lost) = load_all(remains, key, placed.collect());
+    let placed = saved.row.placed().map(Placed::of);
+    let (versions, lost) = load_all(remains, healed, key, placed.collect());
     if let Some(version) = lost.first() {
         let what = if versions.is_empty() {
             "its bytes are lost, and with them the state"
@@ -257,7 +259,7 @@ fn save_record(
     }
     let mut history = BTreeMap::new();
     for (seq, row) in remains.history(key) {
-        let (versions, lost) = load_all(remains, key, row);
+        let (versions, lost) = load_all(remains, healed, key, row);
         if let Some(version) = lost.first() {
             let detail = format!(
                 "content {} of an older version is lost",
@@ -279,12 +281,20 @@ fn save_record(
 }
 
 /// The versions whose bytes are there, and those whose bytes are not.
-fn load_all(remains: &Remains, key: StateKey, placed: Vec<Placed>) -> (Vec<Whole>, Vec<Placed>) {
+fn load_all(
+    remains: &Remains,
+    healed: &Healed,
+    key: StateKey,
+    placed: Vec<Placed>,
+) -> (Vec<Whole>, Vec<Placed>) {
     let (mut whole, mut lost) = (Vec::new(), Vec::new());
     for placed in placed {
         let bytes = remains.content(key, &placed.version, &placed.placement);
-        if placed.version.tombstone || bytes.is_some() {
-            let body = bytes.map(|bytes| Body::of_hashed(placed.version.content, &bytes));
+        let content = placed.version.content;
+        let body = bytes.map(|bytes| Body::of_hashed(content, &bytes));
+        let whole_of = |body: &&Body| body.unpacked().is_some();
+        let body = body.or_else(|| healed.get(&content).filter(whole_of).cloned());
+        if placed.version.tombstone || body.is_some() {
             whole.push(Whole {
                 version: placed.version,
                 body,

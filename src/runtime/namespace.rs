@@ -14,6 +14,7 @@ use crate::replica::engine::Opened;
 use crate::replica::view::View;
 use crate::runtime::checkpoints::Upkeep;
 use crate::runtime::compacting::Ending;
+use crate::runtime::damage::DamageBook;
 use crate::runtime::lock::lock;
 use crate::runtime::pins::Pins;
 use crate::runtime::queue::{Committed, SubmitError};
@@ -38,6 +39,7 @@ pub struct OpenNamespace {
     views: watch::Receiver<Arc<View>>,
     agreements: Agreements,
     upkeep: Upkeep,
+    damage: DamageBook,
     readers: Arc<Semaphore>,
     pins: Pins,
     closed: CancellationToken,
@@ -72,6 +74,7 @@ impl OpenNamespace {
             views,
             agreements,
             upkeep,
+            damage: DamageBook::default(),
             readers,
             pins: Pins::new(sessions_max, SESSION_IDLE),
             closed: CancellationToken::new(),
@@ -96,6 +99,11 @@ impl OpenNamespace {
     /// Views pinned for other replicas.
     pub fn pins(&self) -> &Pins {
         &self.pins
+    }
+
+    /// The damage that is known.
+    pub fn damage(&self) -> &DamageBook {
+        &self.damage
     }
 
     /// Runs a command; answers when its effects are durable.

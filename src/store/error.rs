@@ -107,6 +107,14 @@ impl StoreError {
         }
     }
 
+    /// What is wrong, without what to do about it if it is damage.
+    pub fn bare(&self) -> String {
+        match self {
+            Self::Damaged(what) => what.clone(),
+            other => other.to_string(),
+        }
+    }
+
     /// A damage report in words.
     pub fn damaged(what: impl Into<String>) -> Self {
         Self::Damaged(what.into())

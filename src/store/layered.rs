@@ -11,6 +11,7 @@ use crate::store::forms::{KeyForm, RowForm};
 use crate::store::guard::guarded;
 use crate::store::layer::{Known, is_empty};
 use crate::store::memtable::Memtable;
+use crate::store::suspects::Suspects;
 use crate::store::tables::{EngineKey, EngineRow, EngineTables, KeyRef, RowRef, Table};
 
 /// Rows that are taken from a memtable at a time while a range is read.
@@ -26,16 +27,28 @@ pub struct Layered {
     /// Newest first; a row in one hides those behind it.
     memtables: Vec<Arc<Memtable>>,
     commit: u64,
+    suspects: Arc<Suspects>,
 }
 
 impl Layered {
-    /// The tables as of a commit. `memtables` stand newest first.
-    pub fn new(engine: Arc<EngineTables>, memtables: Vec<Arc<Memtable>>, commit: u64) -> Self {
+    /// The tables as of a commit. `memtables` stand newest first; `suspects` takes note of damage.
+    pub fn new(
+        engine: Arc<EngineTables>,
+        memtables: Vec<Arc<Memtable>>,
+        commit: u64,
+        suspects: Arc<Suspects>,
+    ) -> Self {
         Self {
             engine,
             memtables,
             commit,
+            suspects,
         }
+    }
+
+    /// Contents that reads found damaged.
+    pub fn suspects(&self) -> &Suspects {
+        &self.suspects
     }
 
     /// Reads a row without copying it.

@@ -29,6 +29,7 @@ pub mod placement;
 pub mod read;
 pub mod rows;
 pub mod salvage;
+pub mod suspects;
 pub mod tables;
 pub mod tree;
 pub mod write;

@@ -19,6 +19,7 @@ use crate::store::open_file::{check_not_empty, create, open_database, sync_direc
 use crate::store::options::StoreOptions;
 use crate::store::read::Snapshot;
 use crate::store::rows::Identity;
+use crate::store::suspects::Suspects;
 use crate::store::tables::{Changes, EngineTables, Ids, Meta, Records, Table, meta_names};
 use crate::store::write::Tables;
 use crate::types::binary::decode;
@@ -38,6 +39,7 @@ pub struct Store {
     path: PathBuf,
     identity: Identity,
     options: StoreOptions,
+    suspects: Arc<Suspects>,
 }
 
 impl Store {
@@ -109,6 +111,7 @@ impl Store {
             path: path.to_path_buf(),
             identity,
             options,
+            suspects: Arc::default(),
         };
         store.commit = store.snapshot().head()?.log.commit;
         Ok((store, file))
@@ -219,7 +222,8 @@ impl Store {
     }
 
     fn rows_at(&self, commit: u64) -> Layered {
-        Layered::new(Arc::clone(&self.tables), self.memtables.clone(), commit)
+        let (tables, suspects) = (Arc::clone(&self.tables), Arc::clone(&self.suspects));
+        Layered::new(tables, self.memtables.clone(), commit, suspects)
     }
 
     /// Which replica, feed and opening this file is.
@@ -242,7 +246,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`] when they differ.
     pub fn check_counts(&self) -> Result<(), StoreError> {
-        let engine = Layered::new(Arc::clone(&self.tables), Vec::new(), 0);
+        let (tables, suspects) = (Arc::clone(&self.tables), Arc::clone(&self.suspects));
+        let engine = Layered::new(tables, Vec::new(), 0, suspects);
         let leaves = Snapshot::new(engine).head()?.root.leaves;
         let (records, ids, changes) = guarded(|| {
             let records = Records::engine(&self.tables).len()?;

@@ -1,5 +1,6 @@
 //! Reading: everything a snapshot can answer. Snapshots never wait for the writer.
 
+use std::collections::BTreeSet;
 use std::ops::{Bound, ControlFlow};
 
 use crate::merkle::prefix::Prefix;
@@ -82,6 +83,40 @@ impl Snapshot {
         self.rows.collect::<Records, _>(range, limit, |key, row| {
             RecordRow::from_bytes(StateKey(*key), row)
         })
+    }
+
+    /// Rows of the records behind `after`, in key order, at most `limit`; damaged ones as errors.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails.
+    pub fn records_behind(
+        &self,
+        after: Option<StateKey>,
+        limit: usize,
+    ) -> Result<Vec<(StateKey, Result<RecordRow, StoreError>)>, StoreError> {
+        let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.0));
+        let range = (from, Bound::Unbounded);
+        self.rows.collect::<Records, _>(range, limit, |key, row| {
+            let key = StateKey(*key);
+            let row = RecordRow::from_bytes(key, row).and_then(RecordRow::checked);
+            Ok((key, row))
+        })
+    }
+
+    /// The row of a content that is shared.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails or the row is damaged.
+    pub fn content_row(&self, hash: &ContentHash) -> Result<Option<ContentRow>, StoreError> {
+        let row = self
+            .rows
+            .get::<Contents, _>(&hash.0, ContentRow::from_bytes)?;
+        row.transpose()
+    }
+
+    /// Takes the contents that reads found damaged since this was last called.
+    pub fn take_suspects(&self) -> BTreeSet<ContentHash> {
+        self.rows.suspects().take()
     }
 
     /// Leaves below a prefix, in key order, at most `limit`.

@@ -33,6 +33,16 @@ pub struct Placed {
     pub placement: Placement,
 }
 
+impl Placed {
+    /// A version and its place, as a record row has them.
+    pub fn of((version, placement): (&Version, &Placement)) -> Self {
+        Self {
+            version: version.clone(),
+            placement: placement.clone(),
+        }
+    }
+}
+
 /// A row of the records table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordRow {

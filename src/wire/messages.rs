@@ -10,7 +10,7 @@ use crate::merkle::node::Summary;
 use crate::merkle::prefix::Prefix;
 use crate::reconcile::strategy::StrategyName;
 use crate::types::cursor::Epoch;
-use crate::types::hash::{NodeHash, StateKey};
+use crate::types::hash::{ContentHash, NodeHash, StateKey};
 use crate::types::id::ReplicaId;
 use crate::types::record::StateRecord;
 
@@ -38,11 +38,13 @@ pub enum Endpoint {
     Store,
     /// [`CloseRequest`] -> [`CloseReply`].
     Close,
+    /// [`ContentsRequest`] -> [`BodyHeads`] with the payloads as blob. Outside of sessions.
+    Contents,
 }
 
 impl Endpoint {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Open,
         Self::Compare,
         Self::Records,
@@ -52,6 +54,7 @@ impl Endpoint {
         Self::Offer,
         Self::Store,
         Self::Close,
+        Self::Contents,
     ];
 
     /// Last part of the URL.
@@ -66,6 +69,7 @@ impl Endpoint {
             Self::Offer => "offer",
             Self::Store => "store",
             Self::Close => "close",
+            Self::Contents => "contents",
         }
     }
 
@@ -294,6 +298,25 @@ pub struct CloseReply {
     pub root: Summary,
     /// Its newest change.
     pub seq: u64,
+}
+
+/// Most contents that one message may ask for.
+pub const CONTENTS_MAX: usize = 256;
+
+/// A content of a state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentWant {
+    /// First 64 bits of the key of a state that has it, current or in history.
+    pub state: u64,
+    /// Its hash.
+    pub content: ContentHash,
+}
+
+/// Asks for the bytes of contents that are damaged at the asker's.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ContentsRequest {
+    /// The contents, each once.
+    pub wants: Vec<ContentWant>,
 }
 
 /// A request within an open session.

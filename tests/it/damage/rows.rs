@@ -152,3 +152,35 @@ fn flip_named(database: &Database, name: &str, how: Hurt, rng: &mut Rng) -> bool
     transaction.commit().unwrap();
     true
 }
+
+/// Flips a bit in the last byte of a row under a hash, where the bytes of a state stand, or removes
+/// the row.
+pub fn hurt_row(dir: &Path, table: &str, key: &[u8; 32], how: Hurt) {
+    let definition: TableDefinition<'_, Hash, Bytes> = TableDefinition::new(table);
+    let database = Database::create(file_of(dir)).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let mut rows = transaction.open_table(definition).unwrap();
+        let row = rows.remove(key).unwrap();
+        let mut row = row.unwrap().value().to_vec();
+        if how == Hurt::Flip {
+            *row.last_mut().unwrap() ^= 1;
+            rows.insert(key, &row[..]).unwrap();
+        }
+    }
+    transaction.commit().unwrap();
+}
+
+/// The hashes of the chunks that a file has.
+pub fn chunks_of(dir: &Path) -> Vec<[u8; 32]> {
+    let definition: TableDefinition<'_, Hash, Bytes> = TableDefinition::new("chunks");
+    let database = Database::create(file_of(dir)).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let keys: Vec<[u8; 32]> = {
+        let rows = transaction.open_table(definition).unwrap();
+        let rows = rows.iter().unwrap();
+        rows.map(|row| *row.unwrap().0.value()).collect()
+    };
+    transaction.abort().unwrap();
+    keys
+}
