@@ -35,9 +35,8 @@ pub fn inspect(
     progress: OnProgress<'_>,
 ) -> Result<CheckReport, StoreError> {
     let mut early = CheckReport::default();
-    let (mut store, _file) = match open(disk, path, replica, &mut early)? {
-        Some(opened) => opened,
-        None => return Ok(early),
+    let Some((mut store, _file)) = open(disk, path, replica, &mut early)? else {
+        return Ok(early);
     };
     if let Err(StoreError::Damaged(what)) = store.check_counts() {
         early.fault("head", &"counts", &what);

@@ -195,7 +195,7 @@ impl Repair {
         let seen = remains.records(&mut |saved| {
             bytes += saved.row.leaf.size;
             progress(bytes, total);
-            save_record(remains, &healed, builder, report, saved)
+            save_record(remains, &healed, builder, report, &saved)
         })?;
         remains.visit_ids(&mut |id, key| {
             if !seen.contains(&key) {
@@ -233,7 +233,7 @@ fn save_record(
     healed: &Healed,
     builder: &mut Builder,
     report: &mut RepairReport,
-    saved: Saved,
+    saved: &Saved,
 ) -> Result<(), StoreError> {
     let (key, id) = (saved.row.leaf.key, saved.row.record.id.clone());
     let placed = saved.row.placed().map(Placed::of);

@@ -107,7 +107,7 @@ impl Scrub {
         let rows = match snapshot.records_behind(self.after, RECORDS) {
             Ok(rows) => rows,
             Err(StoreError::Damaged(what)) => {
-                self.skip(what, step);
+                self.skip(&what, step);
                 return Ok(());
             }
             Err(error) => return Err(error),
@@ -148,11 +148,11 @@ impl Scrub {
 
     /// Goes on behind a place whose pages cannot be read: at the next of 65,536 equal parts of all
     /// keys.
-    fn skip(&mut self, what: String, step: &mut Step) {
+    fn skip(&mut self, what: &str, step: &mut Step) {
         let at = self.after.unwrap_or(StateKey([0; 32]));
         if !self.is_lost {
             let place = format!("records behind {at}");
-            step.found.push(finding("engine", at, place, &what));
+            step.found.push(finding("engine", at, place, what));
         }
         self.is_lost = true;
         step.bytes += 4096;
@@ -232,7 +232,7 @@ impl Scrub {
     }
 }
 
-fn finding(kind: &'static str, key: StateKey, what: String, detail: &dyn ToString) -> Finding {
+fn finding(kind: &'static str, key: StateKey, what: String, detail: &str) -> Finding {
     Finding {
         kind,
         what,

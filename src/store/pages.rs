@@ -51,10 +51,10 @@ impl Pages {
     ///
     /// # Errors
     /// The disk's.
-    pub fn scan(file: Arc<dyn DiskFile>) -> io::Result<Self> {
+    pub fn scan(file: &Arc<dyn DiskFile>) -> io::Result<Self> {
         let length = file.size()?;
         let mut pages = Self {
-            file: Arc::clone(&file),
+            file: Arc::clone(file),
             records: BTreeMap::new(),
             history: BTreeMap::new(),
             others: BTreeMap::new(),

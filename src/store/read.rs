@@ -23,6 +23,9 @@ use crate::types::id::{GameId, ReplicaId};
 use crate::types::leaf::Leaf;
 use crate::types::version::Version;
 
+/// A record's key with its row, or what is wrong with that.
+pub type KeyAndRow = (StateKey, Result<RecordRow, StoreError>);
+
 /// The namespace as one commit left it.
 pub struct Snapshot {
     rows: Layered,
@@ -93,7 +96,7 @@ impl Snapshot {
         &self,
         after: Option<StateKey>,
         limit: usize,
-    ) -> Result<Vec<(StateKey, Result<RecordRow, StoreError>)>, StoreError> {
+    ) -> Result<Vec<KeyAndRow>, StoreError> {
         let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.0));
         let range = (from, Bound::Unbounded);
         self.rows.collect::<Records, _>(range, limit, |key, row| {

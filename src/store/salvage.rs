@@ -103,7 +103,7 @@ impl Remains {
     }
 
     fn pages(&self) -> Option<&Pages> {
-        let scan = || Pages::scan(self.disk.open(&self.path, false).ok()?).ok();
+        let scan = || Pages::scan(&self.disk.open(&self.path, false).ok()?).ok();
         self.pages.get_or_init(scan).as_ref()
     }
 

@@ -173,7 +173,7 @@ fn files_that_are_cut_off() {
     for share in [0, 1, 10, 50, 90] {
         let report = go_through(&original, &format!("{share} percent"), &|dir| {
             change_file(&file_of(dir), |bytes| {
-                bytes.truncate(bytes.len() * share / 100)
+                bytes.truncate(bytes.len() * share / 100);
             });
         });
         assert!(report.new_epoch);
@@ -239,7 +239,7 @@ fn copies_of_another_time_and_files_that_are_missing() {
     let no_file = tell("no file", &|dir| fs::remove_file(file_of(dir)).unwrap());
     assert!(log_lost(&no_file) && no_file.records > 0, "{no_file:?}");
     let garbage = tell("garbage", &|dir| {
-        fs::write(file_of(dir), b"#!/bin/sh\n").unwrap()
+        fs::write(file_of(dir), b"#!/bin/sh\n").unwrap();
     });
     assert!(garbage.new_epoch && garbage.records > 0, "{garbage:?}");
 }

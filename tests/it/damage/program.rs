@@ -64,6 +64,48 @@ fn used(rng: &mut Rng) -> (tempfile::TempDir, Vec<(String, Vec<u8>)>) {
     (dir, states)
 }
 
+/// Hurts one state of a directory in its record and another one in its bytes, and says so.
+fn lose_two(dir: &Path, states: &[(String, Vec<u8>)]) {
+    let (record, bytes) = (&states[3], &states[15]);
+    let key = StateKey::of_text(&record.0).0;
+    hurt_row(dir, "records", &key, Hurt::Remove);
+    let content = ContentHash::of(&bytes.1).0;
+    hurt_row(dir, "contents", &content, Hurt::Remove);
+    wipe(&file_of(dir), &bytes.1);
+    let (code, told, _) = verify(dir, &[]);
+    assert_eq!(code, Some(1));
+    says(&told, &["head counts", "20 leaves", "19 records"]);
+    says(&told, &["id match/3", "has no record"]);
+    says(&told, &["content match/15", "is missing"]);
+    says(&told, &["default: ", "faults"]);
+    let refused = samestate(&["serve", "--data", dir.to_str().unwrap()]);
+    assert_eq!(refused.status.code(), Some(1));
+    let why = String::from_utf8(refused.stderr).unwrap();
+    says(&why, &["error: the store is damaged: ", "default.redb"]);
+    says(&why, &["run `samestate verify --data DIR --repair`"]);
+}
+
+/// Repairs what [`lose_two`] did.
+fn repair_two(dir: &Path) {
+    let before = fs::read(file_of(dir)).unwrap();
+    let (code, told, _) = verify(dir, &["--repair"]);
+    assert_eq!(code, Some(1), "{told}");
+    says(&told, &["default: repaired, 18 records saved"]);
+    says(
+        &told,
+        &["2 parts lost; a peer that holds it brings it back"],
+    );
+    says(&told, &["record match/3: its record cannot be read"]);
+    says(&told, &["record match/15: its bytes are lost"]);
+    says(&told, &["its change feed begins anew"]);
+    says(&told, &["default: kept ", "default.redb.broken-1"]);
+    let kept = file_of(dir).with_added_extension("broken-1");
+    assert!(fs::read(kept).unwrap() == before);
+    let (code, told, _) = verify(dir, &["--repair"]);
+    assert_eq!(code, Some(0), "{told}");
+    says(&told, &["default: no faults"]);
+}
+
 #[test]
 fn lost_states_are_listed_and_come_back_from_a_peer() {
     let mut rng = Rng::seeded(31);
@@ -74,85 +116,31 @@ fn lost_states_are_listed_and_come_back_from_a_peer() {
         let root = send(Method::GET, &server.at("root"), &[], Vec::new()).json();
         format!("{}-{}", root["epoch"].as_str().unwrap(), root["seq"])
     };
-    let peer = Server::start_with(
-        other.path(),
-        "127.0.0.1:0",
-        &[&format!("one={}", server.url)],
-    );
+    let join = |server: &Server| {
+        let named = format!("one={}", server.url);
+        Server::start_with(other.path(), "127.0.0.1:0", &[&named])
+    };
+    let peer = join(&server);
     wait_until("both hold the same", || peer.root() == server.root());
     let root = server.root();
     server.terminate();
     peer.terminate();
 
-    let (lost, hurt) = (&states[3], &states[15]);
-    hurt_row(
-        dir.path(),
-        "records",
-        &StateKey::of_text(&lost.0).0,
-        Hurt::Remove,
-    );
-    hurt_row(
-        dir.path(),
-        "contents",
-        &ContentHash::of(&hurt.1).0,
-        Hurt::Remove,
-    );
-    wipe(&file_of(dir.path()), &hurt.1);
-    let (code, told, _) = verify(dir.path(), &[]);
-    assert_eq!(code, Some(1));
-    says(&told, &["head counts", "20 leaves", "19 records"]);
-    says(&told, &["id match/3", "has no record"]);
-    says(&told, &["content match/15", "is missing"]);
-    says(&told, &["default: ", "faults"]);
-    let refused = samestate(&["serve", "--data", dir.path().to_str().unwrap()]);
-    assert_eq!(refused.status.code(), Some(1));
-    let why = String::from_utf8(refused.stderr).unwrap();
-    says(
-        &why,
-        &[
-            "error: the store is damaged: ",
-            "default.redb",
-            "verify --data DIR --repair",
-        ],
-    );
-
-    let before = fs::read(file_of(dir.path())).unwrap();
-    let (code, told, _) = verify(dir.path(), &["--repair"]);
-    assert_eq!(code, Some(1), "{told}");
-    says(&told, &["default: repaired, 18 records saved"]);
-    says(
-        &told,
-        &["default: 2 parts lost; a peer that holds it brings it back"],
-    );
-    says(&told, &["record match/3: its record cannot be read"]);
-    says(
-        &told,
-        &["record match/15: its bytes are lost, and with them the state"],
-    );
-    says(&told, &["its change feed begins anew"]);
-    says(&told, &["default: kept ", "default.redb.broken-1"]);
-    let kept = file_of(dir.path()).with_added_extension("broken-1");
-    assert!(fs::read(kept).unwrap() == before);
-    let (code, told, _) = verify(dir.path(), &["--repair"]);
-    assert_eq!(
-        (code, told.contains("no faults")),
-        (Some(0), true),
-        "{told}"
-    );
+    lose_two(dir.path(), &states);
+    repair_two(dir.path());
 
     let server = Server::start(dir.path());
     assert_eq!((server.states, server.get("match/3").status), (18, 404));
     let since = server.at(&format!("changes?since={cursor}"));
     let expired = send(Method::GET, &since, &[], Vec::new());
     assert_eq!(expired.code(), "cursor_expired");
-    let named = format!("one={}", server.url);
-    let peer = Server::start_with(other.path(), "127.0.0.1:0", &[&named]);
+    let peer = join(&server);
     wait_until("the lost states are back", || server.root() == root);
     for (id, bytes) in &states {
         assert_eq!(server.get(id).body, *bytes, "{id}");
     }
     assert_eq!(peer.root(), root);
-    assert!(peer.get("match/3").header("samestate-conflicts") == "0");
+    assert_eq!(peer.get("match/3").header("samestate-conflicts"), "0");
 }
 
 #[test]
