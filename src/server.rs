@@ -22,6 +22,7 @@ use crate::http::routes::router;
 use crate::peer::links::Links;
 use crate::runtime::peering::PeeringError;
 use crate::runtime::replica::Replica;
+use crate::runtime::scrub::{ContentSource, scrub_all};
 use crate::store::error::StoreError;
 use crate::types::id::ReplicaId;
 
@@ -129,6 +130,12 @@ async fn serve(
         stop.clone(),
     )?;
     tokio::spawn(sweep(Arc::clone(&replica), stop.clone()));
+    tokio::spawn(scrub_all(
+        Arc::clone(&replica),
+        Arc::clone(&links) as Arc<dyn ContentSource>,
+        settings.scrub,
+        stop.clone(),
+    ));
     let backup_dirs = settings.backup_dirs.clone();
     let app = App::new(
         Arc::clone(&replica),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::http::app::HttpOptions;
 use crate::peer::links::LinkOptions;
 use crate::runtime::replica::ReplicaOptions;
+use crate::runtime::scrub::ScrubOptions;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,6 +42,8 @@ pub struct Settings {
     pub http: HttpOptions,
     /// How links to peers work.
     pub links: LinkOptions,
+    /// How stored bytes are checked in the background.
+    pub scrub: ScrubOptions,
     /// Folders that clients may have backups made in.
     pub backup_dirs: Vec<PathBuf>,
     /// How long requests in flight may take once the server is told to stop.

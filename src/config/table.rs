@@ -9,7 +9,7 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::settings::{LogFormat, Settings};
-use crate::config::values::{address, bytes, number, peer};
+use crate::config::values::{address, bytes, duration, number, peer};
 
 /// One setting.
 #[derive(Debug)]
@@ -241,6 +241,32 @@ pub const SETTINGS: &[Setting] = &[
             let usable = folder.is_absolute();
             settings.backup_dirs.push(folder);
             usable.then_some(())
+        },
+    },
+    Setting {
+        key: "scrub_mib_per_second",
+        flag: "scrub-mib-per-second",
+        value_name: "MIB",
+        help: "How fast stored states are read to find damage, in each namespace; 0 for never",
+        allowed: "a whole number of MiB a second from 0 to 100000",
+        default: Some("8"),
+        repeats: false,
+        take: |settings, text| {
+            settings.scrub.bytes_per_second = number(text, 0..=100_000)? << 20;
+            Some(())
+        },
+    },
+    Setting {
+        key: "scrub_interval",
+        flag: "scrub-interval",
+        value_name: "TIME",
+        help: "Time from one look at all stored states to the next one",
+        allowed: "a time from 1s to 365d, such as 12h or 7d",
+        default: Some("24h"),
+        repeats: false,
+        take: |settings, text| {
+            settings.scrub.interval = duration(text, 1..=365 * 86_400)?;
+            Some(())
         },
     },
     Setting {

@@ -1,6 +1,7 @@
 //! How the texts of settings become values.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use crate::peer::address::{PeerAddress, check_name};
 
@@ -21,6 +22,21 @@ pub fn bytes(text: &str, allowed: RangeInclusive<u64>) -> Option<u64> {
     let count: u64 = count.trim_end().parse().ok()?;
     let bytes = count.checked_mul(1 << shift)?;
     allowed.contains(&bytes).then_some(bytes)
+}
+
+/// A time within bounds: `45` or `45s`, `10m`, `24h`, `7d`.
+pub fn duration(text: &str, allowed: RangeInclusive<u64>) -> Option<Duration> {
+    let text = text.trim();
+    let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
+    let unit = units
+        .iter()
+        .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, *seconds)));
+    let (count, unit) = unit.unwrap_or((text, 1));
+    let count: u64 = count.trim_end().parse().ok()?;
+    let seconds = count.checked_mul(unit)?;
+    allowed
+        .contains(&seconds)
+        .then_some(Duration::from_secs(seconds))
 }
 
 /// `HOST:PORT`, whose host may be a name.
@@ -58,6 +74,25 @@ mod tests {
             assert_eq!(bytes(bad, 0..=u64::MAX), None, "{bad}");
         }
         assert_eq!(bytes("2KiB", 0..=2047), None);
+    }
+
+    #[test]
+    fn times_have_units() {
+        let day = 86_400;
+        for (text, seconds) in [
+            ("45", 45),
+            ("45s", 45),
+            (" 10 m", 600),
+            ("24h", day),
+            ("7d", 7 * day),
+        ] {
+            let parsed = duration(text, 0..=u64::MAX);
+            assert_eq!(parsed, Some(Duration::from_secs(seconds)), "{text}");
+        }
+        for bad in ["", "s", "1w", "1.5h", "-1s", "99999999999999999d"] {
+            assert_eq!(duration(bad, 0..=u64::MAX), None, "{bad}");
+        }
+        assert_eq!(duration("1h", 0..=60), None);
     }
 
     #[test]

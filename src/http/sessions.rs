@@ -1,10 +1,13 @@
 //! `/v1/sessions` and `/v1/stats`: what the replica does and holds.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 
 use crate::http::app::App;
+use crate::runtime::damage::ScrubStatus;
 use crate::sync::report::{Outcome, Report};
 
 /// The answer.
@@ -34,6 +37,10 @@ pub struct StatsBody {
     states_pushed: u64,
     bytes_sent: u64,
     bytes_received: u64,
+    faults_found: u64,
+    faults_healed: u64,
+    faults_open: usize,
+    scrub: BTreeMap<String, ScrubStatus>,
 }
 
 /// Tells the totals.
@@ -50,6 +57,11 @@ pub async fn stats(State(app): State<App>) -> Json<StatsBody> {
         let view = namespace.view();
         stats.count += view.head().live;
         stats.total_size += view.head().root.size;
+        let scrub = namespace.damage().status();
+        stats.faults_found += scrub.faults_found;
+        stats.faults_healed += scrub.healed;
+        stats.faults_open += scrub.open;
+        stats.scrub.insert(namespace.name().to_string(), scrub);
     }
     for report in app.replica.sessions().list() {
         stats.sessions_running += usize::from(report.outcome == Outcome::Running);

@@ -86,6 +86,17 @@ impl Links {
         Ok(Arc::new(links))
     }
 
+    /// Where all configured peers are.
+    pub fn addresses(&self) -> Vec<PeerAddress> {
+        let peers = lock(&self.peers);
+        peers.values().map(|peer| peer.address.clone()).collect()
+    }
+
+    /// What runs sessions.
+    pub fn runner(&self) -> &Runner {
+        &self.runner
+    }
+
     /// A configured peer's address, or that of a URL.
     fn resolve(&self, peer: &str) -> Result<PeerAddress, PeeringError> {
         if let Some(peer) = lock(&self.peers).get(peer) {

@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod client;
+pub mod healing;
 pub mod home;
 pub mod link;
 pub mod links;

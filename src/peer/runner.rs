@@ -21,7 +21,9 @@ use crate::runtime::lock::lock;
 use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::peering::PeeringError;
 use crate::runtime::replica::Replica;
+use crate::store::body::Body;
 use crate::sync::compare::CompareOptions;
+use crate::sync::contents::{Lacking, fetch_contents};
 use crate::sync::diff::{Differing, diff};
 use crate::sync::exchange::SessionError;
 use crate::sync::report::Report;
@@ -189,6 +191,36 @@ impl Runner {
         let (report, result) = session.await?;
         let differing = result.map_err(|error| PeeringError::Failed(error.to_string()))?;
         Ok((report, differing))
+    }
+
+    /// Asks a peer for bytes by their hash.
+    ///
+    /// # Errors
+    /// [`PeeringError`] when it cannot be asked, or answers with other bytes; that counts against it.
+    pub async fn contents(
+        &self,
+        address: &PeerAddress,
+        open: &OpenNamespace,
+        lacking: Vec<Lacking>,
+    ) -> Result<Vec<Option<Body>>, PeeringError> {
+        if let (_, Some(banned)) = self.penalty(address) {
+            return Err(PeeringError::Banned(banned.as_secs() + 1));
+        }
+        let client = self.client(address, open, &self.shutdown);
+        let mut transport = BlockingClient::new(client, Handle::current());
+        let (known, address) = (Arc::clone(&self.known), address.clone());
+        let limits = *self.replica.limits();
+        let asked = task::spawn_blocking(move || {
+            let fetched = fetch_contents(&mut transport, &lacking, &limits);
+            fetched.map_err(|error| {
+                if error.is_misbehaviour() {
+                    warn!(peer = %address, %error, "refused what a peer sent for lost bytes");
+                    lock(&known).penalize(address);
+                }
+                PeeringError::Failed(error.to_string())
+            })
+        });
+        asked.await.map_err(|_| PeeringError::Unexpected)?
     }
 
     /// Runs a session on a thread, and counts what the peer does wrong there. Whoever asked may

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tracing::warn;
+
 use crate::merkle::top::Top;
 use crate::merkle::update::{LeafChange, Work, update};
-use crate::replica::command::Mutation;
+use crate::replica::command::{Healing, Mutation};
 use crate::replica::facts::Facts;
 use crate::store::error::StoreError;
 use crate::store::open::Store;
@@ -21,6 +23,8 @@ use crate::types::version::Version;
 pub struct Batch {
     /// Decided changes, in order of their feed positions.
     pub mutations: Vec<Mutation>,
+    /// Bytes to be put right, once the changes have been carried out.
+    pub healings: Vec<Healing>,
     /// Moments of agreement with peers to be remembered along the way.
     pub agreements: BTreeMap<ReplicaId, Agreement>,
     /// What else is said.
@@ -54,6 +58,9 @@ pub fn apply(
                 .collect();
             next_head.root = update(&mut next_top, tables, &changed, &mut work)?;
         }
+        for healing in &batch.healings {
+            heal(tables, healing)?;
+        }
         for (peer, agreement) in &batch.agreements {
             tables.set_agreement(*peer, agreement);
         }
@@ -78,6 +85,17 @@ fn put_facts(tables: &mut Tables<'_>, facts: &Facts) {
     }
     for epoch in &facts.forgotten {
         tables.forget_sighting(*epoch);
+    }
+}
+
+/// A state whose rows are damaged themselves is left to `samestate verify`; others go on.
+fn heal(tables: &mut Tables<'_>, healing: &Healing) -> Result<(), StoreError> {
+    match tables.heal(&healing.key, &healing.body, healing.references) {
+        Err(StoreError::Damaged(what)) => {
+            warn!(content = %healing.body.hash, %what, "a content could not be put right");
+            Ok(())
+        }
+        healed => healed,
     }
 }
 

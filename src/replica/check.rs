@@ -24,16 +24,17 @@ const FAULTS_MAX: usize = 10_000;
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fault {
-    /// `record`, `content`, `chunk`, `history`, `id`, `feed`, `node` or `head`.
+    /// `record`, `content`, `chunk`, `history`, `id`, `feed`, `node` or `head`; `engine` for a table
+    /// or the file as a whole, `log` for the log, `file` for one that is missing.
     pub kind: &'static str,
-    /// Which one: an id, a hash or a place.
+    /// Which one: an id, a hash, a place or a file.
     pub what: String,
     /// What is wrong with it.
     pub detail: String,
 }
 
 /// What a full check read and found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct CheckReport {
     /// States that are not deleted.
     pub states: u64,
@@ -89,11 +90,24 @@ impl Verified {
     }
 }
 
+impl CheckReport {
+    /// Lists a fault.
+    pub fn fault(&mut self, kind: &'static str, what: &dyn Display, detail: &dyn Display) {
+        if self.faults.len() < FAULTS_MAX {
+            self.faults.push(Fault {
+                kind,
+                what: what.to_string(),
+                detail: detail.to_string(),
+            });
+        }
+    }
+}
+
 /// Checks everything in a snapshot. `progress` is told how many state bytes have been
-/// read so far.
+/// read so far. What depends on a table that cannot be read to its end is not compared.
 ///
 /// # Errors
-/// [`StoreError`] when the engine itself fails; damage in the data is reported, not an error.
+/// [`StoreError`] when the disk fails; damage is reported, not an error.
 pub fn check(
     snapshot: &Snapshot,
     progress: &mut dyn FnMut(u64),
@@ -122,6 +136,9 @@ struct Check<'s> {
     go_on: &'s dyn Fn() -> bool,
     leaves: Vec<Leaf>,
     seqs: HashMap<StateKey, u64>,
+    /// True when all records, and then all of everything up to here, could be read.
+    has_records: bool,
+    has_all: bool,
     references: HashMap<ContentHash, u64>,
     chunk_references: HashMap<ChunkHash, u64>,
     root: Summary,
@@ -135,19 +152,12 @@ impl<'s> Check<'s> {
             go_on,
             leaves: Vec::new(),
             seqs: HashMap::new(),
+            has_records: true,
+            has_all: true,
             references: HashMap::new(),
             chunk_references: HashMap::new(),
             root: Summary::EMPTY,
-            report: CheckReport {
-                states: 0,
-                records: 0,
-                versions: 0,
-                bytes: 0,
-                chunks: 0,
-                nodes: 0,
-                root: String::new(),
-                faults: Vec::new(),
-            },
+            report: CheckReport::default(),
         }
     }
 
@@ -166,28 +176,42 @@ impl<'s> Check<'s> {
     }
 
     fn fault(&mut self, kind: &'static str, what: &dyn Display, detail: &dyn Display) {
-        if self.report.faults.len() < FAULTS_MAX {
-            self.report.faults.push(Fault {
-                kind,
-                what: what.to_string(),
-                detail: detail.to_string(),
-            });
+        self.report.fault(kind, what, detail);
+    }
+
+    /// True when a table could be read to its end.
+    fn whole(
+        &mut self,
+        table: &'static str,
+        read: Result<(), StoreError>,
+    ) -> Result<bool, StoreError> {
+        match read {
+            Ok(()) => Ok(true),
+            Err(StoreError::Damaged(what)) => {
+                let detail = format!("its rows cannot be read to the end: {what}");
+                self.fault("engine", &format!("table {table}"), &detail);
+                self.has_all = false;
+                Ok(false)
+            }
+            Err(error) => Err(error),
         }
     }
 
     fn records(&mut self, progress: &mut dyn FnMut(u64)) -> Result<(), StoreError> {
         let snapshot = self.snapshot;
-        snapshot.visit_records(&mut |key, row| {
+        let read = snapshot.visit_records(&mut |key, row| {
             if !(self.go_on)() {
                 return;
             }
             self.report.records += 1;
             match row {
                 Ok(row) => self.record(key, &row),
-                Err(error) => self.fault("record", &key, &error),
+                Err(error) => self.fault("record", &key, &error.bare()),
             }
             progress(self.report.bytes);
-        })
+        });
+        self.has_records = self.whole("records", read)?;
+        Ok(())
     }
 
     fn record(&mut self, key: StateKey, row: &RecordRow) {
@@ -235,17 +259,17 @@ impl<'s> Check<'s> {
                 self.report.versions += 1;
                 self.report.bytes += bytes.map_or(0, |bytes| bytes.len() as u64);
             }
-            Err(error) => self.fault(kind, &id, &error),
+            Err(error) => self.fault(kind, &id, &error.bare()),
         }
     }
 
     fn history(&mut self) -> Result<(), StoreError> {
         let snapshot = self.snapshot;
-        snapshot.visit_history(&mut |key, row| {
+        let read = snapshot.visit_history(&mut |key, row| {
             if !(self.go_on)() {
                 return;
             }
-            if !self.seqs.contains_key(&key) {
+            if self.has_records && !self.seqs.contains_key(&key) {
                 self.fault("history", &key, &"remembers a state that has no record");
             }
             match row {
@@ -255,17 +279,19 @@ impl<'s> Check<'s> {
                         self.version("history", &what, &entry.version, &entry.placement);
                     }
                 }
-                Err(error) => self.fault("history", &key, &error),
+                Err(error) => self.fault("history", &key, &error.bare()),
             }
-        })
+        });
+        self.whole("history", read)?;
+        Ok(())
     }
 
     fn contents(&mut self) -> Result<(), StoreError> {
-        let snapshot = self.snapshot;
-        snapshot.visit_contents(&mut |hash, row| match row {
+        let (snapshot, has_all) = (self.snapshot, self.has_all);
+        let read = snapshot.visit_contents(&mut |hash, row| match row {
             Ok(row) => {
                 let counted = self.references.remove(&hash).unwrap_or(0);
-                if counted != row.references {
+                if has_all && counted != row.references {
                     let stored = row.references;
                     let detail = format!("counts {stored} references, there are {counted}");
                     self.fault("content", &hash, &detail);
@@ -276,8 +302,14 @@ impl<'s> Check<'s> {
                     }
                 }
             }
-            Err(error) => self.fault("content", &hash, &error),
-        })?;
+            Err(error) => {
+                self.references.remove(&hash);
+                self.fault("content", &hash, &error.bare());
+            }
+        });
+        if !self.whole("contents", read)? {
+            return Ok(());
+        }
         for hash in std::mem::take(&mut self.references).into_keys() {
             self.fault("content", &hash, &"is referred to, but missing");
         }
@@ -287,18 +319,26 @@ impl<'s> Check<'s> {
     fn chunks(&mut self) -> Result<(), StoreError> {
         let snapshot = self.snapshot;
         let mut stored = HashMap::new();
-        snapshot.visit_chunk_references(&mut |hash, count| {
+        let read = snapshot.visit_chunk_references(&mut |hash, count| {
             stored.insert(hash, count);
-        })?;
-        snapshot.visit_chunks(&mut |hash, _| {
+        });
+        self.whole("chunk_references", read)?;
+        let has_all = self.has_all;
+        let read = snapshot.visit_chunks(&mut |hash, _| {
             self.report.chunks += 1;
+            if !has_all {
+                return;
+            }
             let counted = self.chunk_references.remove(&hash).unwrap_or(0);
             let stored = stored.remove(&hash).unwrap_or(0);
             if counted != stored {
                 let detail = format!("counts {stored} references, there are {counted}");
                 self.fault("chunk", &hash, &detail);
             }
-        })?;
+        });
+        if !self.whole("chunks", read)? || !has_all {
+            return Ok(());
+        }
         for hash in std::mem::take(&mut self.chunk_references).into_keys() {
             self.fault("chunk", &hash, &"is referred to, but missing");
         }
@@ -311,30 +351,37 @@ impl<'s> Check<'s> {
     fn ids(&mut self) -> Result<(), StoreError> {
         let snapshot = self.snapshot;
         let mut count = 0;
-        snapshot.visit_ids(&mut |id, key| {
+        let read = snapshot.visit_ids(&mut |id, key| {
             count += 1;
-            if !self.seqs.contains_key(&key) {
+            if self.has_records && !self.seqs.contains_key(&key) {
                 self.fault("id", &id, &"has no record");
             }
             if GameId::new(id).map(|id| StateKey::of(&id)) != Ok(key) {
                 self.fault("id", &id, &"stands with the key of another id");
             }
-        })?;
-        self.same_count("id", "ids", count);
+        });
+        if self.whole("ids", read)? {
+            self.same_count("id", "ids", count);
+        }
         Ok(())
     }
 
     fn feed(&mut self) -> Result<(), StoreError> {
         let (mut seq, mut count) = (0, 0);
         loop {
-            let entries = self.snapshot.changes_after(seq, 4096)?;
+            let mut entries = Vec::new();
+            let read = self.snapshot.changes_after(seq, 4096);
+            let read = read.map(|read| entries = read);
+            if !self.whole("changes", read)? {
+                return Ok(());
+            }
             let Some((last, _)) = entries.last() else {
                 break;
             };
             seq = *last;
             count += entries.len();
             for (at, key) in entries {
-                if self.seqs.get(&key) != Some(&at) {
+                if self.has_records && self.seqs.get(&key) != Some(&at) {
                     self.fault(
                         "feed",
                         &at,
@@ -349,13 +396,16 @@ impl<'s> Check<'s> {
 
     fn same_count(&mut self, kind: &'static str, what: &str, count: usize) {
         let records = self.seqs.len();
-        if count != records {
+        if self.has_records && count != records {
             let detail = format!("there are {count} {what} and {records} records");
             self.fault(kind, &what, &detail);
         }
     }
 
     fn nodes(&mut self) -> Result<(), StoreError> {
+        if !self.has_records {
+            return Ok(());
+        }
         let mut rebuilt = RebuiltRows::default();
         let leaves = std::mem::take(&mut self.leaves);
         let mut work = Work::default();
@@ -363,14 +413,17 @@ impl<'s> Check<'s> {
         self.root = top.root();
         self.report.root = self.root.hash.to_hex();
         let snapshot = self.snapshot;
-        snapshot.visit_nodes(&mut |depth, bits, row| {
+        let read = snapshot.visit_nodes(&mut |depth, bits, row| {
             self.report.nodes += 1;
             let expected = rebuilt.0.remove(&(depth, bits));
             if expected.as_deref() != Some(row) {
                 let place = format!("depth {depth}, prefix {bits:016x}");
                 self.fault("node", &place, &"is not what a rebuild gives");
             }
-        })?;
+        });
+        if !self.whole("nodes", read)? {
+            return Ok(());
+        }
         for (depth, bits) in rebuilt.0.into_keys() {
             let place = format!("depth {depth}, prefix {bits:016x}");
             self.fault("node", &place, &"is missing");
@@ -379,7 +432,17 @@ impl<'s> Check<'s> {
     }
 
     fn head(&mut self) -> Result<(), StoreError> {
-        let head: Head = self.snapshot.head()?;
+        let head: Head = match self.snapshot.head() {
+            Ok(head) => head,
+            Err(StoreError::Damaged(what)) => {
+                self.fault("head", &"head", &what);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        if !self.has_records {
+            return Ok(());
+        }
         if head.root != self.root {
             let detail = format!(
                 "says {}, a rebuild gives {}",

@@ -15,6 +15,8 @@ pub enum Command {
     /// Records from another replica, with the bytes that this one lacked. Each is merged or refused
     /// by itself: one bad record must not keep others from spreading.
     Merge(Vec<Incoming>),
+    /// Bytes that were found damaged here, as another replica has them. No record changes.
+    Heal(Vec<Healing>),
 }
 
 impl Command {
@@ -22,7 +24,7 @@ impl Command {
     pub fn only_deletes(&self) -> bool {
         match self {
             Self::Write(writes) => writes.iter().all(|w| matches!(w.change, Change::Delete)),
-            Self::Merge(_) => false,
+            Self::Merge(_) | Self::Heal(_) => false,
         }
     }
 
@@ -31,6 +33,7 @@ impl Command {
         match self {
             Self::Write(writes) => writes.iter().map(Write::weight).sum(),
             Self::Merge(incoming) => incoming.iter().map(Incoming::weight).sum(),
+            Self::Heal(healings) => healings.iter().map(|h| h.body.weight()).sum(),
         }
     }
 }
@@ -108,6 +111,17 @@ impl Incoming {
     fn weight(&self) -> usize {
         self.bodies.iter().map(Body::weight).sum()
     }
+}
+
+/// Bytes to be put right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Healing {
+    /// A state that has a version with these bytes.
+    pub key: StateKey,
+    /// The bytes, already checked against their hash.
+    pub body: Body,
+    /// How many versions refer to them by their hash; counts when the content's row is gone.
+    pub references: u64,
 }
 
 /// Why the writer refused a command. Nothing of the command happened.

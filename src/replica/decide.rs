@@ -7,7 +7,8 @@ use std::collections::HashMap;
 
 use crate::clock::HybridClock;
 use crate::replica::command::{
-    Accepted, Change, Command, Incoming, Mutation, Precondition, Receipt, Refusal, Refused, Write,
+    Accepted, Change, Command, Healing, Incoming, Mutation, Precondition, Receipt, Refusal,
+    Refused, Write,
 };
 use crate::store::body::Body;
 use crate::store::error::StoreError;
@@ -30,6 +31,8 @@ pub trait RecordSource {
 pub struct Decision {
     /// Changes to make durable, in order.
     pub mutations: Vec<Mutation>,
+    /// Bytes to be put right.
+    pub healings: Vec<Healing>,
     /// What the submitter is told.
     pub accepted: Accepted,
 }
@@ -89,6 +92,7 @@ impl<'a> Decider<'a> {
                     draft.decision.accepted.refused.extend(refused);
                 }
             }
+            Command::Heal(healings) => draft.decision.healings = healings,
         }
         self.seq = draft.seq;
         self.pending.extend(draft.pending);

@@ -216,14 +216,17 @@ impl Engine {
         let mut decider = Decider::new(&*view, &mut self.clock, writer, now, self.head.seq);
         let mut outcomes = Vec::with_capacity(commands.len());
         let mut mutations = Vec::with_capacity(commands.len());
+        let mut healings = Vec::new();
         for command in commands {
             outcomes.push(decider.decide(command)?.map(|decision| {
                 mutations.extend(decision.mutations);
+                healings.extend(decision.healings);
                 decision.accepted
             }));
         }
         let batch = Batch {
             mutations,
+            healings,
             agreements,
             facts: std::mem::take(&mut self.seen),
             clock: self.clock.millis(),
@@ -233,10 +236,15 @@ impl Engine {
 
     fn decided(&self, outcomes: Outcomes, batch: Batch) -> Decided {
         // Commits are numbered without gaps in the log, so this one has its entry even if that is empty.
-        let changes = !batch.mutations.is_empty() || !batch.agreements.is_empty();
-        let entry = (changes || !batch.facts.is_empty()).then(|| Entry {
+        let changes = !batch.mutations.is_empty() || !batch.healings.is_empty();
+        let said = !batch.agreements.is_empty() || !batch.facts.is_empty();
+        let entry = (changes || said).then(|| Entry {
             commit: self.store.next_commit(),
-            kind: EntryKind::Changes(journal::to_bytes(&batch.facts, &batch.mutations)),
+            kind: EntryKind::Changes(journal::to_bytes(
+                &batch.facts,
+                &batch.mutations,
+                &batch.healings,
+            )),
         });
         Decided {
             outcomes,

@@ -4,12 +4,25 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::replica::command::Mutation;
+use crate::replica::command::{Healing, Mutation};
 use crate::replica::facts::Facts;
 use crate::store::body::{Body, BodyHead};
 use crate::store::error::StoreError;
-use crate::types::binary::{decode_prefix, encode};
+use crate::types::binary::{FORMAT, decode_prefix, encode};
+use crate::types::hash::StateKey;
 use crate::types::record::StateRecord;
+
+/// First byte of a healing. A mutation begins with the format byte of its encoded head.
+const HEALING: u8 = 3;
+const _: () = assert!(HEALING != FORMAT);
+
+/// A healing without its bytes, which follow it.
+#[derive(Serialize, Deserialize)]
+struct HealingHead {
+    key: StateKey,
+    references: u64,
+    body: BodyHead,
+}
 
 /// A mutation without the bytes of its bodies, which follow it.
 #[derive(Serialize, Deserialize)]
@@ -22,9 +35,21 @@ struct MutationHead {
 /// What facts begin with, where a mutation would begin with its format byte.
 const FACTS: u8 = 0;
 
-/// A commit as bytes.
-pub fn to_bytes(facts: &Facts, mutations: &[Mutation]) -> Bytes {
+/// What one commit does.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Logged {
+    /// What it says of the namespace and its peers.
+    pub facts: Facts,
+    /// Its changes, in order.
+    pub mutations: Vec<Mutation>,
+    /// The bytes that it puts right.
+    pub healings: Vec<Healing>,
+}
+
+/// What one commit does as bytes.
+pub fn to_bytes(facts: &Facts, mutations: &[Mutation], healings: &[Healing]) -> Bytes {
     let bodies = mutations.iter().flat_map(|mutation| &mutation.bodies);
+    let bodies = bodies.chain(healings.iter().map(|healing| &healing.body));
     let room: usize = bodies.map(Body::weight).sum();
     let mut bytes = Vec::with_capacity(room + mutations.len() * 192);
     if !facts.is_empty() {
@@ -42,37 +67,60 @@ pub fn to_bytes(facts: &Facts, mutations: &[Mutation]) -> Bytes {
             body.append_to(&mut bytes);
         }
     }
+    for healing in healings {
+        bytes.push(HEALING);
+        bytes.extend_from_slice(&encode(&HealingHead {
+            key: healing.key,
+            references: healing.references,
+            body: healing.body.head(),
+        }));
+        healing.body.append_to(&mut bytes);
+    }
     bytes.into()
 }
 
-/// A commit, read back.
+fn take_body(head: BodyHead, bytes: &mut Bytes) -> Result<Body, StoreError> {
+    let body = Body::take(head, bytes);
+    body.ok_or_else(|| StoreError::damaged("an entry of the log ends too early"))
+}
+
+/// What one commit does, read back.
 ///
 /// # Errors
 /// [`StoreError::Damaged`] when the bytes are something else.
-pub fn from_bytes(mut bytes: Bytes) -> Result<(Facts, Vec<Mutation>), StoreError> {
-    let (mut facts, mut mutations) = (Facts::default(), Vec::new());
+pub fn from_bytes(mut bytes: Bytes) -> Result<Logged, StoreError> {
+    let mut logged = Logged::default();
     if bytes.first() == Some(&FACTS) {
         let _ = bytes.split_to(1);
-        let (read, used) = decode_prefix(&bytes)?;
+        let (facts, used) = decode_prefix(&bytes)?;
         let _ = bytes.split_to(used);
-        facts = read;
+        logged.facts = facts;
     }
     while !bytes.is_empty() {
+        if bytes.first() == Some(&HEALING) {
+            let _ = bytes.split_to(1);
+            let (head, used): (HealingHead, usize) = decode_prefix(&bytes)?;
+            let _ = bytes.split_to(used);
+            logged.healings.push(Healing {
+                key: head.key,
+                references: head.references,
+                body: take_body(head.body, &mut bytes)?,
+            });
+            continue;
+        }
         let (head, used): (MutationHead, usize) = decode_prefix(&bytes)?;
         let _ = bytes.split_to(used);
-        let bodies = head.bodies.into_iter().map(|body| {
-            Body::take(body, &mut bytes)
-                .ok_or_else(|| StoreError::damaged("an entry of the log ends too early"))
-        });
+        let bodies = head.bodies.into_iter();
+        let bodies = bodies.map(|body| take_body(body, &mut bytes));
         let bodies = bodies.collect::<Result<_, _>>()?;
-        mutations.push(Mutation {
+        logged.mutations.push(Mutation {
             key: head.record.key(),
             seq: head.seq,
             record: head.record,
             bodies,
         });
     }
-    Ok((facts, mutations))
+    Ok(logged)
 }
 
 #[cfg(test)]
@@ -115,16 +163,26 @@ mod tests {
             mutation(2, None),
             mutation(3, Some(&large)),
         ];
+        let healings =
+            [mutation(4, Some(b"healed")), mutation(5, Some(&large))].map(|change| Healing {
+                key: change.key,
+                body: change.bodies[0].clone(),
+                references: change.seq,
+            });
         let facts = Facts {
             forgotten: vec![Epoch(7)],
             ..Facts::default()
         };
-        let bytes = to_bytes(&facts, &mutations);
-        let read = from_bytes(bytes.clone()).unwrap();
-        assert_eq!(read, (facts.clone(), mutations.to_vec()));
-        let whole = [0, 1, 2].map(|count| to_bytes(&facts, &mutations[..count]).len());
-        let plain = to_bytes(&Facts::default(), &mutations);
-        assert_eq!(from_bytes(plain).unwrap().1, mutations);
+        let bytes = to_bytes(&facts, &mutations, &healings);
+        let logged = from_bytes(bytes.clone()).unwrap();
+        assert_eq!(logged.facts, facts);
+        assert_eq!(logged.mutations, mutations);
+        assert_eq!(logged.healings, healings);
+        let plain = to_bytes(&Facts::default(), &mutations, &[]);
+        assert_eq!(from_bytes(plain).unwrap().mutations, mutations);
+        let whole = [(0, 0), (1, 0), (2, 0), (3, 0), (3, 1)].map(|(changes, healed)| {
+            to_bytes(&facts, &mutations[..changes], &healings[..healed]).len()
+        });
         for cut in 1..bytes.len() {
             assert_eq!(from_bytes(bytes.slice(..cut)).is_ok(), whole.contains(&cut));
         }

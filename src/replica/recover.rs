@@ -1,20 +1,14 @@
 //! What a start does: carries out what the log holds and the engine's file does not.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::merkle::top::Top;
 use crate::merkle::update::Work;
 use crate::replica::apply::{Batch, apply};
 use crate::replica::journal;
-use crate::replica::view::View;
-use crate::store::claim::Claim;
-use crate::store::disk::MachineDisk;
-use crate::store::engine_file::EngineFile;
 use crate::store::error::StoreError;
-use crate::store::log::replay::{Replay, read_segments};
+use crate::store::log::replay::Replay;
 use crate::store::open::Store;
-use crate::store::options::StoreOptions;
 use crate::store::rows::Head;
 
 /// Where a store stands after its log was carried out.
@@ -45,18 +39,20 @@ pub fn recover(store: &mut Store, replay: Replay) -> Result<Recovered, StoreErro
     }
     let mut batch = Batch::default();
     for changes in replay.commits.into_values() {
-        let (facts, mutations) = journal::from_bytes(changes)?;
-        batch.mutations.extend(mutations);
-        for epoch in facts.forgotten {
+        let logged = journal::from_bytes(changes)?;
+        batch.mutations.extend(logged.mutations);
+        batch.healings.extend(logged.healings);
+        for epoch in logged.facts.forgotten {
             batch.facts.seen.retain(|seen| seen.epoch != epoch);
             batch.facts.forgotten.push(epoch);
         }
-        for seen in facts.seen {
+        for seen in logged.facts.seen {
             batch.facts.forgotten.retain(|epoch| *epoch != seen.epoch);
             batch.facts.seen.push(seen);
         }
         // What the file says itself is newer when it has been opened since.
-        let newer = facts
+        let newer = logged
+            .facts
             .identity
             .filter(|(identity, _)| identity.incarnation >= store.identity().incarnation);
         if let Some((identity, provenance)) = newer {
@@ -72,39 +68,11 @@ pub fn recover(store: &mut Store, replay: Replay) -> Result<Recovered, StoreErro
     while store.next_commit() < replay.newest {
         store.skip_commit();
     }
-    if !batch.mutations.is_empty() || !batch.facts.is_empty() {
+    let changes = !batch.mutations.is_empty() || !batch.healings.is_empty();
+    if changes || !batch.facts.is_empty() {
         work = apply(store, &mut top, &mut head, &batch)?;
     } else if store.next_commit() == replay.newest {
         store.skip_commit();
     }
     Ok(Recovered { top, head, work })
-}
-
-/// A namespace that is only looked at, by a process that does not serve it.
-pub struct Inspected {
-    /// Everything that file and log hold.
-    pub view: View,
-    /// Keeps the file open.
-    _file: EngineFile,
-}
-
-/// Opens a namespace's file and log as they are.
-///
-/// # Errors
-/// [`StoreError`] when either cannot be opened or is damaged.
-pub fn inspect(path: &Path, claim: &Claim, options: StoreOptions) -> Result<Inspected, StoreError> {
-    let (mut store, file) = Store::open_as(Arc::new(MachineDisk), path, claim, options)?;
-    let from = store.snapshot().head()?.log;
-    let replay = read_segments(&store.log_place(), from)?;
-    let Recovered { top, head, .. } = recover(&mut store, replay)?;
-    Ok(Inspected {
-        view: View::new(
-            store.snapshot(),
-            top,
-            head,
-            store.identity(),
-            Arc::clone(store.provenance()),
-        ),
-        _file: file,
-    })
 }

@@ -101,7 +101,12 @@ impl View {
     /// # Errors
     /// [`StoreError`] when it cannot be read.
     pub fn row(&self, id: &GameId) -> Result<Option<RecordRow>, StoreError> {
-        self.snapshot.record(&StateKey::of(id))
+        let row = self.snapshot.record(&StateKey::of(id))?;
+        // A damaged page can hide a row. It hardly hides both.
+        if row.is_none() && self.snapshot.has_id(id)? {
+            return Err(StoreError::damaged(format!("{id:?} has no record")));
+        }
+        Ok(row)
     }
 
     /// States that are not deleted, in order of id, behind `after`.

@@ -3,6 +3,7 @@
 
 pub mod checkpoints;
 pub mod compacting;
+pub mod damage;
 pub mod jobs;
 pub mod lock;
 pub mod log_thread;
@@ -13,6 +14,7 @@ pub mod peering;
 pub mod pins;
 pub mod queue;
 pub mod replica;
+pub mod scrub;
 pub mod session_log;
 pub mod sightings;
 pub mod sync_service;

@@ -15,6 +15,7 @@ use crate::replica::renew::Evidence;
 use crate::replica::view::View;
 use crate::runtime::checkpoints::Upkeep;
 use crate::runtime::compacting::Ending;
+use crate::runtime::damage::DamageBook;
 use crate::runtime::lock::lock;
 use crate::runtime::orders::Order;
 use crate::runtime::pins::Pins;
@@ -42,6 +43,7 @@ pub struct OpenNamespace {
     views: watch::Receiver<Arc<View>>,
     peers: PeerNotes,
     upkeep: Upkeep,
+    damage: DamageBook,
     readers: Arc<Semaphore>,
     pins: Pins,
     closed: CancellationToken,
@@ -79,6 +81,7 @@ impl OpenNamespace {
             views,
             peers,
             upkeep,
+            damage: DamageBook::default(),
             readers,
             pins: Pins::new(sessions_max, SESSION_IDLE),
             closed: CancellationToken::new(),
@@ -103,6 +106,11 @@ impl OpenNamespace {
     /// Views pinned for other replicas.
     pub fn pins(&self) -> &Pins {
         &self.pins
+    }
+
+    /// The damage that is known.
+    pub fn damage(&self) -> &DamageBook {
+        &self.damage
     }
 
     /// Runs a command; answers when its effects are durable.

@@ -17,6 +17,7 @@ use crate::runtime::pins::PinError;
 use crate::runtime::queue::SubmitError;
 use crate::runtime::replica::Replica;
 use crate::store::error::StoreError;
+use crate::sync::contents::contents;
 use crate::sync::exchange::reply_limit;
 use crate::sync::responder::{self, ResponderError};
 use crate::sync::transfer::TransferError;
@@ -24,8 +25,8 @@ use crate::types::limits::Limits;
 use crate::types::lineage::Sighting;
 use crate::wire::frame::{open, plain_length, seal};
 use crate::wire::messages::{
-    BodiesRequest, CloseReply, CloseRequest, CompareRequest, Endpoint, InSession, OfferRequest,
-    OpenReply, OpenRequest, RangeRequest, RecordsRequest, StoreReply, StoreRequest,
+    BodiesRequest, CloseReply, CloseRequest, CompareRequest, ContentsRequest, Endpoint, InSession,
+    OfferRequest, OpenReply, OpenRequest, RangeRequest, RecordsRequest, StoreReply, StoreRequest,
     SubtreesRequest,
 };
 
@@ -120,6 +121,7 @@ pub async fn answer(
         Endpoint::Offer => asked.offer().await,
         Endpoint::Store => asked.store().await,
         Endpoint::Close => asked.close().await,
+        Endpoint::Contents => asked.contents().await,
     }
 }
 
@@ -258,6 +260,15 @@ impl Asked<'_> {
         let committed = self.namespace.submit(Command::Merge(incoming)).await?;
         let stored = (sent - committed.accepted.refused.len()) as u32;
         Ok(seal(self.endpoint.kind(), &StoreReply { stored }, &[]))
+    }
+
+    /// Belongs to no session: replicas with equal roots have none.
+    async fn contents(self) -> Result<Vec<u8>, SyncError> {
+        let (head, _): (ContentsRequest, _) = self.head().await?;
+        let limits = self.limits;
+        let view = self.namespace.view();
+        self.read(view, move |view| contents(view, &head, &limits))
+            .await
     }
 
     async fn close(&self) -> Result<Vec<u8>, SyncError> {

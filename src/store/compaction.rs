@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use redb::{
-    Database, ReadTransaction, ReadableDatabase, ReadableTableMetadata, Value, WriteTransaction,
+    Database, ReadTransaction, ReadableDatabase, ReadableTableMetadata, TableHandle, Value,
+    WriteTransaction,
 };
 
 use crate::store::backend::OpenFile;
@@ -144,6 +145,18 @@ impl Compaction {
         transaction.commit().map_err(StoreError::commit_failed)
     }
 
+    /// Compares the numbers of rows: what the engine does not find in a damaged file must not be
+    /// given up along with it.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] when they differ, or either file fails.
+    pub fn check_counts(&self, source: &Database) -> Result<(), StoreError> {
+        for_each_table(&mut Compare {
+            source: source.begin_read()?,
+            target: self.target.database.begin_read()?,
+        })
+    }
+
     /// Puts the new file in the place of the old one, which stands at `position`.
     ///
     /// # Errors
@@ -181,6 +194,26 @@ impl ForEachTable for Count {
     fn visit<T: Table>(&mut self) -> Result<(), StoreError> {
         self.rows += self.transaction.open_table(T::DEFINITION)?.len()?;
         Ok(())
+    }
+}
+
+/// Compares the numbers of rows of all tables.
+struct Compare {
+    source: ReadTransaction,
+    target: ReadTransaction,
+}
+
+impl ForEachTable for Compare {
+    fn visit<T: Table>(&mut self) -> Result<(), StoreError> {
+        let rows = self.source.open_table(T::DEFINITION)?.len()?;
+        let copied = self.target.open_table(T::DEFINITION)?.len()?;
+        if rows == copied {
+            return Ok(());
+        }
+        let table = T::DEFINITION.name();
+        Err(StoreError::damaged(format!(
+            "table {table} has {rows} rows, of which {copied} can be read"
+        )))
     }
 }
 

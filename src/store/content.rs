@@ -8,11 +8,23 @@ use crate::store::tables::{Chunks, Contents};
 use crate::types::hash::{ChunkHash, ContentHash};
 use crate::types::version::Version;
 
-/// Reads a version's bytes and checks them against its hash.
+/// Reads a version's bytes and checks them against its hash. Takes note of those that are damaged.
 ///
 /// # Errors
 /// [`StoreError::Damaged`] when they are missing or not those that were written.
 pub fn load(
+    rows: &Layered,
+    version: &Version,
+    placement: &Placement,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let loaded = load_checked(rows, version, placement);
+    if let Err(StoreError::Damaged(_)) = &loaded {
+        rows.suspects().note(version.content);
+    }
+    loaded
+}
+
+fn load_checked(
     rows: &Layered,
     version: &Version,
     placement: &Placement,

@@ -6,6 +6,7 @@
 //! DIR/place                      which file this is, to notice copies of the directory
 //! DIR/namespaces/NAME.redb       one file a namespace
 //! DIR/namespaces/NAME.redb.new   one that is being made
+//! DIR/namespaces/NAME.redb.dropped   one that is being removed, and its log
 //! ```
 
 use std::fs::{self, File, TryLockError};
@@ -182,20 +183,28 @@ impl DataDirectory {
         self.root.join("namespaces").join(file)
     }
 
-    /// The namespaces that have a file, in order.
+    /// The namespaces that have a file, or a log whose file is missing, in order.
     ///
     /// # Errors
     /// [`StoreError::Unusable`] when the directory cannot be read.
     pub fn namespaces(&self) -> Result<Vec<Namespace>, StoreError> {
         let mut found = Vec::new();
         for path in self.entries()? {
-            let is_store = path.extension().is_some_and(|ext| ext == EXTENSION);
-            let name = path.file_stem().and_then(|stem| stem.to_str());
-            if let (true, Some(Ok(name))) = (is_store, name.map(Namespace::new)) {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let (name, rest) = name
+                .and_then(|name| name.split_once('.'))
+                .unwrap_or_default();
+            let Ok(name) = Namespace::new(name) else {
+                continue;
+            };
+            let was_dropped = || dropped_of(&self.file(&name)).exists();
+            let is_log = segment_number(rest).is_some();
+            if rest == EXTENSION || (is_log && !was_dropped()) {
                 found.push(name);
             }
         }
         found.sort();
+        found.dedup();
         Ok(found)
     }
 
@@ -206,9 +215,15 @@ impl DataDirectory {
             .map_err(|source| unusable(&folder, source))
     }
 
-    /// Removes files that a crash left half made.
+    /// Removes files that a crash left half made or half removed.
     fn remove_drafts(&self) -> Result<(), StoreError> {
-        let suffixes = [format!(".{EXTENSION}.new"), format!(".{EXTENSION}.compact")];
+        for dropped in self.entries()? {
+            let file = dropped.with_extension("");
+            if dropped == dropped_of(&file) && !file.exists() {
+                finish_drop(&file).map_err(|source| unusable(&dropped, source))?;
+            }
+        }
+        let suffixes = ["new", "compact", "repair"].map(|last| format!(".{EXTENSION}.{last}"));
         for path in self.entries()? {
             let name = path.file_name().and_then(|name| name.to_str());
             let is_draft = |name: &str| suffixes.iter().any(|suffix| name.ends_with(suffix));
@@ -220,17 +235,93 @@ impl DataDirectory {
         Ok(())
     }
 
-    /// Removes a namespace's file. Its store must be closed.
+    /// Removes a namespace's file and its log. Its store must be closed.
     ///
     /// # Errors
     /// [`StoreError::Unusable`] when it cannot be removed.
     pub fn remove(&self, namespace: &Namespace) -> Result<(), StoreError> {
         let path = self.file(namespace);
-        let folder = self.root.join("namespaces");
-        fs::remove_file(&path)
-            .and_then(|()| File::open(&folder)?.sync_all())
-            .map_err(|source| unusable(&path, source))
+        // From here on a log without a file is what is left of a drop, and not of a lost file.
+        let removed = fs::rename(&path, dropped_of(&path))
+            .and_then(|()| sync_folder_of(&path))
+            .and_then(|()| finish_drop(&path));
+        removed.map_err(|source| unusable(&path, source))
     }
+}
+
+/// Removes the log of a file that was dropped, and at last what says that it was.
+fn finish_drop(file: &Path) -> io::Result<()> {
+    let folder = file.parent().unwrap_or(Path::new("."));
+    let stem = file.file_stem().unwrap_or_default();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let name = name.and_then(|name| name.split_once('.'));
+        if name.is_some_and(|(name, rest)| stem == name && segment_number(rest).is_some()) {
+            fs::remove_file(&path)?;
+        }
+    }
+    sync_folder_of(file)?;
+    fs::remove_file(dropped_of(file))?;
+    sync_folder_of(file)
+}
+
+fn sync_folder_of(file: &Path) -> io::Result<()> {
+    File::open(file.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// The number of the segment of a log whose name ends so behind its namespace and a dot.
+pub fn segment_number(name: &str) -> Option<u64> {
+    let digits = name
+        .strip_prefix("log.")
+        .filter(|digits| digits.len() == 16)?;
+    u64::from_str_radix(digits, 16).ok()
+}
+
+/// Where a namespace's file is while it is being made anew by a repair.
+pub fn repair_draft_of(file: &Path) -> PathBuf {
+    file.with_added_extension("repair")
+}
+
+/// Puts a repaired file in the place of the one before. That one and the segments of its log are
+/// kept under other names, which are returned.
+///
+/// # Errors
+/// [`StoreError::Unusable`] when a name cannot be given.
+pub fn set_aside(
+    file: &Path,
+    repaired: &Path,
+    segments: &[PathBuf],
+) -> Result<Vec<PathBuf>, StoreError> {
+    let named = |number: u32| file.with_added_extension(format!("broken-{number}"));
+    let number = (1..)
+        .find(|number| !named(*number).exists())
+        .unwrap_or(u32::MAX);
+    let mut kept = Vec::new();
+    let moved = (|| {
+        if file.exists() {
+            let broken = named(number);
+            // There is no moment at which neither file has the name.
+            fs::hard_link(file, &broken).or_else(|_| fs::copy(file, &broken).map(drop))?;
+            kept.push(broken);
+        }
+        fs::rename(repaired, file)?;
+        sync_folder_of(file)?;
+        // The new file needs none of them; a crash in between is told by the next start.
+        for segment in segments {
+            let broken = segment.with_added_extension(format!("broken-{number}"));
+            fs::rename(segment, &broken)?;
+            kept.push(broken);
+        }
+        sync_folder_of(file)
+    })();
+    moved.map_err(|source| unusable(file, source))?;
+    Ok(kept)
+}
+
+/// What a namespace's file is called while it is being removed, and its log.
+pub fn dropped_of(file: &Path) -> PathBuf {
+    file.with_added_extension("dropped")
 }
 
 /// Where a namespace's file is while it is being made.

@@ -12,6 +12,7 @@ use crate::store::compaction::{Compaction, CompactionProgress};
 use crate::store::directory::unusable;
 use crate::store::disk::Disk;
 use crate::store::error::StoreError;
+use crate::store::guard::guarded;
 use crate::store::log::place::LogPosition;
 use crate::store::open_file::{open_database, set_identity, sync_directory};
 use crate::store::options::StoreOptions;
@@ -61,7 +62,7 @@ impl EngineFile {
         // When the commit that seemed to fail had taken place, the rows are written once more: what
         // a failed sync has left is seen, but may not be on the disk, and only writing it again
         // puts it there.
-        let flushed = self.try_flush(frozen);
+        let flushed = guarded(|| self.try_flush(frozen));
         if flushed.is_err() {
             self.close();
         }
@@ -105,7 +106,12 @@ impl EngineFile {
 
     fn close(&mut self) {
         self.give_up_compaction();
-        self.opened = None;
+        let opened = self.opened.take();
+        // Closing writes, too; what fails of it the next open makes good.
+        let _ = guarded(|| {
+            drop(opened);
+            Ok::<_, StoreError>(())
+        });
     }
 
     /// Opens the file again after a failure.
@@ -118,7 +124,7 @@ impl EngineFile {
         // It may have got its name by a compaction that failed right behind that.
         sync_directory(&*self.disk, &self.path)?;
         self.opened = Some(opened);
-        let flushed = self.position().and_then(|position| self.flushed(position));
+        let flushed = guarded(|| self.flushed(self.position()?));
         if flushed.is_err() {
             self.close();
         }
@@ -134,10 +140,12 @@ impl EngineFile {
         identity: &Identity,
         provenance: &Provenance,
     ) -> Result<Flushed, StoreError> {
-        let transaction = begin_durable(self.database()?)?;
-        set_identity(&transaction, identity, provenance)?;
-        transaction.commit().map_err(StoreError::commit_failed)?;
-        self.flushed(self.position()?)
+        guarded(|| {
+            let transaction = begin_durable(self.database()?)?;
+            set_identity(&transaction, identity, provenance)?;
+            transaction.commit().map_err(StoreError::commit_failed)?;
+            self.flushed(self.position()?)
+        })
     }
 
     /// Up to where the file holds what the log says.
@@ -191,7 +199,9 @@ impl EngineFile {
     pub fn begin_compaction(&mut self) -> Result<(), StoreError> {
         if self.compaction.is_none() {
             let (disk, bytes) = (Arc::clone(&self.disk), self.bytes()?);
-            let begun = Compaction::begin(disk, &self.path, self.options, self.database()?, bytes)?;
+            let database = self.database()?;
+            let begun =
+                guarded(|| Compaction::begin(disk, &self.path, self.options, database, bytes))?;
             self.compaction = Some(begun);
         }
         Ok(())
@@ -214,7 +224,8 @@ impl EngineFile {
         let Some(mut compaction) = self.compaction.take() else {
             return Ok(None);
         };
-        match compaction.copy_slice(self.database()?) {
+        let database = self.database()?;
+        match guarded(|| compaction.copy_slice(database)) {
             Ok(false) => {
                 *progress = compaction.progress();
                 self.compaction = Some(compaction);
@@ -222,7 +233,11 @@ impl EngineFile {
             }
             Ok(true) => {
                 *progress = compaction.progress();
-                let swapped = self.swap(compaction);
+                if let Err(error) = guarded(|| compaction.check_counts(self.database()?)) {
+                    compaction.discard();
+                    return Err(error);
+                }
+                let swapped = guarded(|| self.swap(compaction));
                 if swapped.is_err() {
                     // Either file may have the name now; opening it again tells which.
                     self.close();
@@ -250,6 +265,12 @@ impl EngineFile {
         if let Some(compaction) = self.compaction.take() {
             compaction.discard();
         }
+    }
+}
+
+impl Drop for EngineFile {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

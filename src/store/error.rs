@@ -1,13 +1,16 @@
 //! What can go wrong between us and the disk, told so that an operator knows what to do.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
 use crate::merkle::storage::TreeError;
 use crate::types::binary::BadEncoding;
 use crate::types::id::ReplicaId;
+
+/// What is wrong with a file whose pages lead behind its end.
+pub const ENDS_EARLY: &str = "it ends before pages that it refers to";
 
 /// An error of the storage layer.
 #[derive(Debug, Error)]
@@ -45,7 +48,8 @@ pub enum StoreError {
     Full,
     /// The file does not hold what it should.
     #[error(
-        "the store is damaged: {0}; run `samestate verify --data DIR` and restore from a replica or backup"
+        "the store is damaged: {0}; stop the server and run `samestate verify --data DIR --repair`, \
+         and let peers or a backup bring back what is lost"
     )]
     Damaged(String),
     /// The file was made by another replica.
@@ -92,6 +96,25 @@ impl StoreError {
         !matches!(self, Self::Damaged(_))
     }
 
+    /// Names the file that is damaged, if the message does not.
+    #[must_use]
+    pub fn of_file(self, path: &Path) -> Self {
+        match self {
+            Self::Damaged(what) if !what.contains(&path.display().to_string()) => {
+                Self::Damaged(format!("{}: {what}", path.display()))
+            }
+            other => other,
+        }
+    }
+
+    /// What is wrong, without what to do about it if it is damage.
+    pub fn bare(&self) -> String {
+        match self {
+            Self::Damaged(what) => what.clone(),
+            other => other.to_string(),
+        }
+    }
+
     /// A damage report in words.
     pub fn damaged(what: impl Into<String>) -> Self {
         Self::Damaged(what.into())
@@ -102,6 +125,9 @@ impl From<redb::Error> for StoreError {
     fn from(error: redb::Error) -> Self {
         match error {
             redb::Error::Io(io) if io.kind() == io::ErrorKind::StorageFull => Self::Full,
+            redb::Error::Io(io) if io.kind() == io::ErrorKind::UnexpectedEof => {
+                Self::damaged(ENDS_EARLY)
+            }
             redb::Error::Corrupted(what) => Self::Damaged(what),
             other => Self::Engine(Box::new(other)),
         }

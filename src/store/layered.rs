@@ -4,11 +4,15 @@ use std::cmp::Ordering;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
+use redb::{AccessGuard, TableHandle};
+
 use crate::store::error::StoreError;
 use crate::store::forms::{KeyForm, RowForm};
+use crate::store::guard::guarded;
 use crate::store::layer::{Known, is_empty};
 use crate::store::memtable::Memtable;
-use crate::store::tables::{EngineTables, KeyRef, RowRef, Table};
+use crate::store::suspects::Suspects;
+use crate::store::tables::{EngineKey, EngineRow, EngineTables, KeyRef, RowRef, Table};
 
 /// Rows that are taken from a memtable at a time while a range is read.
 const STRIDE: usize = 64;
@@ -23,16 +27,28 @@ pub struct Layered {
     /// Newest first; a row in one hides those behind it.
     memtables: Vec<Arc<Memtable>>,
     commit: u64,
+    suspects: Arc<Suspects>,
 }
 
 impl Layered {
-    /// The tables as of a commit. `memtables` stand newest first.
-    pub fn new(engine: Arc<EngineTables>, memtables: Vec<Arc<Memtable>>, commit: u64) -> Self {
+    /// The tables as of a commit. `memtables` stand newest first; `suspects` takes note of damage.
+    pub fn new(
+        engine: Arc<EngineTables>,
+        memtables: Vec<Arc<Memtable>>,
+        commit: u64,
+        suspects: Arc<Suspects>,
+    ) -> Self {
         Self {
             engine,
             memtables,
             commit,
+            suspects,
         }
+    }
+
+    /// Contents that reads found damaged.
+    pub fn suspects(&self) -> &Suspects {
+        &self.suspects
     }
 
     /// Reads a row without copying it.
@@ -51,7 +67,12 @@ impl Layered {
                 None => {}
             }
         }
-        let found = T::engine(&self.engine).get(key.lend())?;
+        let found = guarded(|| {
+            let found = T::engine(&self.engine).get(key.lend())?;
+            // Looking at it may panic as well; from here on it does not.
+            let _ = found.as_ref().map(AccessGuard::value);
+            Ok::<_, StoreError>(found)
+        })?;
         Ok(found.map(|row| read(row.value())))
     }
 
@@ -68,13 +89,13 @@ impl Layered {
         if is_empty(&range) {
             return Ok(());
         }
-        let mut engine = T::engine(&self.engine).range::<KeyRef<'_, T>>(lent)?;
+        let mut engine = Stored::<T>::new(&self.engine, lent)?;
         let mut memory: Vec<Front<'_, T>> = self
             .memtables
             .iter()
             .map(|memtable| Front::new(memtable, self.commit, &range))
             .collect();
-        let mut stored = engine.next().transpose()?;
+        let mut stored = engine.next()?;
         loop {
             let mut first = None;
             for front in &mut memory {
@@ -83,8 +104,7 @@ impl Layered {
                     (first, key) => key.cloned().or(first),
                 };
             }
-            let stored_key = stored.as_ref().map(|(key, _)| T::Key::keep(key.value()));
-            let order = match (&first, &stored_key) {
+            let order = match (&first, &engine.key) {
                 (None, None) => return Ok(()),
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
@@ -102,7 +122,7 @@ impl Layered {
                 return Ok(());
             }
             if order != Ordering::Less {
-                stored = engine.next().transpose()?;
+                stored = engine.next()?;
             }
         }
     }
@@ -174,15 +194,17 @@ impl Layered {
             }
         }
         let lent = (lend::<T>(&range.0), lend::<T>(&range.1));
-        let stored = T::engine(&self.engine).range::<KeyRef<'_, T>>(lent)?;
-        for entry in stored.rev() {
-            let key = T::Key::keep(entry?.0.value());
-            if !self.hidden::<T>(&key, self.memtables.len()) {
-                last = last.max(Some(key));
-                break;
+        let mut stored = guarded(|| T::engine(&self.engine).range::<KeyRef<'_, T>>(lent))?;
+        loop {
+            let key = guarded(|| {
+                let entry = stored.next_back().transpose()?;
+                Ok::<_, StoreError>(entry.map(|(key, _)| T::Key::keep(key.value())))
+            })?;
+            match key {
+                Some(key) if self.hidden::<T>(&key, self.memtables.len()) => {}
+                found => return Ok(last.max(found)),
             }
         }
-        Ok(last)
     }
 
     /// True when one of the first `place` layers has removed the row.
@@ -190,6 +212,48 @@ impl Layered {
         let mut newer = self.memtables[..place].iter();
         let known = newer.find_map(|memtable| memtable.get::<T>(key, self.commit));
         matches!(known, Some(Known::Removed))
+    }
+}
+
+/// The rows of a range in the engine's file.
+struct Stored<'e, T: Table> {
+    rows: redb::Range<'e, EngineKey<T>, EngineRow<T>>,
+    /// The key of the newest row.
+    key: Option<T::Key>,
+}
+
+/// A row of the engine.
+type StoredRow<'e, T> = (AccessGuard<'e, EngineKey<T>>, AccessGuard<'e, EngineRow<T>>);
+
+impl<'e, T: Table> Stored<'e, T> {
+    fn new<'k>(
+        engine: &'e EngineTables,
+        range: (Bound<KeyRef<'k, T>>, Bound<KeyRef<'k, T>>),
+    ) -> Result<Self, StoreError> {
+        let rows = guarded(|| T::engine(engine).range::<KeyRef<'k, T>>(range))?;
+        Ok(Self { rows, key: None })
+    }
+
+    /// The next row. A damaged page can lead anywhere, even in circles, but not so that keys go on
+    /// growing.
+    fn next(&mut self) -> Result<Option<StoredRow<'e, T>>, StoreError> {
+        let (next, key) = guarded(|| {
+            let next = self.rows.next().transpose()?;
+            let key = next.as_ref().map(|(key, row)| {
+                // Looking at it may panic as well; from here on it does not.
+                let _ = row.value();
+                T::Key::keep(key.value())
+            });
+            Ok::<_, StoreError>((next, key))
+        })?;
+        if key.is_some() && key <= self.key {
+            return Err(StoreError::damaged(format!(
+                "the rows of table {} are out of order",
+                T::DEFINITION.name()
+            )));
+        }
+        self.key = key;
+        Ok(next)
     }
 }
 

@@ -8,5 +8,6 @@ pub mod appender;
 pub mod group;
 pub mod place;
 pub mod replay;
+pub mod salvage;
 pub mod segment;
 pub mod shelf;

@@ -12,13 +12,15 @@ use crate::store::directory::unusable;
 use crate::store::disk::{Disk, MachineDisk};
 use crate::store::engine_file::EngineFile;
 use crate::store::error::StoreError;
+use crate::store::guard::guarded;
 use crate::store::layered::Layered;
 use crate::store::log::place::{LogPlace, LogPosition};
 use crate::store::memtable::Memtable;
-use crate::store::open_file::{create, open_database, sync_directory};
+use crate::store::open_file::{check_not_empty, create, open_database, sync_directory};
 use crate::store::options::StoreOptions;
 use crate::store::read::Snapshot;
 use crate::store::rows::Identity;
+use crate::store::suspects::Suspects;
 use crate::store::tables::{Changes, EngineTables, Ids, Meta, Records, Table, meta_names};
 use crate::store::write::Tables;
 use crate::types::binary::decode;
@@ -40,6 +42,7 @@ pub struct Store {
     identity: Identity,
     provenance: Arc<Provenance>,
     options: StoreOptions,
+    suspects: Arc<Suspects>,
 }
 
 impl Store {
@@ -90,7 +93,7 @@ impl Store {
             incarnation: 0,
         };
         match disk.open(path, false) {
-            Ok(_) => {}
+            Ok(file) => check_not_empty(&*file, path)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 create(&disk, path, &fresh, options)?;
             }
@@ -98,10 +101,15 @@ impl Store {
         }
         let opened = open_database(&*disk, path, options)?;
         sync_directory(&*disk, path)?;
-        let tables = EngineTables::open(&opened.database.begin_read()?)?;
-        let identity = Meta::engine(&tables).get(meta_names::IDENTITY)?;
-        let identity = identity.map(|bytes| decode::<Identity>(bytes.value()));
-        let identity = identity.transpose()?.unwrap_or(fresh);
+        let (tables, identity) = guarded(|| {
+            let tables = EngineTables::open(&opened.database.begin_read()?)?;
+            let identity = Meta::engine(&tables).get(meta_names::IDENTITY)?;
+            let identity = identity.map(|bytes| decode::<Identity>(bytes.value()));
+            let identity = identity.transpose()?;
+            Ok::<_, StoreError>((tables, identity))
+        })?;
+        let identity =
+            identity.ok_or_else(|| StoreError::damaged("the file does not say whose it is"))?;
         if !claim.covers(identity.replica) {
             return Err(StoreError::OtherReplica {
                 path: path.to_path_buf(),
@@ -124,6 +132,7 @@ impl Store {
             identity,
             provenance: Arc::new(provenance),
             options,
+            suspects: Arc::default(),
         };
         store.commit = store.snapshot().head()?.log.commit;
         Ok((store, file))
@@ -197,6 +206,11 @@ impl Store {
         self.commit += 1;
     }
 
+    /// Lets the next change be numbered behind `commit`, whatever was changed so far.
+    pub fn go_on_behind(&mut self, commit: u64) {
+        self.commit = self.commit.max(commit);
+    }
+
     /// Takes back every commit behind `commit`, none of which may be on its way into the file.
     pub fn roll_back_to(&mut self, commit: u64) {
         for memtable in &self.memtables {
@@ -254,7 +268,8 @@ impl Store {
     }
 
     fn rows_at(&self, commit: u64) -> Layered {
-        Layered::new(Arc::clone(&self.tables), self.memtables.clone(), commit)
+        let (tables, suspects) = (Arc::clone(&self.tables), Arc::clone(&self.suspects));
+        Layered::new(tables, self.memtables.clone(), commit, suspects)
     }
 
     /// Which replica, feed and opening this file is.
@@ -282,11 +297,14 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`] when they differ.
     pub fn check_counts(&self) -> Result<(), StoreError> {
-        let engine = Layered::new(Arc::clone(&self.tables), Vec::new(), 0);
+        let (tables, suspects) = (Arc::clone(&self.tables), Arc::clone(&self.suspects));
+        let engine = Layered::new(tables, Vec::new(), 0, suspects);
         let leaves = Snapshot::new(engine).head()?.root.leaves;
-        let records = Records::engine(&self.tables).len()?;
-        let ids = Ids::engine(&self.tables).len()?;
-        let changes = Changes::engine(&self.tables).len()?;
+        let (records, ids, changes) = guarded(|| {
+            let records = Records::engine(&self.tables).len()?;
+            let ids = Ids::engine(&self.tables).len()?;
+            Ok::<_, StoreError>((records, ids, Changes::engine(&self.tables).len()?))
+        })?;
         if (records, ids, changes) == (leaves, leaves, leaves) {
             return Ok(());
         }

@@ -8,15 +8,17 @@ use redb::{DatabaseError, StorageError, WriteTransaction};
 
 use crate::store::backend::OpenFile;
 use crate::store::checkpoint::begin_durable;
-use crate::store::directory::{draft_of, unusable};
-use crate::store::disk::Disk;
-use crate::store::error::StoreError;
+use crate::store::directory::{draft_of, dropped_of, unusable};
+use crate::store::disk::{Disk, DiskFile};
+use crate::store::error::{ENDS_EARLY, StoreError};
+use crate::store::guard::guarded;
 use crate::store::log::place::LogPlace;
 use crate::store::migrate::migrate;
 use crate::store::options::StoreOptions;
 use crate::store::rows::Identity;
 use crate::store::tables::{Meta, Table, meta_names};
 use crate::types::binary::encode;
+use crate::types::cursor::Epoch;
 use crate::types::lineage::Provenance;
 
 /// Writes what the file is.
@@ -45,8 +47,7 @@ pub fn create(
     identity: &Identity,
     options: StoreOptions,
 ) -> Result<(), StoreError> {
-    // The log of a namespace of that name that was dropped.
-    LogPlace::beside(path, Arc::clone(disk), identity.epoch).remove_all()?;
+    refuse_orphans(disk, path, identity.epoch)?;
     let draft = draft_of(path);
     match disk.remove(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -63,6 +64,23 @@ pub fn create(
         let _ = disk.remove(&draft);
     }
     made
+}
+
+/// A file that is missing while its log is there was lost, unless the namespace was dropped.
+fn refuse_orphans(disk: &Arc<dyn Disk>, path: &Path, epoch: Epoch) -> Result<(), StoreError> {
+    let log = LogPlace::beside(path, Arc::clone(disk), epoch);
+    let dropped = dropped_of(path);
+    if disk.open(&dropped, false).is_ok() {
+        log.remove_all()?;
+        let removed = disk.remove(&dropped);
+        return removed.map_err(|source| unusable(&dropped, source));
+    }
+    let segments = log.numbers();
+    let segments = segments.map_err(|source| unusable(&log.folder, source))?;
+    if segments.is_empty() {
+        return Ok(());
+    }
+    Err(StoreError::damaged("it is missing, but its log is there; put it back").of_file(path))
 }
 
 fn make_draft(
@@ -92,10 +110,55 @@ pub fn open_database(
 ) -> Result<OpenFile, StoreError> {
     let file = disk.open(path, false);
     let file = file.map_err(|source| unusable(path, source))?;
-    let opened = OpenFile::open(file, options.cache_bytes);
-    let opened = opened.map_err(|error| open_error(path, error))?;
-    migrate(&opened.database, path)?;
-    Ok(opened)
+    let opened = guarded(|| {
+        let opened = OpenFile::open(file, options.cache_bytes);
+        let opened = opened.map_err(|error| open_error(path, error))?;
+        migrate(&opened.database, path)?;
+        Ok::<_, StoreError>(opened)
+    });
+    opened.map_err(|error| error.of_file(path))
+}
+
+/// Lets the engine check all of its pages, and says what it found. The file is written to, so it
+/// should be one of an [`Overlay`](crate::store::overlay::Overlay).
+///
+/// # Errors
+/// [`StoreError`] when the disk fails, or the file is of a newer build.
+pub fn check_engine(
+    disk: &dyn Disk,
+    path: &Path,
+    options: StoreOptions,
+) -> Result<Option<String>, StoreError> {
+    let file = disk.open(path, false);
+    let file = file.map_err(|source| unusable(path, source))?;
+    check_not_empty(&*file, path)?;
+    let checked = guarded(|| {
+        let opened = OpenFile::open(file, options.cache_bytes);
+        let mut opened = opened.map_err(|error| open_error(path, error))?;
+        let intact = opened.database.check_integrity();
+        intact.map_err(|error| open_error(path, error))
+    });
+    match checked {
+        Ok(true) => Ok(None),
+        Ok(false) => {
+            let what = "its list of the pages in use is not that of its tables";
+            Ok(Some(what.to_owned()))
+        }
+        Err(StoreError::Damaged(what)) => Ok(Some(what)),
+        Err(error) => Err(error),
+    }
+}
+
+/// The engine takes an empty file for one that it is to fill; a namespace's never is.
+///
+/// # Errors
+/// [`StoreError::Damaged`] when the file is empty.
+pub fn check_not_empty(file: &dyn DiskFile, path: &Path) -> Result<(), StoreError> {
+    match file.size() {
+        Ok(0) => Err(StoreError::damaged("it is empty").of_file(path)),
+        Ok(_) => Ok(()),
+        Err(source) => Err(unusable(path, source)),
+    }
 }
 
 pub(in crate::store) fn open_error(path: &Path, error: DatabaseError) -> StoreError {
@@ -108,6 +171,7 @@ pub(in crate::store) fn open_error(path: &Path, error: DatabaseError) -> StoreEr
                 "{} is not a samestate file: {source}",
                 path.display()
             )),
+            io::ErrorKind::UnexpectedEof => StoreError::damaged(ENDS_EARLY).of_file(path),
             _ => unusable(path, source),
         },
         DatabaseError::Storage(StorageError::Corrupted(what)) => {

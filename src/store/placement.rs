@@ -1,14 +1,19 @@
 //! Where the bytes of states go: small ones into their row, others once for each content hash,
 //! large ones in content-defined chunks that versions and states share.
 
+use std::ops::Bound;
+
 use tracing::error;
 
 use crate::store::body::{Body, Form, PackedChunk};
 use crate::store::error::StoreError;
-use crate::store::rows::{ContentBody, ContentRow, Placement};
-use crate::store::tables::{ChunkReferences, Chunks, Contents};
+use crate::store::rows::{
+    ContentBody, ContentRow, Placed, Placement, history_from_bytes, history_to_bytes,
+};
+use crate::store::tables::{ChunkReferences, Chunks, Contents, History, Records};
 use crate::store::write::Tables;
-use crate::types::hash::{ChunkHash, ContentHash};
+use crate::types::hash::{ChunkHash, ContentHash, StateKey};
+use crate::types::version::Version;
 
 impl Tables<'_> {
     /// Stores the bytes of a version that is about to be referred to once more. Bytes that are
@@ -63,6 +68,82 @@ impl Tables<'_> {
                 self.release_chunk(&chunk)?;
             }
         }
+        Ok(())
+    }
+
+    /// Puts the bytes of a state's versions right, wherever they stand. `references` is how many
+    /// versions refer to the content by its hash, for when its row is gone. Records, feed and tree
+    /// stay as they are.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails or a row of the state is damaged.
+    pub fn heal(&mut self, key: &StateKey, body: &Body, references: u64) -> Result<(), StoreError> {
+        if let Some(mut row) = self.record(key)? {
+            let versions = row.record.versions().to_vec();
+            if self.heal_inline(&mut row.placements, &versions, body)? {
+                self.set::<Records>(key.0, row.to_bytes().into());
+            }
+        }
+        let (first, last) = ((key.0, 0), (key.0, u64::MAX));
+        let range = (Bound::Included(first), Bound::Included(last));
+        let history = self
+            .rows()
+            .collect::<History, _>(range, usize::MAX, |(_, seq), row| {
+                Ok((seq, history_from_bytes(row)?))
+            })?;
+        for (seq, row) in history {
+            let (versions, mut placements): (Vec<_>, Vec<_>) =
+                row.into_iter().map(|p| (p.version, p.placement)).unzip();
+            if self.heal_inline(&mut placements, &versions, body)? {
+                let placed = versions.iter().zip(&placements).map(Placed::of);
+                let placed: Vec<Placed> = placed.collect();
+                self.set::<History>((key.0, seq), history_to_bytes(&placed).into());
+            }
+        }
+        self.heal_shared(body, references)
+    }
+
+    /// Puts right what stands in a row itself; true when something did.
+    fn heal_inline(
+        &mut self,
+        placements: &mut [Placement],
+        versions: &[Version],
+        body: &Body,
+    ) -> Result<bool, StoreError> {
+        let mut healed = false;
+        for (placement, version) in placements.iter_mut().zip(versions) {
+            let is_inline = matches!(placement, Placement::Inline(_));
+            if is_inline && !version.tombstone && version.content == body.hash {
+                *placement = self.place(body)?;
+                healed = true;
+            }
+        }
+        Ok(healed)
+    }
+
+    fn heal_shared(&mut self, body: &Body, references: u64) -> Result<(), StoreError> {
+        let known = self.content_row(&body.hash)?;
+        let counted = known.as_ref().map_or(references, |row| row.references);
+        if counted == 0 {
+            return Ok(());
+        }
+        let row = ContentRow {
+            references: counted,
+            size: body.size,
+            body: match &body.form {
+                Form::Whole(packed) => ContentBody::Packed(packed.to_vec()),
+                Form::Chunks(chunks) => ContentBody::Chunks(self.store_chunks(chunks, false)?),
+            },
+        };
+        if let ContentBody::Chunks(list) = &row.body {
+            for (chunk, _) in list {
+                // Counts outlive a list that is gone, unless they are gone, too.
+                if self.references_of(chunk)? == 0 {
+                    self.set::<ChunkReferences>(chunk.0, 1);
+                }
+            }
+        }
+        self.set::<Contents>(body.hash.0, row.to_bytes().into());
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! Reading: everything a snapshot can answer. Snapshots never wait for the writer.
 
+use std::collections::BTreeSet;
 use std::ops::{Bound, ControlFlow};
 
 use crate::merkle::prefix::Prefix;
@@ -22,6 +23,9 @@ use crate::types::id::{GameId, ReplicaId};
 use crate::types::leaf::Leaf;
 use crate::types::lineage::Sighting;
 use crate::types::version::Version;
+
+/// A record's key with its row, or what is wrong with that.
+pub type KeyAndRow = (StateKey, Result<RecordRow, StoreError>);
 
 /// The namespace as one commit left it.
 pub struct Snapshot {
@@ -46,13 +50,22 @@ impl Snapshot {
         found.unwrap_or_else(|| head_from_bytes(None))
     }
 
-    /// A state's row.
+    /// A state's row, which is what it was when it was written.
     ///
     /// # Errors
     /// [`StoreError`] when the engine fails or the row is damaged.
     pub fn record(&self, key: &StateKey) -> Result<Option<RecordRow>, StoreError> {
-        let row = |bytes: &[u8]| RecordRow::from_bytes(*key, bytes);
+        let row = |bytes: &[u8]| RecordRow::from_bytes(*key, bytes)?.checked();
         self.rows.get::<Records, _>(&key.0, row)?.transpose()
+    }
+
+    /// True when the id is listed.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails.
+    pub fn has_id(&self, id: &GameId) -> Result<bool, StoreError> {
+        let id = id.as_str().to_owned();
+        Ok(self.rows.get::<Ids, _>(&id, |()| ())?.is_some())
     }
 
     /// Rows of the records below a prefix and behind `after`, in key order, at most `limit`.
@@ -74,6 +87,40 @@ impl Snapshot {
         self.rows.collect::<Records, _>(range, limit, |key, row| {
             RecordRow::from_bytes(StateKey(*key), row)
         })
+    }
+
+    /// Rows of the records behind `after`, in key order, at most `limit`; damaged ones as errors.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails.
+    pub fn records_behind(
+        &self,
+        after: Option<StateKey>,
+        limit: usize,
+    ) -> Result<Vec<KeyAndRow>, StoreError> {
+        let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.0));
+        let range = (from, Bound::Unbounded);
+        self.rows.collect::<Records, _>(range, limit, |key, row| {
+            let key = StateKey(*key);
+            let row = RecordRow::from_bytes(key, row).and_then(RecordRow::checked);
+            Ok((key, row))
+        })
+    }
+
+    /// The row of a content that is shared.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails or the row is damaged.
+    pub fn content_row(&self, hash: &ContentHash) -> Result<Option<ContentRow>, StoreError> {
+        let row = self
+            .rows
+            .get::<Contents, _>(&hash.0, ContentRow::from_bytes)?;
+        row.transpose()
+    }
+
+    /// Takes the contents that reads found damaged since this was last called.
+    pub fn take_suspects(&self) -> BTreeSet<ContentHash> {
+        self.rows.suspects().take()
     }
 
     /// Leaves below a prefix, in key order, at most `limit`.
@@ -158,6 +205,31 @@ impl Snapshot {
         Ok(rows.into_iter().rev().flatten().collect())
     }
 
+    /// The rows that [`Snapshot::history`] is made of, each with the change that made it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails or a row is damaged.
+    pub fn history_rows(&self, key: &StateKey) -> Result<Vec<(u64, Vec<Placed>)>, StoreError> {
+        let (first, last) = ((key.0, 0), (key.0, u64::MAX));
+        let range = (Bound::Included(first), Bound::Included(last));
+        self.rows
+            .collect::<History, _>(range, usize::MAX, |(_, seq), row| {
+                Ok((seq, history_from_bytes(row)?))
+            })
+    }
+
+    /// Reads a packed chunk; `None` when it is missing, or `read` returns that.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails.
+    pub fn chunk<R>(
+        &self,
+        hash: &ChunkHash,
+        read: impl FnOnce(&[u8]) -> Option<R>,
+    ) -> Result<Option<R>, StoreError> {
+        Ok(self.rows.get::<Chunks, _>(&hash.0, read)?.flatten())
+    }
+
     /// The bytes of a version, checked against its hash. `None` for a tombstone.
     ///
     /// # Errors
@@ -193,6 +265,19 @@ impl Snapshot {
             Ok(is_one.then(|| decode::<Sighting>(row)).transpose()?)
         })?;
         Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Visits what was last agreed with each peer.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails; a damaged row is handed to `visit` as an error.
+    pub fn visit_agreements(
+        &self,
+        visit: &mut dyn FnMut(ReplicaId, Result<Agreement, StoreError>),
+    ) -> Result<(), StoreError> {
+        self.rows.visit_all::<Peers>(&mut |peer, row| {
+            visit(ReplicaId(peer), decode(row).map_err(StoreError::from));
+        })
     }
 
     /// Visits every record row in key order (for checks that read everything).

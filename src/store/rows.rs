@@ -33,6 +33,16 @@ pub struct Placed {
     pub placement: Placement,
 }
 
+impl Placed {
+    /// A version and its place, as a record row has them.
+    pub fn of((version, placement): (&Version, &Placement)) -> Self {
+        Self {
+            version: version.clone(),
+            placement: placement.clone(),
+        }
+    }
+}
+
 /// A row of the records table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordRow {
@@ -87,6 +97,20 @@ impl RecordRow {
             record,
             placements,
         })
+    }
+
+    /// The row itself, when its record is the one that its digest is of.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] otherwise.
+    pub fn checked(self) -> Result<Self, StoreError> {
+        if self.record.leaf() == self.leaf {
+            return Ok(self);
+        }
+        let (id, key) = (&self.record.id, &self.leaf.key);
+        Err(StoreError::damaged(format!(
+            "the record of {id:?}, at {key}, is not the one that was written"
+        )))
     }
 
     /// The versions with their bytes' places.

@@ -146,7 +146,9 @@ impl<'a> Exchange<'a> {
 pub fn reply_limit(limits: &Limits, endpoint: Endpoint) -> usize {
     let message = limits.message_bytes;
     let bytes = match endpoint {
-        Endpoint::Bodies | Endpoint::Store => message + limits.transfer_bytes + limits.state_bytes,
+        Endpoint::Bodies | Endpoint::Store | Endpoint::Contents => {
+            message + limits.transfer_bytes + limits.state_bytes
+        }
         _ => message,
     };
     usize::try_from(bytes).unwrap_or(usize::MAX)

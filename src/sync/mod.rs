@@ -2,6 +2,7 @@
 //! a [`transport::Transport`], and the responder's side, which answers each message by itself.
 
 pub mod compare;
+pub mod contents;
 pub mod copy;
 pub mod decode;
 pub mod diff;

@@ -105,6 +105,22 @@ impl ContentHash {
     pub const NONE: Self = Self([0; 32]);
 }
 
+/// Hashes a state's bytes a part at a time.
+#[derive(Debug, Clone, Default)]
+pub struct ContentHasher(Sha256);
+
+impl ContentHasher {
+    /// Takes the next part.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The hash of all parts.
+    pub fn finish(self) -> ContentHash {
+        ContentHash(self.0.finalize().into())
+    }
+}
+
 impl ChunkHash {
     /// Hashes a chunk's bytes.
     pub fn of(bytes: &[u8]) -> Self {

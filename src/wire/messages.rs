@@ -10,7 +10,7 @@ use crate::merkle::node::Summary;
 use crate::merkle::prefix::Prefix;
 use crate::reconcile::strategy::StrategyName;
 use crate::types::cursor::Epoch;
-use crate::types::hash::{NodeHash, StateKey};
+use crate::types::hash::{ContentHash, NodeHash, StateKey};
 use crate::types::id::ReplicaId;
 use crate::types::lineage::{Lineage, Sighting};
 use crate::types::record::StateRecord;
@@ -39,11 +39,13 @@ pub enum Endpoint {
     Store,
     /// [`CloseRequest`] -> [`CloseReply`].
     Close,
+    /// [`ContentsRequest`] -> [`BodyHeads`] with the payloads as blob. Outside of sessions.
+    Contents,
 }
 
 impl Endpoint {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Open,
         Self::Compare,
         Self::Records,
@@ -53,6 +55,7 @@ impl Endpoint {
         Self::Offer,
         Self::Store,
         Self::Close,
+        Self::Contents,
     ];
 
     /// Last part of the URL.
@@ -67,6 +70,7 @@ impl Endpoint {
             Self::Offer => "offer",
             Self::Store => "store",
             Self::Close => "close",
+            Self::Contents => "contents",
         }
     }
 
@@ -307,6 +311,25 @@ pub struct CloseReply {
     pub root: Summary,
     /// Its newest change.
     pub seq: u64,
+}
+
+/// Most contents that one message may ask for.
+pub const CONTENTS_MAX: usize = 256;
+
+/// A content of a state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentWant {
+    /// First 64 bits of the key of a state that has it, current or in history.
+    pub state: u64,
+    /// Its hash.
+    pub content: ContentHash,
+}
+
+/// Asks for the bytes of contents that are damaged at the asker's.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ContentsRequest {
+    /// The contents, each once.
+    pub wants: Vec<ContentWant>,
 }
 
 /// A request within an open session.

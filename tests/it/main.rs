@@ -13,6 +13,8 @@ mod crash;
 #[cfg(test)]
 mod crash_images;
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod engine_power_cuts;

@@ -9,7 +9,7 @@ use crate::store::directory::unusable;
 use crate::store::error::StoreError;
 use crate::store::log::group::{ALIGNMENT, EntryKind, ReadGroup, SegmentKey, lengths, open};
 use crate::store::log::place::{LogPlace, LogPosition};
-use crate::store::log::segment::{Header, SEGMENT_HEADER, read_header};
+use crate::store::log::segment::{Header, SEGMENT_HEADER, is_cut_off, read_header};
 
 /// Commits behind the newest one that a group is expected to begin at, when intact groups are
 /// searched behind a broken one.
@@ -101,6 +101,13 @@ impl Reader<'_> {
                     path.display()
                 )));
             }
+        }
+        if is_cut_off(&bytes) {
+            return Err(StoreError::damaged(format!(
+                "{} was cut off after {} bytes",
+                path.display(),
+                bytes.len()
+            )));
         }
         let before = self.news;
         let end = self.groups(key, &path, &bytes)?;

@@ -12,7 +12,8 @@ use crate::types::cursor::Epoch;
 pub const SEGMENT_HEADER: u64 = 64;
 const MAGIC: &[u8; 16] = b"samestate log 1\0";
 /// Zeros are written this far ahead of the groups: syncing a write within a file costs less than
-/// syncing one that lets it grow, and a full disk is noticed before a group is written.
+/// syncing one that lets it grow, and a full disk is noticed before a group is written. They are
+/// durable before anything is written over them, so that a file that was cut off can be told.
 const AHEAD: u64 = 1 << 20;
 
 /// A segment that can be appended to.
@@ -92,6 +93,7 @@ impl Segment {
             }
             at += step;
         }
+        self.file.sync()?;
         self.allocated = target;
         Ok(())
     }
@@ -118,6 +120,13 @@ fn header(key: SegmentKey) -> [u8; SEGMENT_HEADER as usize] {
     bytes[16..24].copy_from_slice(&key.epoch.0.to_le_bytes());
     bytes[24..32].copy_from_slice(&key.number.to_le_bytes());
     bytes
+}
+
+/// True when a part of a segment's file is missing at its end: it ends within a stretch that was
+/// durable as a whole before anything was written there.
+pub fn is_cut_off(bytes: &[u8]) -> bool {
+    let whole = bytes.len() - bytes.len() % AHEAD as usize;
+    bytes[whole..].iter().any(|byte| *byte != 0)
 }
 
 /// Reads the header at the front of a segment's file.

@@ -1,6 +1,8 @@
 //! Copies that nothing on the machine tells from the original, as after a snapshot of the whole
 //! machine: their peers notice.
 
+use samestate::store::place::{Found, Place};
+
 use crate::copies::{Ground, forge, held, identity, settle};
 use crate::harness::http::wait_until;
 use crate::harness::process::{Server, succeed_json};
@@ -66,6 +68,13 @@ fn goes_back(lost: usize, written: &[usize], peer_calls: bool) {
     wait_until("it has another name", || identity(&a).0 != before.0);
     assert_ne!(identity(&a).1, before.1);
     let now = identity(&a);
+    // A kill in front of this is made up for at the next start, by one more name.
+    wait_until("its directory knows the name", || {
+        let Found::Same(place) = Place::find(&ground.at("a")).unwrap() else {
+            return false;
+        };
+        place.names.last().map(ToString::to_string).as_ref() == Some(&now.0)
+    });
     a.kill();
     let a = ground.start("a");
     assert_eq!(identity(&a), now);

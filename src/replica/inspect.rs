@@ -1,0 +1,101 @@
+//! Looking at a namespace that no process serves: all of its file and its log, without changing
+//! either.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::replica::check::{CheckReport, check};
+use crate::replica::recover::recover;
+use crate::store::claim::Claim;
+use crate::store::directory::unusable;
+use crate::store::disk::Disk;
+use crate::store::engine_file::EngineFile;
+use crate::store::error::StoreError;
+use crate::store::log::replay::read_segments;
+use crate::store::open::Store;
+use crate::store::open_file::check_engine;
+use crate::store::options::StoreOptions;
+use crate::store::overlay::Overlay;
+use crate::store::read::Snapshot;
+
+/// Is told how many bytes of states have been read, and how many there are.
+pub type OnProgress<'p> = &'p mut dyn FnMut(u64, u64);
+
+/// Checks everything that a namespace's file and its log hold.
+///
+/// # Errors
+/// [`StoreError`] when the disk fails, or the file is not one that this replica and build may use;
+/// damage is reported, not an error.
+pub fn inspect(
+    disk: &Arc<dyn Disk>,
+    path: &Path,
+    claim: &Claim,
+    progress: OnProgress<'_>,
+) -> Result<CheckReport, StoreError> {
+    let mut early = CheckReport::default();
+    let Some((mut store, _file)) = open(disk, path, claim, &mut early)? else {
+        return Ok(early);
+    };
+    if let Err(StoreError::Damaged(what)) = store.check_counts() {
+        early.fault("head", &"counts", &what);
+    }
+    let snapshot = match with_log(&mut store) {
+        Ok(snapshot) => snapshot,
+        Err(StoreError::Damaged(what)) => {
+            let detail = format!("{what}; what stands in the log alone was not checked");
+            early.fault("log", &path.display(), &detail);
+            store.snapshot()
+        }
+        Err(error) => return Err(error),
+    };
+    let total = snapshot.head().map_or(0, |head| head.root.size);
+    let mut report = check(&snapshot, &mut |bytes| progress(bytes, total))?;
+    early.faults.append(&mut report.faults);
+    report.faults = early.faults;
+    Ok(report)
+}
+
+/// Opens a file without changing it. `None` when it cannot be opened, which is a fault then.
+fn open(
+    disk: &Arc<dyn Disk>,
+    path: &Path,
+    claim: &Claim,
+    report: &mut CheckReport,
+) -> Result<Option<(Store, EngineFile)>, StoreError> {
+    match disk.open(path, false) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let detail = "it is missing, but its log is there; put it back";
+            report.fault("file", &path.display(), &detail);
+            return Ok(None);
+        }
+        Err(source) => return Err(unusable(path, source)),
+    }
+    let options = StoreOptions::default();
+    let overlay = || Arc::new(Overlay::new(Arc::clone(disk)));
+    let checked = check_engine(&*overlay(), path, options);
+    let opened = checked.and_then(|found| {
+        if let Some(what) = found {
+            report.fault("engine", &path.display(), &what);
+        }
+        // The check leaves a file that it found damaged unusable.
+        Store::open_as(overlay(), path, claim, options)
+    });
+    match opened {
+        Ok(opened) => Ok(Some(opened)),
+        Err(StoreError::Damaged(what)) => {
+            report.fault("file", &path.display(), &what);
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What the file shows once its log is carried out.
+fn with_log(store: &mut Store) -> Result<Snapshot, StoreError> {
+    let from = store.snapshot().head()?.log;
+    let replay = read_segments(&store.log_place(), from)?;
+    recover(store, replay)?;
+    Ok(store.snapshot())
+}

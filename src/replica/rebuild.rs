@@ -1,0 +1,273 @@
+//! Making a namespace's file out of records: everything that is derived from them is made anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use crate::merkle::top::Top;
+use crate::replica::apply::{Batch, apply};
+use crate::replica::command::Mutation;
+use crate::replica::facts::Facts;
+use crate::store::body::Body;
+use crate::store::engine_file::EngineFile;
+use crate::store::error::StoreError;
+use crate::store::open::Store;
+use crate::store::options::StoreOptions;
+use crate::store::rows::{Agreement, Head, Identity, Placed, Placement};
+use crate::types::cursor::Epoch;
+use crate::types::hash::StateKey;
+use crate::types::id::{GameId, ReplicaId};
+use crate::types::lineage::{Provenance, Sighting};
+use crate::types::record::StateRecord;
+use crate::types::version::Version;
+
+/// Bytes of states that are written together.
+const BATCH_BYTES: usize = 16 << 20;
+/// Records that are written together.
+const BATCH_RECORDS: usize = 4096;
+
+/// A version with its bytes; a tombstone has none.
+pub struct Whole {
+    /// The version.
+    pub version: Version,
+    /// Its bytes.
+    pub body: Option<Body>,
+}
+
+/// A state to be written.
+pub struct Salvaged {
+    /// Its id.
+    pub id: GameId,
+    /// Its position in the feed, unless that is not known.
+    pub seq: Option<u64>,
+    /// Its current versions, at least one.
+    pub versions: Vec<Whole>,
+    /// Older ones by the change that superseded them.
+    pub history: BTreeMap<u64, Vec<Whole>>,
+}
+
+/// A file in the making.
+pub struct Builder {
+    store: Store,
+    file: EngineFile,
+    top: Top,
+    head: Head,
+    /// Newest position of the feed of before, when positions are kept.
+    kept: Option<u64>,
+    taken: BTreeSet<u64>,
+    batch: Batch,
+    history: Vec<(StateKey, u64, Vec<Whole>)>,
+    bytes: usize,
+}
+
+impl Builder {
+    /// Makes a new file. Positions in the feed are kept when it is known where it `stood`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be made.
+    pub fn create(
+        path: &Path,
+        replica: ReplicaId,
+        epoch: Epoch,
+        stood: Option<&Head>,
+    ) -> Result<Self, StoreError> {
+        let options = StoreOptions {
+            // What was kept is kept; the next start knows how much that is to be.
+            history_versions: usize::MAX,
+            ..StoreOptions::default()
+        };
+        let (store, file) = Store::open(path, replica, epoch, options)?;
+        let head = Head {
+            seq: stood.map_or(0, |head| head.seq),
+            clock: stood.map_or(0, |head| head.clock),
+            ..Head::default()
+        };
+        Ok(Self {
+            store,
+            file,
+            top: Top::default(),
+            head,
+            kept: stood.map(|head| head.seq),
+            taken: BTreeSet::new(),
+            batch: Batch::default(),
+            history: Vec::new(),
+            bytes: 0,
+        })
+    }
+
+    /// Records written so far.
+    pub fn records(&self) -> u64 {
+        self.head.root.leaves
+    }
+
+    /// A position in the feed: the one of before, or the next free one.
+    fn position(&mut self, wanted: Option<u64>) -> u64 {
+        let kept = self.kept.filter(|_| wanted.is_some());
+        if let (Some(newest), Some(seq)) = (kept, wanted)
+            && seq <= newest
+            && self.taken.insert(seq)
+        {
+            return seq;
+        }
+        self.head.seq += 1;
+        self.head.seq
+    }
+
+    /// Adds a state that is not there yet.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the new file fails.
+    pub fn add(&mut self, state: Salvaged) -> Result<(), StoreError> {
+        let versions = state.versions.iter().map(|whole| whole.version.clone());
+        let record = StateRecord::from_versions(state.id, versions.collect());
+        let Some((record, _)) = record else {
+            return Ok(());
+        };
+        let key = record.key();
+        let bodies: Vec<Body> = state.versions.into_iter().filter_map(|w| w.body).collect();
+        self.bytes += bodies.iter().map(Body::weight).sum::<usize>() + record.weight();
+        for (seq, versions) in state.history {
+            // Without the positions of before those of its changes come in front of the state's own.
+            let seq = match self.kept {
+                Some(_) => seq,
+                None => self.position(None),
+            };
+            let bodies = versions.iter().filter_map(|whole| whole.body.as_ref());
+            self.bytes += bodies.map(Body::weight).sum::<usize>();
+            self.history.push((key, seq, versions));
+        }
+        let seq = self.position(state.seq);
+        self.batch.mutations.push(Mutation {
+            key,
+            seq,
+            record,
+            bodies,
+        });
+        if self.bytes >= BATCH_BYTES || self.batch.mutations.len() >= BATCH_RECORDS {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Carries out a change that the log remembers; false when bytes that it needs are lost. Its
+    /// position in the feed is kept when it `follows` all that came before.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the new file fails.
+    pub fn change(&mut self, mutation: Mutation, follows: bool) -> Result<bool, StoreError> {
+        if self
+            .batch
+            .mutations
+            .iter()
+            .any(|pending| pending.key == mutation.key)
+        {
+            self.flush()?;
+        }
+        let held = self.store.snapshot().record(&mutation.key)?;
+        let merged = match &held {
+            Some(row) => row.record.merge(&mutation.record).0,
+            None => mutation.record,
+        };
+        if held.as_ref().is_some_and(|row| row.record == merged) {
+            return Ok(true);
+        }
+        let mut bodies = mutation.bodies;
+        bodies.retain(|body| body.unpacked().is_some());
+        let is_there = |version: &Version| {
+            let held = held.iter().flat_map(|row| row.record.versions());
+            version.tombstone
+                || held.into_iter().any(|held| held == version)
+                || bodies.iter().any(|body| body.hash == version.content)
+        };
+        let versions: Vec<Version> = merged.versions().to_vec();
+        let (there, lost): (Vec<_>, Vec<_>) = versions.into_iter().partition(is_there);
+        let Some((record, _)) = StateRecord::from_versions(merged.id.clone(), there) else {
+            return Ok(false);
+        };
+        if held.as_ref().is_some_and(|row| row.record == record) {
+            return Ok(lost.is_empty());
+        }
+        let is_new = follows && self.kept.is_some() && mutation.seq > self.head.seq;
+        let seq = if is_new {
+            self.head.seq = mutation.seq;
+            mutation.seq
+        } else {
+            self.position(None)
+        };
+        self.bytes += bodies.iter().map(Body::weight).sum::<usize>() + record.weight();
+        self.batch.mutations.push(Mutation {
+            key: mutation.key,
+            seq,
+            record,
+            bodies,
+        });
+        if self.bytes >= BATCH_BYTES || self.batch.mutations.len() >= BATCH_RECORDS {
+            self.flush()?;
+        }
+        Ok(lost.is_empty())
+    }
+
+    /// Writes what was added.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the new file fails.
+    pub fn flush(&mut self) -> Result<(), StoreError> {
+        let mut batch = std::mem::take(&mut self.batch);
+        let stamps = batch.mutations.iter().flat_map(|m| m.record.versions());
+        batch.clock = stamps
+            .map(|version| version.stamp.millis)
+            .max()
+            .unwrap_or(0);
+        if !batch.mutations.is_empty() {
+            apply(&mut self.store, &mut self.top, &mut self.head, &batch)?;
+        }
+        for (key, seq, versions) in std::mem::take(&mut self.history) {
+            self.store.change(|tables| {
+                let mut placed = Vec::with_capacity(versions.len());
+                for Whole { version, body } in versions {
+                    let placement = match body {
+                        Some(body) => tables.place(&body)?,
+                        None => Placement::Nothing,
+                    };
+                    placed.push(Placed { version, placement });
+                }
+                tables.remember(&key, seq, &placed)
+            })?;
+        }
+        self.bytes = 0;
+        self.checkpoint()
+    }
+
+    fn checkpoint(&mut self) -> Result<(), StoreError> {
+        if let Some(frozen) = self.store.freeze() {
+            let flushed = self.file.flush(&frozen)?;
+            self.store.flushed(&flushed);
+        }
+        Ok(())
+    }
+
+    /// Says what the file is, and that it holds every commit up to `newest`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the new file fails.
+    pub fn finish(
+        mut self,
+        (identity, provenance): (&Identity, &Provenance),
+        agreements: BTreeMap<ReplicaId, Agreement>,
+        seen: Vec<Sighting>,
+        newest: u64,
+    ) -> Result<(), StoreError> {
+        let batch = Batch {
+            agreements,
+            facts: Facts {
+                seen,
+                ..Facts::default()
+            },
+            ..Batch::default()
+        };
+        apply(&mut self.store, &mut self.top, &mut self.head, &batch)?;
+        self.store.go_on_behind(newest);
+        self.checkpoint()?;
+        self.file.set_identity(identity, provenance)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,324 @@
+//! Repairing a namespace that no process serves: everything that is left of its file and its log goes
+//! into a new file, with ids, feed, tree and reference counts made anew. The old files are kept under
+//! other names.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::replica::check::Fault;
+use crate::replica::inspect::{OnProgress, inspect};
+use crate::replica::journal;
+use crate::replica::rebuild::{Builder, Salvaged, Whole};
+use crate::store::body::Body;
+use crate::store::claim::Claim;
+use crate::store::directory::{repair_draft_of, set_aside};
+use crate::store::disk::{Disk, MachineDisk};
+use crate::store::error::StoreError;
+use crate::store::log::place::{LogPlace, LogPosition};
+use crate::store::log::replay::read_segments;
+use crate::store::log::salvage::{LogRemains, salvage_log};
+use crate::store::rows::{Identity, Placed};
+use crate::store::salvage::{Remains, Saved};
+use crate::types::cursor::Epoch;
+use crate::types::hash::{ContentHash, StateKey};
+use crate::types::id::ReplicaId;
+use crate::types::lineage::Provenance;
+
+/// Losses that are listed at most.
+const LOSSES_MAX: usize = 10_000;
+
+/// Bytes that the log puts right.
+type Healed = HashMap<ContentHash, Body>;
+
+/// What a repair came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct RepairReport {
+    /// Records that were saved, deleted states included.
+    pub records: u64,
+    /// What was lost: states by id or key, versions in history, commits of the log.
+    pub lost: Vec<Fault>,
+    /// Commits that the log must have held and does not any more.
+    pub lost_commits: u64,
+    /// True when the change feed begins a new life, so that nobody takes this replica to hold what
+    /// it held before.
+    pub new_epoch: bool,
+    /// The files of before, under their new names.
+    pub kept: Vec<PathBuf>,
+}
+
+impl RepairReport {
+    /// Lists something that was lost.
+    pub fn lose(&mut self, kind: &'static str, what: &dyn ToString, detail: &dyn ToString) {
+        if self.lost.len() < LOSSES_MAX {
+            self.lost.push(Fault {
+                kind,
+                what: what.to_string(),
+                detail: detail.to_string(),
+            });
+        }
+    }
+}
+
+/// Makes a namespace's file anew out of what is left of it and of its log. A feed that begins a new
+/// life is called `epoch`. When this fails, nothing has changed.
+///
+/// # Errors
+/// [`StoreError`] when the disk fails, the file is not one that this replica and build may use, or
+/// the new file has faults of its own.
+pub fn repair(
+    path: &Path,
+    claim: &Claim,
+    progress: OnProgress<'_>,
+) -> Result<RepairReport, StoreError> {
+    let disk: Arc<dyn Disk> = Arc::new(MachineDisk);
+    let draft = repair_draft_of(path);
+    // What an earlier repair left behind; when there is none, so much the better.
+    let _ = disk.remove(&draft);
+    let mut repair = Repair::open(&disk, path, claim)?;
+    let replica = claim.replica;
+    let built = repair.build(&draft, replica, claim.fresh, progress);
+    let checked = built.and_then(|()| check_draft(&disk, &draft, replica));
+    if let Err(error) = checked {
+        // It is of no use to anybody.
+        let _ = disk.remove(&draft);
+        return Err(error);
+    }
+    let segments = std::mem::take(&mut repair.log.segments);
+    let Repair { mut report, .. } = repair;
+    report.kept = set_aside(path, &draft, &segments)?;
+    Ok(report)
+}
+
+fn check_draft(disk: &Arc<dyn Disk>, draft: &Path, replica: ReplicaId) -> Result<(), StoreError> {
+    let claim = Claim::plain(replica, Epoch(0));
+    let report = inspect(disk, draft, &claim, &mut |_, _| {})?;
+    match report.faults.first() {
+        None => Ok(()),
+        Some(fault) => Err(StoreError::damaged(format!(
+            "what was saved of {} has a fault of its own, so nothing was changed ({} {}: {})",
+            draft.display(),
+            fault.kind,
+            fault.what,
+            fault.detail
+        ))),
+    }
+}
+
+struct Repair {
+    remains: Remains,
+    identity: Option<(Identity, Provenance)>,
+    log: LogRemains,
+    /// True when the log is as it was written.
+    has_log: bool,
+    /// The newest commit of file and log.
+    newest: u64,
+    report: RepairReport,
+}
+
+impl Repair {
+    fn open(disk: &Arc<dyn Disk>, path: &Path, claim: &Claim) -> Result<Self, StoreError> {
+        let remains = Remains::open(disk, path, claim)?;
+        let (identity, head) = (remains.identity(), remains.head());
+        let provenance = remains.provenance();
+        let epoch = provenance.as_ref().map(|provenance| provenance.log);
+        let place = LogPlace::beside(path, Arc::clone(disk), epoch.unwrap_or(Epoch(0)));
+        let from: Option<LogPosition> = head.map(|head| head.log);
+        let strict = match (epoch, from) {
+            (Some(_), Some(from)) => read_segments(&place, from),
+            _ => Err(StoreError::damaged(
+                "the file does not say which part of the log it holds",
+            )),
+        };
+        let log = salvage_log(&place, from, epoch)?;
+        let mut report = RepairReport {
+            lost_commits: log.lost,
+            ..RepairReport::default()
+        };
+        if let Err(error) = &strict {
+            let detail = match log.lost {
+                0 => "its end may be lost".to_owned(),
+                1 => "at least one commit is lost".to_owned(),
+                lost => format!("at least {lost} commits are lost"),
+            };
+            report.lose("log", &"commits", &format!("{detail}: {}", error.bare()));
+        }
+        Ok(Self {
+            remains,
+            identity: identity.zip(provenance),
+            has_log: strict.is_ok(),
+            newest: strict.map_or(0, |replay| replay.newest),
+            log,
+            report,
+        })
+    }
+
+    fn build(
+        &mut self,
+        draft: &Path,
+        replica: ReplicaId,
+        epoch: Epoch,
+        progress: OnProgress<'_>,
+    ) -> Result<(), StoreError> {
+        let head = self.remains.head().filter(|_| self.has_log);
+        let mut builder = Builder::create(draft, replica, epoch, head.as_ref())?;
+        self.save_records(&mut builder, progress)?;
+        builder.flush()?;
+        self.save_log(&mut builder)?;
+        self.report.records = builder.records();
+        let is_whole = head.is_some() && self.report.lost.is_empty();
+        let keeps = self.identity.take().filter(|_| is_whole);
+        self.report.new_epoch = keeps.is_none();
+        let agreements = match keeps {
+            Some(_) => self.remains.agreements(),
+            // What was agreed was agreed about what is lost.
+            None => Vec::new(),
+        };
+        let (identity, provenance) = keeps.unwrap_or_else(|| {
+            let identity = Identity {
+                replica,
+                epoch,
+                incarnation: 0,
+            };
+            (identity, Provenance::new(epoch))
+        });
+        builder.finish(
+            (&identity, &provenance),
+            agreements.into_iter().collect(),
+            self.remains.sightings(),
+            self.newest,
+        )
+    }
+
+    fn save_records(
+        &mut self,
+        builder: &mut Builder,
+        progress: OnProgress<'_>,
+    ) -> Result<(), StoreError> {
+        let (remains, report) = (&self.remains, &mut self.report);
+        let logged = self.log.commits.values();
+        let logged = logged.filter_map(|changes| journal::from_bytes(changes.clone()).ok());
+        let healings = logged.flat_map(|logged| logged.healings);
+        let healed: Healed = healings.map(|h| (h.body.hash, h.body)).collect();
+        let (mut bytes, total) = (0, remains.head().map_or(0, |head| head.root.size));
+        let seen = remains.records(&mut |saved| {
+            bytes += saved.row.leaf.size;
+            progress(bytes, total);
+            save_record(remains, &healed, builder, report, &saved)
+        })?;
+        remains.visit_ids(&mut |id, key| {
+            if !seen.contains(&key) {
+                report.lose("record", &id, &"its record cannot be read");
+            }
+        });
+        Ok(())
+    }
+
+    /// Carries out what is left of the log, as far as it says all that is needed.
+    fn save_log(&mut self, builder: &mut Builder) -> Result<(), StoreError> {
+        for (commit, changes) in std::mem::take(&mut self.log.commits) {
+            let Ok(logged) = journal::from_bytes(changes) else {
+                self.report.lost_commits += 1;
+                let detail = "its changes do not decode";
+                self.report
+                    .lose("log", &format!("commit {commit}"), &detail);
+                continue;
+            };
+            // The namespace may have taken another name since the last checkpoint.
+            let newer = logged.facts.identity.filter(|(logged, _)| {
+                let known = self.identity.as_ref();
+                known.is_some_and(|(known, _)| logged.incarnation >= known.incarnation)
+            });
+            self.identity = newer.or(self.identity.take());
+            for mutation in logged.mutations {
+                let id = mutation.record.id.clone();
+                if !builder.change(mutation, self.has_log)? {
+                    let detail = format!("commit {commit} lacks bytes of an earlier one");
+                    self.report.lose("record", &id, &detail);
+                }
+            }
+        }
+        builder.flush()
+    }
+}
+
+/// Saves what is left of a state.
+fn save_record(
+    remains: &Remains,
+    healed: &Healed,
+    builder: &mut Builder,
+    report: &mut RepairReport,
+    saved: &Saved,
+) -> Result<(), StoreError> {
+    let (key, id) = (saved.row.leaf.key, saved.row.record.id.clone());
+    let placed = saved.row.placed().map(Placed::of);
+    let (versions, lost) = load_all(remains, healed, key, placed.collect());
+    if let Some(version) = lost.first() {
+        let what = if versions.is_empty() {
+            "its bytes are lost, and with them the state"
+        } else {
+            "the bytes of one of its versions are lost"
+        };
+        report.lose(
+            "record",
+            &id,
+            &format!("{what} (content {})", version.version.content),
+        );
+    }
+    if versions.is_empty() {
+        return Ok(());
+    }
+    if saved.may_be_old {
+        let detail = "its newest record is lost; an older one takes its place";
+        report.lose("record", &id, &detail);
+    }
+    let mut history = BTreeMap::new();
+    for (seq, row) in remains.history(key) {
+        let (versions, lost) = load_all(remains, healed, key, row);
+        if let Some(version) = lost.first() {
+            let detail = format!(
+                "content {} of an older version is lost",
+                version.version.content
+            );
+            report.lose("history", &id, &detail);
+        }
+        if !versions.is_empty() {
+            history.insert(seq, versions);
+        }
+    }
+    let seq = saved.is_listed.then_some(saved.row.seq);
+    builder.add(Salvaged {
+        id,
+        seq,
+        versions,
+        history,
+    })
+}
+
+/// The versions whose bytes are there, and those whose bytes are not.
+fn load_all(
+    remains: &Remains,
+    healed: &Healed,
+    key: StateKey,
+    placed: Vec<Placed>,
+) -> (Vec<Whole>, Vec<Placed>) {
+    let (mut whole, mut lost) = (Vec::new(), Vec::new());
+    for placed in placed {
+        let bytes = remains.content(key, &placed.version, &placed.placement);
+        let content = placed.version.content;
+        let body = bytes.map(|bytes| Body::of_hashed(content, &bytes));
+        let whole_of = |body: &&Body| body.unpacked().is_some();
+        let body = body.or_else(|| healed.get(&content).filter(whole_of).cloned());
+        if placed.version.tombstone || body.is_some() {
+            whole.push(Whole {
+                version: placed.version,
+                body,
+            });
+        } else {
+            lost.push(placed);
+        }
+    }
+    (whole, lost)
+}
