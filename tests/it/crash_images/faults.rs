@@ -3,15 +3,27 @@
 //!
 //! `DISK_FAULTS=all cargo test --release --test it crash_images::faults` tries every operation.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::io::Errno;
+use samestate::clock::SystemClock;
+use samestate::replica::check::check;
+use samestate::replica::command::Command;
+use samestate::replica::engine::Engine;
+use samestate::runtime::checkpoints::Upkeep;
+use samestate::runtime::writer::{PeerNotes, spawn};
+use samestate::store::disk::Disk;
 use samestate::store::error::StoreError;
+use tokio::sync::watch;
 
-use crate::crash_images::life::{Life, Step, open};
+use crate::crash_images::life::{EPOCH, Life, OPTIONS, PATH, REPLICA, Step, open};
 use crate::crash_images::look;
 use crate::harness::Rng;
+use crate::harness::http::wait_until;
+use crate::harness::replica::put;
 use crate::simulated_disk::{Fault, PowerCut, RecordingDisk};
 
 /// The same life for every fault.
@@ -208,4 +220,46 @@ fn a_full_disk_refuses_writes_and_goes_on_when_there_is_space() {
     let image = recording.cut_power(cut);
     assert!(open(Arc::new(image.clone())).is_ok());
     look(&image, &life, life.promised(cut.position)).unwrap();
+}
+
+/// A disk that cannot be read for a while fails the writes that need it, and no others.
+#[test]
+fn writes_go_on_without_a_restart_once_the_disk_can_be_read_again() {
+    let recording = RecordingDisk::new();
+    let disk: Arc<dyn Disk> = Arc::new(recording.clone());
+    let many = |round: u64| {
+        (0..400).map(move |n| {
+            put(
+                &format!("match/{n}"),
+                &Rng::quiet(round << 32 | n).bytes(190),
+            )
+        })
+    };
+    let mut solo = open(Arc::clone(&disk)).unwrap();
+    let all = Command::Write(many(1).collect());
+    solo.commit(vec![all], BTreeMap::new()).unwrap();
+    solo.checkpoint().unwrap();
+    drop(solo);
+    let (path, wall) = (Path::new(PATH), Arc::new(SystemClock));
+    let opened = Engine::open_on(disk, path, REPLICA, EPOCH, OPTIONS, wall).unwrap();
+    let (views, shown) = watch::channel(opened.engine.view());
+    let upkeep = Upkeep::default();
+    let notes = PeerNotes::default();
+    let (writer, thread) = spawn("t", opened, &OPTIONS, upkeep, views, notes).unwrap();
+    let write = |write| {
+        let queued = writer.queue_blocking(Command::Write(vec![write])).unwrap();
+        queued.wait()
+    };
+    recording.fail(Fault::after(0, Errno::IO).counting_reads().sticky());
+    let failed = many(2).map(write).filter(Result::is_err).count();
+    assert!(failed > 0, "all rows were in memory");
+    recording.work_again();
+    for attempt in many(3) {
+        wait_until("the file is open again", || write(attempt.clone()).is_ok());
+    }
+    assert!(!writer.has_failed());
+    drop(writer);
+    thread.join().unwrap();
+    let report = check(shown.borrow().snapshot(), &mut |_| {}).unwrap();
+    assert_eq!(report.states, 400);
 }
