@@ -10,6 +10,7 @@ use samestate::replica::check::CheckReport;
 use samestate::replica::command::Command;
 use samestate::replica::inspect::inspect;
 use samestate::replica::repair::{RepairReport, repair};
+use samestate::replica::scrub::Scrub;
 use samestate::replica::solo::Solo;
 use samestate::store::claim::Claim;
 use samestate::store::disk::{Disk, MachineDisk};
@@ -72,6 +73,21 @@ fn write_on(solo: &mut Solo) -> Result<(), String> {
     solo.checkpoint().map_err(|error| error.to_string())
 }
 
+/// Faults that a pass of the scrub finds, which ends whatever it meets.
+fn scrub(solo: &Solo) -> usize {
+    let view = solo.view();
+    let mut scrub = Scrub::new(Arc::clone(&view));
+    let mut found = 0;
+    for _ in 0..100_000 {
+        let step = scrub.step(&view, 1 << 20).unwrap();
+        found += step.found.len();
+        if step.is_done {
+            return found;
+        }
+    }
+    panic!("the scrub goes on for ever");
+}
+
 /// Opens what was damaged, reads everything and writes on. True when anybody was told of damage.
 fn use_it(dir: &Path, known: &Known, what: &str) -> bool {
     let mut solo = match open(dir) {
@@ -84,6 +100,11 @@ fn use_it(dir: &Path, known: &Known, what: &str) -> bool {
     let read = read_all(&solo.view(), known);
     assert_eq!(read.missing, Vec::<String>::new(), "{what}");
     assert_eq!(read.stale, Vec::<String>::new(), "{what}");
+    let found = scrub(&solo);
+    assert!(
+        found > 0 || read.errors.is_empty(),
+        "{what}: the scrub found nothing"
+    );
     let written = write_on(&mut solo);
     if let Err(error) = &written {
         assert!(error.contains("damaged"), "{what}: {error}");
