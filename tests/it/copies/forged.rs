@@ -1,6 +1,8 @@
 //! Copies that nothing on the machine tells from the original, as after a snapshot of the whole
 //! machine: their peers notice.
 
+use std::path::Path;
+
 use samestate::store::place::{Found, Place};
 
 use crate::copies::{Ground, forge, held, identity, settle};
@@ -68,13 +70,7 @@ fn goes_back(lost: usize, written: &[usize], peer_calls: bool) {
     wait_until("it has another name", || identity(&a).0 != before.0);
     assert_ne!(identity(&a).1, before.1);
     let now = identity(&a);
-    // A kill in front of this is made up for at the next start, by one more name.
-    wait_until("its directory knows the name", || {
-        let Found::Same(place) = Place::find(&ground.at("a")).unwrap() else {
-            return false;
-        };
-        place.names.last().map(ToString::to_string).as_ref() == Some(&now.0)
-    });
+    wait_until_noted(&ground.at("a"), &now.0);
     a.kill();
     let a = ground.start("a");
     assert_eq!(identity(&a), now);
@@ -84,6 +80,18 @@ fn goes_back(lost: usize, written: &[usize], peer_calls: bool) {
     a.terminate();
     let verified = succeed_json(&["verify", "--data", ground.at("a").to_str().unwrap()]);
     assert_eq!(verified["ok"], true, "{verified}");
+}
+
+/// Waits until a directory has noted the newest id of its replica. A kill in front of that is made
+/// up for at the next start, by one more name.
+fn wait_until_noted(dir: &Path, replica: &str) {
+    wait_until("its directory knows the name", || {
+        let Found::Same(place) = Place::find(dir).unwrap() else {
+            return false;
+        };
+        let newest = place.names.last().map(ToString::to_string);
+        newest.as_deref() == Some(replica)
+    });
 }
 
 #[test]
