@@ -98,14 +98,12 @@ impl Solo {
         commands: Vec<Command>,
         agreements: BTreeMap<ReplicaId, Agreement>,
     ) -> Result<Outcomes, StoreError> {
-        let decided = self.engine.decide(commands, agreements);
-        let decided = self.or_reopened(decided)?;
+        let decided = self.engine.decide(commands, agreements)?;
         if decided.is_empty() {
             return Ok(decided.outcomes);
         }
         let (before, commit) = (self.view(), self.engine.commit_number());
-        let applied = self.engine.apply(&decided);
-        self.or_reopened(applied)?;
+        self.engine.apply(&decided)?;
         let entries: Vec<Entry> = decided.entry.into_iter().collect();
         if let Err(error) = self.log.append(&entries) {
             self.engine.go_back_to(&before, commit);
@@ -151,8 +149,7 @@ impl Solo {
     pub fn compact(&mut self) -> Result<CompactionProgress, StoreError> {
         self.checkpoint()?;
         let mut progress = CompactionProgress::default();
-        let begun = self.file.begin_compaction();
-        self.or_reopened(begun)?;
+        self.file.begin_compaction()?;
         while self.file.is_compacting() {
             let sliced = self.file.compact_slice(&mut progress);
             if let Some((flushed, _)) = self.or_reopened(sliced)? {
