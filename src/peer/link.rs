@@ -246,10 +246,7 @@ impl Link {
                 seq: agreement.their_seq,
             },
             pulled: report.states_pulled > 0,
-            equal_root: report
-                .equal
-                .then(|| report.root_after.parse().ok())
-                .flatten(),
+            equal_root: seen.equal_root,
         })
     }
 

@@ -14,6 +14,7 @@ use crate::sync::pull::Puller;
 use crate::sync::push::push;
 use crate::sync::report::{Outcome, Report};
 use crate::sync::transport::{Home, Transport};
+use crate::types::hash::NodeHash;
 use crate::types::id::ReplicaId;
 use crate::types::limits::Limits;
 use crate::wire::messages::{CloseReply, OpenReply};
@@ -40,6 +41,8 @@ pub struct PeerSeen {
     pub replica: ReplicaId,
     /// Newest change it told of.
     pub seq: u64,
+    /// The root that both were proven to hold, if they were. Ours may have moved on since.
+    pub equal_root: Option<NodeHash>,
 }
 
 /// Runs a session to its end and completes `report`.
@@ -83,12 +86,14 @@ impl<'s> Session<'s> {
         let view = self.home.view();
         let follows = self.options.follows;
         let peer = open(&mut self.exchange, self.home, &view, follows)?;
-        let seen = PeerSeen {
+        let mut seen = PeerSeen {
             replica: peer.replica,
             seq: peer.seq,
+            equal_root: None,
         };
         let Some(session) = peer.session else {
             self.equal_at_once(&view, &peer);
+            seen.equal_root = Some(view.head().root.hash);
             return Ok(seen);
         };
         let result = self.reconcile(&view, &peer, session);
@@ -96,7 +101,7 @@ impl<'s> Session<'s> {
         let root = result.is_ok().then(|| self.home.view().head().root.hash);
         let closed = close(&mut self.exchange, session, root);
         let ahead = result?;
-        self.verify(&view, &peer, &closed?, &ahead)?;
+        seen.equal_root = self.verify(&view, &peer, &closed?, &ahead)?;
         Ok(seen)
     }
 
@@ -149,29 +154,32 @@ impl<'s> Session<'s> {
         Ok(())
     }
 
-    /// Compares the roots at the end and notes how far the two agree.
+    /// Compares the roots at the end and notes how far the two agree. The root that both hold, if
+    /// they are equal.
     fn verify(
         &mut self,
         before: &View,
         peer: &OpenReply,
         closed: &CloseReply,
         puller: &Puller<'_>,
-    ) -> Result<(), SessionError> {
+    ) -> Result<Option<NodeHash>, SessionError> {
         let view = self.home.view();
         let ours = view.head().root;
         if ours.hash.matches(&closed.root.hash) {
             self.exchange.report.equal = true;
             self.agree(peer, closed.seq, view.head().seq);
-            return Ok(());
+            return Ok(Some(ours.hash));
         }
         if ours.hash.matches(&peer.root.hash) {
             self.exchange.report.equal = true;
             self.agree(peer, peer.seq, view.head().seq);
-        } else if self.options.pull {
+            return Ok(Some(ours.hash));
+        }
+        if self.options.pull {
             let our_seq = agreed_until(before, &view, puller)?;
             self.agree(peer, peer.seq, our_seq);
         }
-        Ok(())
+        Ok(None)
     }
 
     fn agree(&self, peer: &OpenReply, their_seq: u64, our_seq: u64) {
