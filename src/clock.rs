@@ -53,6 +53,11 @@ impl HybridClock {
         }
     }
 
+    /// Who stamps.
+    pub fn replica(&self) -> ReplicaId {
+        self.replica
+    }
+
     /// The stamp of a write made now.
     pub fn tick(&mut self, now: u64) -> Stamp {
         if now > self.millis {

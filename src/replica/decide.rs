@@ -179,6 +179,31 @@ impl<'a> Decider<'a> {
         }
     }
 
+    /// True when a record counts writes under our name that were not made here.
+    ///
+    /// Whatever was written here is counted in what is held, unless nothing is; and of two writes
+    /// with one count and our id in their stamps one is somebody else's.
+    fn is_of_a_namesake(
+        &self,
+        incoming: &StateRecord,
+        held: Option<&StateRecord>,
+        seq: u64,
+    ) -> bool {
+        let count = |version: &Version| version.vector.get(self.writer);
+        let held = held.map(StateRecord::versions);
+        let made = held.map_or(seq, |held| held.iter().map(count).max().unwrap_or(0));
+        let replica = self.clock.replica();
+        let is_other = |theirs: &Version, ours: &Version| {
+            let stamped = theirs.stamp.replica == replica && ours.stamp.replica == replica;
+            let same_count = count(theirs) > 0 && count(theirs) == count(ours);
+            stamped && same_count && theirs.stamp != ours.stamp
+        };
+        incoming.versions().iter().any(|theirs| {
+            let mut held = held.unwrap_or_default().iter();
+            count(theirs) > made || held.any(|ours| is_other(theirs, ours))
+        })
+    }
+
     fn merge(
         &mut self,
         incoming: Incoming,
@@ -186,14 +211,7 @@ impl<'a> Decider<'a> {
     ) -> Result<Option<Refusal>, StoreError> {
         let key = incoming.record.key();
         let current = self.record(&key, draft)?;
-        // Whatever was written here is counted in what is held, unless nothing is.
-        let counted = |record: &StateRecord| {
-            let counters = record.versions().iter().map(|v| v.vector.get(self.writer));
-            counters.max().unwrap_or(0)
-        };
-        let made = current.as_ref().map_or(draft.seq, counted);
-        let never_made = |version: &Version| version.vector.get(self.writer) > made;
-        if incoming.record.versions().iter().any(never_made) {
+        if self.is_of_a_namesake(&incoming.record, current.as_ref(), draft.seq) {
             let id = incoming.record.id;
             return Ok(Some(Refusal::ForeignHistory { id }));
         }

@@ -120,8 +120,12 @@ impl Rewriting {
         Ok(mutations)
     }
 
-    /// The record with the versions that were made here behind the parting under another name;
+    /// The record with the version that was made here behind the parting under another name;
     /// `None` when there is none.
+    ///
+    /// A write made here has seen all that was held, so it counts most under our own names. Others
+    /// may have a replica id like ours in their stamps: they are left to who made them. (Two with
+    /// equal counts stay as they are to each other.)
     fn renamed(
         &self,
         view: &View,
@@ -129,17 +133,19 @@ impl Rewriting {
         seq: u64,
     ) -> Result<Option<StateRecord>, StoreError> {
         let old = WriterId(self.parting.epoch.0);
+        let new = view.identity().writer();
+        let counts = |version: &Version| (version.vector.get(new), version.vector.get(old));
+        let most = row.record.versions().iter().map(counts).max();
         let made_here = |version: &Version| {
             let stamped = version.stamp.replica;
             let ours =
                 stamped == view.identity().replica || view.provenance().names.contains(&stamped);
-            ours && version.vector.get(old) > self.parting.at
+            ours && version.vector.get(old) > self.parting.at && Some(counts(version)) == most
         };
         if !row.record.versions().iter().any(made_here) {
             return Ok(None);
         }
         let seen_of_old = self.seen_before(view, row)?;
-        let new = view.identity().writer();
         let versions = row.record.versions().iter().map(|version| {
             let mut renamed = version.clone();
             if made_here(version) {

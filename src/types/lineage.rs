@@ -203,7 +203,9 @@ impl Lineage {
                     });
                 }
                 let theirs = their_next.unwrap_or(seen.seq);
-                theirs.min(our_next.unwrap_or(at_most))
+                let at = theirs.min(our_next.unwrap_or(at_most));
+                // Whatever they say, it was after both were opened as one.
+                at.max(mine[here].first)
             }
             // Nobody writes under the name any more: the others may have had many openings since.
             None if until.is_some() => return None,
@@ -314,6 +316,41 @@ mod tests {
         let others: Vec<(u64, u64)> = (20..40).map(|id| (id, 100 + id)).collect();
         assert_eq!(copy.parting(300, &seen(&[(1, 0), (2, 80)], 150)), None);
         assert_eq!(copy.parting(300, &seen(&others, 900)), None);
+    }
+
+    #[test]
+    fn whatever_is_said_the_lineage_stays_in_order() {
+        let mut renewed = lineage(&[(1, 0), (2, 80)]);
+        renewed.begin(Opening {
+            id: 5,
+            epoch: Epoch(8),
+            first: 90,
+        });
+        let lies = [
+            vec![(5, 90), (6, 0)],
+            vec![(6, 0), (5, 0), (7, u64::MAX)],
+            vec![(6, 0)],
+            vec![],
+        ];
+        for openings in lies {
+            for seq in [0, 50, 95, u64::MAX] {
+                let lie = Sighting {
+                    epoch: Epoch(8),
+                    openings: openings.clone(),
+                    seq,
+                };
+                if let Some(parting) = renewed.parting(100, &lie) {
+                    let mut after = renewed.clone();
+                    after.begin(Opening {
+                        id: 9,
+                        epoch: Epoch(9),
+                        first: parting.at,
+                    });
+                    after.part(parting);
+                    assert!(after.check().is_ok(), "{lie:?}: {after:?}");
+                }
+            }
+        }
     }
 
     #[test]
