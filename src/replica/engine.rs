@@ -151,12 +151,23 @@ impl Engine {
         options: StoreOptions,
         wall: Arc<dyn WallClock>,
     ) -> Result<Opened, StoreError> {
-        let (mut store, mut file) = Store::open_as(disk, path, claim, options)?;
+        let opened = Store::open_as(disk, path, claim, options);
+        let opened = opened.and_then(|opened| Self::open_store(opened, claim, wall));
+        opened.map_err(|error| error.of_file(path))
+    }
+
+    fn open_store(
+        (mut store, mut file): (Store, EngineFile),
+        claim: &Claim,
+        wall: Arc<dyn WallClock>,
+    ) -> Result<Opened, StoreError> {
         store.check_counts()?;
         let from = store.snapshot().head()?.log;
         let (log, replay) = Log::open(store.log_place(), from)?;
         let pending = replay.commits.len();
-        let Recovered { top, head, work } = recover(&mut store, replay)?;
+        // A namespace that cannot be opened must not grow with each start.
+        let recovered = recover(&mut store, replay).inspect_err(|_| log.discard())?;
+        let Recovered { top, head, work } = recovered;
         let is_copy = store.begin_incarnation(&mut file, claim, head.seq)?;
         // The commit above has made durable what the file was found to hold; before, segments that
         // it seems not to need might still have been needed after a power cut.

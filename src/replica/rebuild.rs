@@ -2,21 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::merkle::top::Top;
 use crate::replica::apply::{Batch, apply};
 use crate::replica::command::Mutation;
 use crate::replica::facts::Facts;
 use crate::store::body::Body;
+use crate::store::claim::Claim;
+use crate::store::disk::MachineDisk;
 use crate::store::engine_file::EngineFile;
 use crate::store::error::StoreError;
 use crate::store::open::Store;
 use crate::store::options::StoreOptions;
 use crate::store::rows::{Agreement, Head, Identity, Placed, Placement};
-use crate::types::cursor::Epoch;
 use crate::types::hash::StateKey;
 use crate::types::id::{GameId, ReplicaId};
-use crate::types::lineage::{Provenance, Sighting};
+use crate::types::lineage::Provenance;
 use crate::types::record::StateRecord;
 use crate::types::version::Version;
 
@@ -64,18 +66,13 @@ impl Builder {
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be made.
-    pub fn create(
-        path: &Path,
-        replica: ReplicaId,
-        epoch: Epoch,
-        stood: Option<&Head>,
-    ) -> Result<Self, StoreError> {
+    pub fn create(path: &Path, claim: &Claim, stood: Option<&Head>) -> Result<Self, StoreError> {
         let options = StoreOptions {
             // What was kept is kept; the next start knows how much that is to be.
             history_versions: usize::MAX,
             ..StoreOptions::default()
         };
-        let (store, file) = Store::open(path, replica, epoch, options)?;
+        let (store, file) = Store::open_as(Arc::new(MachineDisk), path, claim, options)?;
         let head = Head {
             seq: stood.map_or(0, |head| head.seq),
             clock: stood.map_or(0, |head| head.clock),
@@ -164,8 +161,9 @@ impl Builder {
         }
         let held = self.store.snapshot().record(&mutation.key)?;
         let merged = match &held {
-            Some(row) => row.record.merge(&mutation.record).0,
-            None => mutation.record,
+            // What stands in between is lost, and may have been something else than it is here.
+            Some(row) if !follows => row.record.merge(&mutation.record).0,
+            _ => mutation.record,
         };
         if held.as_ref().is_some_and(|row| row.record == merged) {
             return Ok(true);
@@ -174,8 +172,10 @@ impl Builder {
         bodies.retain(|body| body.unpacked().is_some());
         let is_there = |version: &Version| {
             let held = held.iter().flat_map(|row| row.record.versions());
+            // The same write may go on under another name.
+            let same = |held: &Version| held.stamp == version.stamp && held.same_content(version);
             version.tombstone
-                || held.into_iter().any(|held| held == version)
+                || held.into_iter().any(|held| held == version || same(held))
                 || bodies.iter().any(|body| body.hash == version.content)
         };
         let versions: Vec<Version> = merged.versions().to_vec();
@@ -245,7 +245,7 @@ impl Builder {
         Ok(())
     }
 
-    /// Says what the file is, and that it holds every commit up to `newest`.
+    /// Says what the file is, what else is known, and that it holds every commit up to `newest`.
     ///
     /// # Errors
     /// [`StoreError`] when the new file fails.
@@ -253,15 +253,12 @@ impl Builder {
         mut self,
         (identity, provenance): (&Identity, &Provenance),
         agreements: BTreeMap<ReplicaId, Agreement>,
-        seen: Vec<Sighting>,
+        facts: Facts,
         newest: u64,
     ) -> Result<(), StoreError> {
         let batch = Batch {
             agreements,
-            facts: Facts {
-                seen,
-                ..Facts::default()
-            },
+            facts,
             ..Batch::default()
         };
         apply(&mut self.store, &mut self.top, &mut self.head, &batch)?;

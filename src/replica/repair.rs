@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::replica::check::Fault;
+use crate::replica::facts::Facts;
 use crate::replica::inspect::{OnProgress, inspect};
 use crate::replica::journal;
 use crate::replica::rebuild::{Builder, Salvaged, Whole};
@@ -24,8 +25,7 @@ use crate::store::rows::{Identity, Placed};
 use crate::store::salvage::{Remains, Saved};
 use crate::types::cursor::Epoch;
 use crate::types::hash::{ContentHash, StateKey};
-use crate::types::id::ReplicaId;
-use crate::types::lineage::Provenance;
+use crate::types::lineage::{Parting, Provenance};
 
 /// Losses that are listed at most.
 const LOSSES_MAX: usize = 10_000;
@@ -63,7 +63,7 @@ impl RepairReport {
 }
 
 /// Makes a namespace's file anew out of what is left of it and of its log. A feed that begins a new
-/// life is called `epoch`. When this fails, nothing has changed.
+/// life is called as the claim has it afresh. When this fails, nothing has changed.
 ///
 /// # Errors
 /// [`StoreError`] when the disk fails, the file is not one that this replica and build may use, or
@@ -78,9 +78,8 @@ pub fn repair(
     // What an earlier repair left behind; when there is none, so much the better.
     let _ = disk.remove(&draft);
     let mut repair = Repair::open(&disk, path, claim)?;
-    let replica = claim.replica;
-    let built = repair.build(&draft, replica, claim.fresh, progress);
-    let checked = built.and_then(|()| check_draft(&disk, &draft, replica));
+    let built = repair.build(&draft, claim, progress);
+    let checked = built.and_then(|()| check_draft(&disk, &draft, claim));
     if let Err(error) = checked {
         // It is of no use to anybody.
         let _ = disk.remove(&draft);
@@ -92,9 +91,8 @@ pub fn repair(
     Ok(report)
 }
 
-fn check_draft(disk: &Arc<dyn Disk>, draft: &Path, replica: ReplicaId) -> Result<(), StoreError> {
-    let claim = Claim::plain(replica, Epoch(0));
-    let report = inspect(disk, draft, &claim, &mut |_, _| {})?;
+fn check_draft(disk: &Arc<dyn Disk>, draft: &Path, claim: &Claim) -> Result<(), StoreError> {
+    let report = inspect(disk, draft, claim, &mut |_, _| {})?;
     match report.faults.first() {
         None => Ok(()),
         Some(fault) => Err(StoreError::damaged(format!(
@@ -110,6 +108,8 @@ fn check_draft(disk: &Arc<dyn Disk>, draft: &Path, replica: ReplicaId) -> Result
 struct Repair {
     remains: Remains,
     identity: Option<(Identity, Provenance)>,
+    /// What else is known.
+    facts: Facts,
     log: LogRemains,
     /// True when the log is as it was written.
     has_log: bool,
@@ -121,9 +121,9 @@ struct Repair {
 impl Repair {
     fn open(disk: &Arc<dyn Disk>, path: &Path, claim: &Claim) -> Result<Self, StoreError> {
         let remains = Remains::open(disk, path, claim)?;
-        let (identity, head) = (remains.identity(), remains.head());
-        let provenance = remains.provenance();
-        let epoch = provenance.as_ref().map(|provenance| provenance.log);
+        let identity = remains.identity().zip(remains.provenance().cloned());
+        let head = remains.head();
+        let epoch = identity.as_ref().map(|(_, provenance)| provenance.log);
         let place = LogPlace::beside(path, Arc::clone(disk), epoch.unwrap_or(Epoch(0)));
         let from: Option<LogPosition> = head.map(|head| head.log);
         let strict = match (epoch, from) {
@@ -146,8 +146,12 @@ impl Repair {
             report.lose("log", &"commits", &format!("{detail}: {}", error.bare()));
         }
         Ok(Self {
+            facts: Facts {
+                seen: remains.sightings(),
+                ..Facts::default()
+            },
             remains,
-            identity: identity.zip(provenance),
+            identity,
             has_log: strict.is_ok(),
             newest: strict.map_or(0, |replay| replay.newest),
             log,
@@ -158,38 +162,28 @@ impl Repair {
     fn build(
         &mut self,
         draft: &Path,
-        replica: ReplicaId,
-        epoch: Epoch,
+        claim: &Claim,
         progress: OnProgress<'_>,
     ) -> Result<(), StoreError> {
         let head = self.remains.head().filter(|_| self.has_log);
-        let mut builder = Builder::create(draft, replica, epoch, head.as_ref())?;
+        let mut builder = Builder::create(draft, claim, head.as_ref())?;
         self.save_records(&mut builder, progress)?;
         builder.flush()?;
         self.save_log(&mut builder)?;
         self.report.records = builder.records();
-        let is_whole = head.is_some() && self.report.lost.is_empty();
-        let keeps = self.identity.take().filter(|_| is_whole);
-        self.report.new_epoch = keeps.is_none();
-        let agreements = match keeps {
+        let keeps = head.is_some() && self.report.lost.is_empty();
+        let known = self.identity.take();
+        let (kept, known) = if keeps { (known, None) } else { (None, known) };
+        self.report.new_epoch = kept.is_none();
+        let agreements = match kept {
             Some(_) => self.remains.agreements(),
             // What was agreed was agreed about what is lost.
             None => Vec::new(),
         };
-        let (identity, provenance) = keeps.unwrap_or_else(|| {
-            let identity = Identity {
-                replica,
-                epoch,
-                incarnation: 0,
-            };
-            (identity, Provenance::new(epoch))
-        });
-        builder.finish(
-            (&identity, &provenance),
-            agreements.into_iter().collect(),
-            self.remains.sightings(),
-            self.newest,
-        )
+        let (identity, provenance) = kept.unwrap_or_else(|| anew(claim, known));
+        let (facts, agreements) = (std::mem::take(&mut self.facts), agreements.into_iter());
+        let identity = (&identity, &provenance);
+        builder.finish(identity, agreements.collect(), facts, self.newest)
     }
 
     fn save_records(
@@ -216,6 +210,21 @@ impl Repair {
         Ok(())
     }
 
+    /// Takes in what a commit says beside its changes, as a start does.
+    fn learn(&mut self, facts: Facts) {
+        for epoch in facts.forgotten {
+            self.facts.seen.retain(|seen| seen.epoch != epoch);
+        }
+        self.facts.seen.extend(facts.seen);
+        let newer = |(identity, _): &(Identity, Provenance)| {
+            let known = self.identity.as_ref();
+            known.is_some_and(|(known, _)| identity.incarnation >= known.incarnation)
+        };
+        if let Some(named) = facts.identity.filter(newer) {
+            self.identity = Some(named);
+        }
+    }
+
     /// Carries out what is left of the log, as far as it says all that is needed.
     fn save_log(&mut self, builder: &mut Builder) -> Result<(), StoreError> {
         for (commit, changes) in std::mem::take(&mut self.log.commits) {
@@ -226,12 +235,7 @@ impl Repair {
                     .lose("log", &format!("commit {commit}"), &detail);
                 continue;
             };
-            // The namespace may have taken another name since the last checkpoint.
-            let newer = logged.facts.identity.filter(|(logged, _)| {
-                let known = self.identity.as_ref();
-                known.is_some_and(|(known, _)| logged.incarnation >= known.incarnation)
-            });
-            self.identity = newer.or(self.identity.take());
+            self.learn(logged.facts);
             for mutation in logged.mutations {
                 let id = mutation.record.id.clone();
                 if !builder.change(mutation, self.has_log)? {
@@ -242,6 +246,22 @@ impl Repair {
         }
         builder.flush()
     }
+}
+
+/// What a namespace is that begins a new life of its feed.
+fn anew(claim: &Claim, known: Option<(Identity, Provenance)>) -> (Identity, Provenance) {
+    let identity = Identity {
+        replica: claim.replica,
+        epoch: claim.fresh,
+        incarnation: 0,
+    };
+    let mut provenance = Provenance::new(claim.fresh);
+    if let Some((_, known)) = known {
+        provenance.names = known.names;
+        // Where the two parted is not known any more: the positions of the feed are others.
+        provenance.pending = known.pending.map(|parting| Parting { at: 0, ..parting });
+    }
+    (identity, provenance)
 }
 
 /// Saves what is left of a state.
@@ -321,4 +341,58 @@ fn load_all(
         }
     }
     (whole, lost)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::replica::engine::{Engine, Opened};
+    use crate::store::options::StoreOptions;
+    use crate::types::id::ReplicaId;
+    use crate::types::lineage::Sighting;
+
+    #[test]
+    fn what_the_log_alone_knows_of_peers_and_of_the_name_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.redb");
+        let open = || {
+            let (options, wall) = (StoreOptions::default(), Arc::new(SystemClock));
+            Engine::open(&path, ReplicaId(1), Epoch(1), options, wall).unwrap()
+        };
+        let Opened {
+            mut engine,
+            mut log,
+            file,
+            ..
+        } = open();
+        let seen = Sighting {
+            epoch: Epoch(9),
+            openings: vec![(90, 0)],
+            seq: 3,
+        };
+        engine.remember(Facts {
+            seen: vec![seen.clone()],
+            ..Facts::default()
+        });
+        let noted = engine.decide(Vec::new(), BTreeMap::new()).unwrap();
+        let named = |engine: &mut Engine| engine.decide_name(ReplicaId(2));
+        for decided in [noted, named(&mut engine)] {
+            let mut entry = decided.entry.clone().unwrap();
+            entry.commit = engine.commit_number() + 1;
+            log.append(&[entry]).unwrap();
+            engine.apply(&decided).unwrap();
+        }
+        drop((engine, log, file));
+        let mut claim = Claim::plain(ReplicaId(2), Epoch(5));
+        claim.names.push(ReplicaId(1));
+        let report = repair(&path, &claim, &mut |_, _| {}).unwrap();
+        assert_eq!((&report.lost[..], report.new_epoch), (&[][..], false));
+        let disk: Arc<dyn Disk> = Arc::new(MachineDisk);
+        let remains = Remains::open(&disk, &path, &claim).unwrap();
+        assert_eq!(remains.sightings(), [seen]);
+        let identity = remains.identity().unwrap();
+        assert_eq!((identity.replica, identity.epoch), (ReplicaId(2), Epoch(1)));
+        assert_eq!(remains.provenance().unwrap().names, [ReplicaId(1)]);
+    }
 }

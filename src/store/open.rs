@@ -101,15 +101,17 @@ impl Store {
         }
         let opened = open_database(&*disk, path, options)?;
         sync_directory(&*disk, path)?;
-        let (tables, identity) = guarded(|| {
+        let (tables, identity, provenance) = guarded(|| {
             let tables = EngineTables::open(&opened.database.begin_read()?)?;
             let identity = Meta::engine(&tables).get(meta_names::IDENTITY)?;
             let identity = identity.map(|bytes| decode::<Identity>(bytes.value()));
-            let identity = identity.transpose()?;
-            Ok::<_, StoreError>((tables, identity))
+            let provenance = Meta::engine(&tables).get(meta_names::PROVENANCE)?;
+            let provenance = provenance.map(|bytes| decode::<Provenance>(bytes.value()));
+            let (identity, provenance) = (identity.transpose()?, provenance.transpose()?);
+            Ok::<_, StoreError>((tables, identity, provenance))
         })?;
-        let identity =
-            identity.ok_or_else(|| StoreError::damaged("the file does not say whose it is"))?;
+        let unnamed = || StoreError::damaged("the file does not say whose it is");
+        let identity = identity.ok_or_else(unnamed)?;
         if !claim.covers(identity.replica) {
             return Err(StoreError::OtherReplica {
                 path: path.to_path_buf(),
@@ -117,9 +119,6 @@ impl Store {
                 replica: claim.replica,
             });
         }
-        let provenance = Meta::engine(&tables).get(meta_names::PROVENANCE)?;
-        let provenance = provenance.map(|bytes| decode::<Provenance>(bytes.value()));
-        let provenance = provenance.transpose()?;
         let provenance = provenance.unwrap_or_else(|| Provenance::unknown(identity.epoch));
         let file = EngineFile::new(Arc::clone(&disk), path.to_path_buf(), options, opened);
         let mut store = Self {

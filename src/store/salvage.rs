@@ -36,7 +36,7 @@ pub struct Remains {
 struct Tables {
     snapshot: Snapshot,
     identity: Identity,
-    provenance: Arc<Provenance>,
+    provenance: Provenance,
     _file: EngineFile,
 }
 
@@ -63,7 +63,7 @@ impl Remains {
             Ok((store, file)) => Some(Tables {
                 snapshot: store.snapshot(),
                 identity: store.identity(),
-                provenance: Arc::clone(store.provenance()),
+                provenance: (**store.provenance()).clone(),
                 _file: file,
             }),
             Err(StoreError::Damaged(_)) => None,
@@ -82,19 +82,17 @@ impl Remains {
         self.tables.as_ref().map(|tables| tables.identity)
     }
 
-    /// Where it comes from, if it says so.
-    pub fn provenance(&self) -> Option<Provenance> {
-        self.tables
-            .as_ref()
-            .map(|tables| (*tables.provenance).clone())
+    /// Where the file comes from, if it says so.
+    pub fn provenance(&self) -> Option<&Provenance> {
+        self.tables.as_ref().map(|tables| &tables.provenance)
     }
 
-    /// What was seen of the feeds of peers, as far as that can be read.
+    /// What was seen of the feeds of peers.
     pub fn sightings(&self) -> Vec<Sighting> {
-        let read = self
+        let seen = self
             .snapshot()
             .and_then(|snapshot| snapshot.sightings().ok());
-        read.unwrap_or_default()
+        seen.unwrap_or_default()
     }
 
     /// Where the namespace stood, if the file says so in a way that can be believed.

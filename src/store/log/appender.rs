@@ -48,6 +48,12 @@ impl Log {
         Ok((log, replay))
     }
 
+    /// Removes the segment that was begun, to which nothing has been appended.
+    pub fn discard(&self) {
+        // One that stays is taken for what it is by the next start.
+        let _ = self.shelf.remove(self.segment.path());
+    }
+
     /// Appends entries and waits until they are durable.
     ///
     /// # Errors

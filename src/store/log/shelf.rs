@@ -67,6 +67,14 @@ impl Shelf {
         self.lock().closed.push_back((number, newest));
     }
 
+    /// Removes the file of a segment.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn remove(&self, path: &Path) -> io::Result<()> {
+        self.place.disk.remove(path)
+    }
+
     fn create(&self, number: u64) -> io::Result<Segment> {
         let (disk, path) = (&*self.place.disk, self.place.path(number));
         let segment = Segment::create(disk, path, self.place.epoch, number)?;

@@ -26,22 +26,20 @@ use crate::harness::replica::put;
 /// What a repaired feed is called when it begins anew.
 const ANEW: Epoch = Epoch(71);
 
+fn claim() -> Claim {
+    Claim::plain(REPLICA, ANEW)
+}
+
 fn verify(dir: &Path) -> CheckReport {
     let disk: Arc<dyn Disk> = Arc::new(MachineDisk);
     let before = files(dir);
-    let report = inspect(
-        &disk,
-        &file_of(dir),
-        &Claim::plain(REPLICA, ANEW),
-        &mut |_, _| {},
-    )
-    .unwrap();
+    let report = inspect(&disk, &file_of(dir), &claim(), &mut |_, _| {}).unwrap();
     assert!(before == files(dir), "looking changed something");
     report
 }
 
 fn mend(dir: &Path) -> RepairReport {
-    repair(&file_of(dir), &Claim::plain(REPLICA, ANEW), &mut |_, _| {}).unwrap()
+    repair(&file_of(dir), &claim(), &mut |_, _| {}).unwrap()
 }
 
 /// Every file of the namespace with its bytes.
@@ -94,6 +92,9 @@ fn use_it(dir: &Path, known: &Known, what: &str) -> bool {
         Ok(solo) => solo,
         Err(error) => {
             names_the_damage(&error.to_string());
+            let before = segments_of(dir);
+            assert!(open(dir).is_err());
+            assert_eq!(before, segments_of(dir), "{what}: each start adds to it");
             return true;
         }
     };
