@@ -1,7 +1,7 @@
 //! Reading everything and comparing it: bodies against hashes, counts against references, Merkle
 //! rows against a full rebuild, feed and ids against records. Finds faults, changes nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Display;
 
 use serde::Serialize;
@@ -24,7 +24,7 @@ const FAULTS_MAX: usize = 10_000;
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fault {
-    /// `record`, `content`, `chunk`, `history`, `id`, `feed`, `node` or `head`; `engine` for a table
+    /// `record`, `content`, `chunk`, `history`, `id`, `feed`, `deadline`, `node` or `head`; `engine` for a table
     /// or the file as a whole, `log` for the log, `file` for one that is missing.
     pub kind: &'static str,
     /// Which one: an id, a hash, a place or a file.
@@ -36,7 +36,7 @@ pub struct Fault {
 /// What a full check read and found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct CheckReport {
-    /// States that are not deleted.
+    /// States that have something to show: not deleted, and not expired and given up.
     pub states: u64,
     /// Records, deleted ones included.
     pub records: u64,
@@ -141,6 +141,10 @@ struct Check<'s> {
     has_all: bool,
     references: HashMap<ContentHash, u64>,
     chunk_references: HashMap<ChunkHash, u64>,
+    /// What is to be collected when.
+    due: BTreeSet<(u64, [u8; 32])>,
+    /// Newest moment known to the store: what expired before need not have bytes.
+    clock: u64,
     root: Summary,
     report: CheckReport,
 }
@@ -156,12 +160,15 @@ impl<'s> Check<'s> {
             has_all: true,
             references: HashMap::new(),
             chunk_references: HashMap::new(),
+            due: BTreeSet::new(),
+            clock: 0,
             root: Summary::EMPTY,
             report: CheckReport::default(),
         }
     }
 
     fn run(&mut self, progress: &mut dyn FnMut(u64)) -> Result<(), StoreError> {
+        self.clock = self.snapshot.head()?.clock;
         self.records(progress)?;
         self.history()?;
         if !(self.go_on)() {
@@ -171,6 +178,7 @@ impl<'s> Check<'s> {
         self.chunks()?;
         self.ids()?;
         self.feed()?;
+        self.deadlines()?;
         self.nodes()?;
         self.head()
     }
@@ -236,7 +244,8 @@ impl<'s> Check<'s> {
         }
         self.leaves.push(row.leaf);
         self.seqs.insert(key, row.seq);
-        self.report.states += u64::from(!row.record.is_deleted());
+        self.report.states += u64::from(row.is_live());
+        self.due.extend(row.due().map(|at| (at, key.0)));
         for (version, placement) in row.placed() {
             self.version("content", id.as_str(), version, placement);
         }
@@ -244,7 +253,9 @@ impl<'s> Check<'s> {
 
     /// Reads a version's bytes, shared ones once.
     fn version(&mut self, kind: &'static str, id: &str, version: &Version, placement: &Placement) {
-        if (*placement == Placement::Nothing) != version.tombstone {
+        let is_bare = *placement == Placement::Nothing;
+        let may_be_bare = version.is_dead(self.clock);
+        if (is_bare && !may_be_bare) || (!is_bare && version.tombstone) {
             self.fault(kind, &id, &"a deletion has bytes, or a version has none");
         }
         if *placement == Placement::Shared {
@@ -295,6 +306,9 @@ impl<'s> Check<'s> {
                     let stored = row.references;
                     let detail = format!("counts {stored} references, there are {counted}");
                     self.fault("content", &hash, &detail);
+                }
+                if row.references == 0 {
+                    self.due.insert((0, hash.0));
                 }
                 if let ContentBody::Chunks(list) = row.body {
                     for (chunk, _) in list {
@@ -391,6 +405,26 @@ impl<'s> Check<'s> {
             }
         }
         self.same_count("feed", "feed entries", count);
+        Ok(())
+    }
+
+    fn deadlines(&mut self) -> Result<(), StoreError> {
+        let snapshot = self.snapshot;
+        let mut due = std::mem::take(&mut self.due);
+        snapshot.visit_deadlines(&mut |at, key| {
+            if !due.remove(&(at, *key)) {
+                let what = StateKey(*key);
+                self.fault("deadline", &what, &format!("nothing is due at {at}"));
+            }
+        })?;
+        for (at, key) in due {
+            let what = StateKey(key);
+            self.fault(
+                "deadline",
+                &what,
+                &format!("what is due at {at} is not listed"),
+            );
+        }
         Ok(())
     }
 

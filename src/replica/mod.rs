@@ -3,6 +3,7 @@
 
 pub mod apply;
 pub mod check;
+pub mod collect;
 pub mod command;
 pub mod decide;
 pub mod engine;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::replica::check::Fault;
+use crate::replica::command::Effect;
 use crate::replica::inspect::{OnProgress, inspect};
 use crate::replica::journal;
 use crate::replica::rebuild::{Builder, Salvaged, Whole};
@@ -20,12 +21,13 @@ use crate::store::error::StoreError;
 use crate::store::log::place::{LogPlace, LogPosition};
 use crate::store::log::replay::read_segments;
 use crate::store::log::salvage::{LogRemains, salvage_log};
-use crate::store::rows::{Identity, Placed};
+use crate::store::rows::{Identity, Placed, Placement};
 use crate::store::salvage::{Remains, Saved};
 use crate::types::cursor::Epoch;
 use crate::types::hash::{ContentHash, StateKey};
 use crate::types::id::ReplicaId;
 use crate::types::lineage::Provenance;
+use crate::types::seen::Seen;
 
 /// Losses that are listed at most.
 const LOSSES_MAX: usize = 10_000;
@@ -111,6 +113,8 @@ struct Repair {
     remains: Remains,
     identity: Option<(Identity, Provenance)>,
     log: LogRemains,
+    /// What the log says to have been taken in from others.
+    taken_in: Seen,
     /// True when the log is as it was written.
     has_log: bool,
     /// The newest commit of file and log.
@@ -148,6 +152,7 @@ impl Repair {
         Ok(Self {
             remains,
             identity: identity.zip(provenance),
+            taken_in: Seen::default(),
             has_log: strict.is_ok(),
             newest: strict.map_or(0, |replay| replay.newest),
             log,
@@ -176,6 +181,13 @@ impl Repair {
             // What was agreed was agreed about what is lost.
             None => Vec::new(),
         };
+        if keeps.is_some() {
+            // Of what is lost nobody may say that it was taken in.
+            let mut taken_in = self.remains.taken_in();
+            taken_in.join(&self.taken_in);
+            builder.carry_out(Effect::Learn(taken_in));
+            builder.flush()?;
+        }
         let (identity, provenance) = keeps.unwrap_or_else(|| {
             let identity = Identity {
                 replica,
@@ -200,7 +212,11 @@ impl Repair {
         let (remains, report) = (&self.remains, &mut self.report);
         let logged = self.log.commits.values();
         let logged = logged.filter_map(|changes| journal::from_bytes(changes.clone()).ok());
-        let healings = logged.flat_map(|logged| logged.healings);
+        let healings = logged.flat_map(|(_, effects)| effects);
+        let healings = healings.filter_map(|effect| match effect {
+            Effect::Heal(healing) => Some(healing),
+            _ => None,
+        });
         let healed: Healed = healings.map(|h| (h.body.hash, h.body)).collect();
         let (mut bytes, total) = (0, remains.head().map_or(0, |head| head.root.size));
         let seen = remains.records(&mut |saved| {
@@ -219,7 +235,7 @@ impl Repair {
     /// Carries out what is left of the log, as far as it says all that is needed.
     fn save_log(&mut self, builder: &mut Builder) -> Result<(), StoreError> {
         for (commit, changes) in std::mem::take(&mut self.log.commits) {
-            let Ok(logged) = journal::from_bytes(changes) else {
+            let Ok((facts, effects)) = journal::from_bytes(changes) else {
                 self.report.lost_commits += 1;
                 let detail = "its changes do not decode";
                 self.report
@@ -227,12 +243,25 @@ impl Repair {
                 continue;
             };
             // The namespace may have taken another name since the last checkpoint.
-            let newer = logged.facts.identity.filter(|(logged, _)| {
+            let newer = facts.identity.filter(|(logged, _)| {
                 let known = self.identity.as_ref();
                 known.is_some_and(|(known, _)| logged.incarnation >= known.incarnation)
             });
             self.identity = newer.or(self.identity.take());
-            for mutation in logged.mutations {
+            for effect in effects {
+                let mutation = match effect {
+                    Effect::Change(mutation) => mutation,
+                    // They were used where bytes were lacking.
+                    Effect::Heal(_) => continue,
+                    Effect::Learn(seen) => {
+                        self.taken_in.join(&seen);
+                        continue;
+                    }
+                    other => {
+                        builder.carry_out(other);
+                        continue;
+                    }
+                };
                 let id = mutation.record.id.clone();
                 if !builder.change(mutation, self.has_log)? {
                     let detail = format!("commit {commit} lacks bytes of an earlier one");
@@ -311,7 +340,9 @@ fn load_all(
         let body = bytes.map(|bytes| Body::of_hashed(content, &bytes));
         let whole_of = |body: &&Body| body.unpacked().is_some();
         let body = body.or_else(|| healed.get(&content).filter(whole_of).cloned());
-        if placed.version.tombstone || body.is_some() {
+        let has_expired = placed.version.expires_at.is_some();
+        let is_bare = placed.placement == Placement::Nothing && has_expired;
+        if placed.version.tombstone || is_bare || body.is_some() {
             whole.push(Whole {
                 version: placed.version,
                 body,

@@ -424,8 +424,8 @@ mod tests {
         let collector = seen(&[(1, 5), (3, 7)]);
         // Offered what it has collected, the collector takes nothing; a write it has not seen, it does.
         let offered = |theirs: &StateRecord| meet(None, &collector, Some(theirs), &none);
-        assert_eq!(offered(&record(&[old.clone()])), None);
-        assert_eq!(offered(&both), Some(record(&[new.clone()])));
+        assert_eq!(offered(&record(std::slice::from_ref(&old))), None);
+        assert_eq!(offered(&both), Some(record(std::slice::from_ref(&new))));
         // The other side lets go of the same, once it knows as much itself.
         let ours = |seen: &Seen| meet(Some(&both), seen, None, &collector);
         assert_eq!(ours(&none), Some(both.clone()));

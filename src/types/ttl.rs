@@ -1,5 +1,6 @@
 //! Spans of time as users write them, and how long a state may live.
 
+use std::fmt;
 use std::str::FromStr;
 
 use thiserror::Error;
@@ -22,6 +23,12 @@ impl Ttl {
     /// In milliseconds.
     pub fn millis(self) -> u64 {
         self.0
+    }
+}
+
+impl fmt::Display for Ttl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}ms", self.0)
     }
 }
 
@@ -68,6 +75,7 @@ mod tests {
             ("007d", 7 * 86_400_000),
         ] {
             assert_eq!(text.parse(), Ok(Ttl(millis)), "{text}");
+            assert_eq!(Ttl(millis).to_string().parse(), Ok(Ttl(millis)));
         }
         for bad in [
             "",
