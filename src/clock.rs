@@ -102,6 +102,69 @@ pub fn rfc3339(millis: u64) -> String {
     )
 }
 
+/// Milliseconds since 1970-01-01 UTC of a date and time of RFC 3339: `2026-01-31T12:00:00Z`, with
+/// any fraction of a second and any offset. `None` when it is anything else, or before 1970.
+pub fn parse_rfc3339(text: &str) -> Option<u64> {
+    let (date, time) = text.split_at_checked(10)?;
+    let time = time.strip_prefix(['T', 't', ' '])?;
+    let [year, month, day] = numbers(date, '-', [4, 2, 2])?;
+    let (time, offset) = match time.strip_suffix(['Z', 'z']) {
+        Some(time) => (time, 0),
+        None => {
+            let (time, offset) = time.split_at_checked(time.len().checked_sub(6)?)?;
+            let sign = if offset.starts_with('-') { -1 } else { 1 };
+            let [hours, minutes] = numbers(offset.strip_prefix(['+', '-'])?, ':', [2, 2])?;
+            (
+                time,
+                (hours <= 23 && minutes <= 59).then_some(sign * (hours * 60 + minutes))?,
+            )
+        }
+    };
+    let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
+    let [hour, minute, second] = numbers(time, ':', [2, 2, 2])?;
+    let days_of_month = match month {
+        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    };
+    let is_date = (1..=12).contains(&month) && (1..=days_of_month).contains(&day);
+    // A leap second counts as the last one of its minute.
+    if !is_date || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let digits = fraction.bytes().all(|byte| byte.is_ascii_digit()) && !fraction.is_empty();
+    let millis: i64 = format!("{fraction:0<3}")
+        .get(..3)
+        .filter(|_| digits)?
+        .parse()
+        .ok()?;
+    let minutes = (days_from_civil(year, month, day) * 24 + hour) * 60 + minute - offset;
+    u64::try_from((minutes * 60 + second.min(59)) * 1000 + millis).ok()
+}
+
+/// Numbers of given lengths with a separator between them.
+fn numbers<const N: usize>(text: &str, between: char, lengths: [usize; N]) -> Option<[i64; N]> {
+    let mut parts = text.split(between);
+    let mut numbers = [0; N];
+    for (number, length) in numbers.iter_mut().zip(lengths) {
+        let part = parts.next()?;
+        let fits = part.len() == length && part.bytes().all(|byte| byte.is_ascii_digit());
+        *number = part.parse().ok().filter(|_| fits)?;
+    }
+    parts.next().is_none().then_some(numbers)
+}
+
+/// Days since 1970-01-01 of a date, the inverse of the algorithm in [`civil`].
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
 /// The HTTP date (RFC 9110 section 5.6.7) of milliseconds since 1970-01-01 UTC.
 pub fn http_date(millis: u64) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
@@ -184,5 +247,43 @@ mod tests {
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(rfc3339(951_827_696_789), "2000-02-29T12:34:56.789Z");
         assert_eq!(http_date(784_111_777_000), "Sun, 06 Nov 1994 08:49:37 GMT");
+    }
+
+    #[test]
+    fn dates_are_read_as_they_are_written() {
+        for step in 0..2000 {
+            let millis = step * 7_919_333_777 % 4_102_444_800_000;
+            assert_eq!(parse_rfc3339(&rfc3339(millis)), Some(millis), "{millis}");
+        }
+        for (text, millis) in [
+            ("1970-01-01T00:00:00Z", 0),
+            ("1970-01-01t01:00:00.5+01:00", 500),
+            ("2000-02-29 12:34:56.789999z", 951_827_696_789),
+            ("1969-12-31T23:00:00-01:30", 30 * 60_000),
+            ("2016-12-31T23:59:60Z", 1_483_228_799_000),
+        ] {
+            assert_eq!(parse_rfc3339(text), Some(millis), "{text}");
+        }
+        for bad in [
+            "",
+            "2000",
+            "2000-01-01",
+            "2000-01-01T00:00:00",
+            "2000-13-01T00:00:00Z",
+            "2001-02-29T00:00:00Z",
+            "2000-01-01T24:00:00Z",
+            "2000-01-01T00:00:00.Z",
+            "2000-01-01T00:00:00+1:00",
+            "2000-01-01T00:00:00+24:00",
+            "1969-12-31T23:59:59Z",
+            "2000-1-01T00:00:00Z",
+            "2000-01-01T00:00Z",
+            "2000-01-01T0é:00:00Z",
+            "é",
+            "+000-01-01T00:00:00Z",
+            "2000-01-01T00:00:00.é1Z",
+        ] {
+            assert_eq!(parse_rfc3339(bad), None, "{bad}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The composition root: an open replica, its links to peers and the HTTP face on one listener.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::IntoFuture;
 use std::io;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use axum::middleware::from_fn;
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::task;
+use tokio::task::{self, JoinHandle};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -20,13 +21,17 @@ use crate::http::app::App;
 use crate::http::listener::{BoundedListener, Patience, Running, keep_in_use, places};
 use crate::http::routes::router;
 use crate::peer::links::Links;
+use crate::runtime::collector::CollectError;
 use crate::runtime::peering::PeeringError;
+use crate::runtime::queue::SubmitError;
 use crate::runtime::replica::Replica;
 use crate::runtime::scrub::{ContentSource, scrub_all};
 use crate::store::error::StoreError;
-use crate::types::id::ReplicaId;
+use crate::types::id::{Namespace, ReplicaId};
 
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// How often each namespace is looked through for what is over.
+const COLLECT_EVERY: Duration = Duration::from_secs(60);
 
 /// Why a server did not start, or ended before it was told to.
 #[derive(Debug, Error)]
@@ -136,6 +141,7 @@ async fn serve(
         settings.scrub,
         stop.clone(),
     ));
+    tokio::spawn(collect(Arc::clone(&replica), stop.clone()));
     let backup_dirs = settings.backup_dirs.clone();
     let app = App::new(
         Arc::clone(&replica),
@@ -171,6 +177,33 @@ async fn sweep(replica: Arc<Replica>, stop: CancellationToken) {
         let replica = Arc::clone(&replica);
         // Whatever became of it, the next one comes.
         let _ = task::spawn_blocking(move || replica.sweep()).await;
+    }
+}
+
+/// Collects what is over: at the start, and then again and again, each namespace by itself, so that
+/// one with much to collect does not hold up the others.
+async fn collect(replica: Arc<Replica>, stop: CancellationToken) {
+    let mut running: HashMap<Namespace, JoinHandle<()>> = HashMap::new();
+    loop {
+        running.retain(|_, round| !round.is_finished());
+        for namespace in replica.namespaces() {
+            let name = namespace.name().clone();
+            running.entry(name).or_insert_with(|| {
+                task::spawn_blocking(move || match namespace.collect() {
+                    Ok(_) | Err(CollectError::Submit(SubmitError::ShuttingDown)) => {}
+                    Err(error) => {
+                        warn!(namespace = %namespace.name(), %error, "collecting broke off");
+                    }
+                })
+            });
+        }
+        if stop
+            .run_until_cancelled(sleep(COLLECT_EVERY))
+            .await
+            .is_none()
+        {
+            return;
+        }
     }
 }
 

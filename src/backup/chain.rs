@@ -116,13 +116,14 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// The bytes of a version, which have its hash. `None` for a deletion.
+    /// The bytes of a version, which have its hash. `None` for a deletion, and where they were given
+    /// up.
     ///
     /// # Errors
     /// [`BackupError`] when they are missing or wrong.
     pub fn read(&mut self, id: &GameId, held: &Held) -> Result<Option<Vec<u8>>, BackupError> {
         let version = &held.version;
-        if version.tombstone {
+        if version.tombstone || held.is_given_up() {
             return Ok(None);
         }
         let mut bytes = Vec::new();

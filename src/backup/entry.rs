@@ -17,13 +17,24 @@ pub struct Run {
     pub count: u32,
 }
 
-/// A version, and the pieces that make up its bytes; none for a deletion or an empty state.
+/// A version, and the pieces that make up its bytes; none for a deletion, an empty state, or a version
+/// that had expired and given up its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
     /// The version.
     pub version: Version,
     /// Its bytes, in order.
     pub pieces: Vec<Run>,
+}
+
+impl Held {
+    /// True when the version had given up its bytes.
+    pub fn is_given_up(&self) -> bool {
+        let Version {
+            tombstone, size, ..
+        } = self.version;
+        !tombstone && size > 0 && self.pieces.is_empty() && self.version.expires_at.is_some()
+    }
 }
 
 /// A state as of one backup. It takes the place of what earlier backups say of it.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::backup::chain::Chain;
-use crate::backup::check::{check_roots, expect_root};
+use crate::backup::check::{Living, check_roots, expect_root};
 use crate::backup::destination::{Destination, folder_name, open_lock, sync_folder};
 use crate::backup::entry::Held;
 use crate::backup::error::{BackupError, file_error};
@@ -123,7 +123,9 @@ fn fill(
         versions: 0,
     };
     let (mut states, mut contents) = (chain.states()?, chain.contents());
+    let mut live = Living::default();
     while let Some(state) = states.next_state()? {
+        live.count(&state.record);
         for held in state.entry.oldest_first() {
             let bytes = contents.read(&state.entry.id, held)?;
             filler.merge(&state.entry.id, held, bytes)?;
@@ -134,7 +136,7 @@ fn fill(
     filler.solo.checkpoint()?;
     let view = filler.solo.view();
     let head = view.head();
-    expect_root(manifest.backup, part, head.root, head.live)?;
+    expect_root(manifest.backup, part, head.root, live)?;
     Ok(RestoredNamespace {
         namespace: part.namespace.to_string(),
         root: head.root.hash.to_hex(),

@@ -299,7 +299,8 @@ impl Saver<'_> {
             return Err(StoreError::damaged(what).into());
         }
         let mut places = Places::new();
-        for held in known.iter().flat_map(|entry| entry.oldest_first()) {
+        let known = known.iter().flat_map(|entry| entry.oldest_first());
+        for held in known.filter(|held| !held.is_given_up()) {
             places.insert(held.version.content, held.pieces.clone());
         }
         let mut entry = Entry::removed(record.id.clone());
@@ -348,6 +349,12 @@ impl Saver<'_> {
                 self.hold(bytes.as_deref().unwrap_or_default())?
             }
         };
+        if *placement == Placement::Nothing {
+            return Ok(Held {
+                version: version.clone(),
+                pieces,
+            });
+        }
         places.insert(version.content, pieces.clone());
         Ok(Held {
             version: version.clone(),

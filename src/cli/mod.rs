@@ -205,6 +205,8 @@ mod tests {
             "samestate ls --ns A",
             "samestate put",
             "samestate get a --version 12",
+            "samestate put a f --ttl 30",
+            "samestate get a --at",
             "samestate sync",
             "samestate sync --from http://h --strategy magic",
             "samestate import . --jobs 0",

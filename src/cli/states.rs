@@ -18,13 +18,15 @@ use crate::cli::progress::Progress;
 use crate::cli::text::{human_bytes, printable};
 use crate::types::hash::ContentHash;
 use crate::types::id::GameId;
+use crate::types::ttl::Ttl;
 
 /// Store a file as a state
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   samestate put match/eu-1/42 save.bin
-  save-game | samestate put match/eu-1/42 -")]
+  save-game | samestate put match/eu-1/42 -
+  samestate put lobby/7 lobby.bin --ttl 30m")]
 pub struct PutArgs {
     /// The state
     id: GameId,
@@ -36,11 +38,18 @@ pub struct PutArgs {
     /// Only if the state still has this ETag
     #[arg(long, value_name = "ETAG")]
     if_match: Option<String>,
+    /// Let the state expire after a time such as 90s, 30m, 36h or 7d
+    #[arg(long, value_name = "TIME")]
+    ttl: Option<Ttl>,
 }
 
 /// Print the content of a state
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  samestate get match/eu-1/42 -o save.bin")]
+#[command(after_help = "\
+Examples:
+  samestate get match/eu-1/42 -o save.bin
+  samestate get match/eu-1/42 --at -10m
+  samestate get match/eu-1/42 --at 2026-01-31T12:00:00Z")]
 pub struct GetArgs {
     /// The state
     id: GameId,
@@ -50,6 +59,14 @@ pub struct GetArgs {
     /// A retained older version, as `history` shows it
     #[arg(long, value_name = "HASH")]
     version: Option<ContentHash>,
+    /// As it was then: a time (RFC 3339), or how long ago, such as -10m
+    #[arg(
+        long,
+        value_name = "TIME",
+        conflicts_with = "version",
+        allow_hyphen_values = true
+    )]
+    at: Option<String>,
 }
 
 /// Delete a state
@@ -69,7 +86,9 @@ pub struct RemoveArgs {
 /// [`CliError`] of the file, the connection or the server.
 pub async fn put(args: PutArgs, options: &Options) -> Result<ExitCode, CliError> {
     let client = options.client()?;
-    let mut request = client.state_request(Method::PUT, "states", &args.id, &[])?;
+    let ttl = args.ttl.map(|ttl| ttl.to_string());
+    let query: Vec<_> = ttl.iter().map(|ttl| ("ttl", ttl.as_str())).collect();
+    let mut request = client.state_request(Method::PUT, "states", &args.id, &query)?;
     if let Some(media_type) = args.content_type {
         request = request.header(CONTENT_TYPE, media_type);
     }
@@ -102,6 +121,7 @@ pub async fn get(args: GetArgs, options: &Options) -> Result<ExitCode, CliError>
     let query: Vec<_> = version
         .iter()
         .map(|hash| ("version", hash.as_str()))
+        .chain(args.at.iter().map(|at| ("at", at.as_str())))
         .collect();
     let request = client.state_request(Method::GET, "states", &args.id, &query)?;
     let mut response = client.send(request).await?;

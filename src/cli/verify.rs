@@ -12,7 +12,7 @@ use crate::cli::options::Options;
 use crate::cli::output::print;
 use crate::cli::progress::Progress;
 use crate::cli::text::{count, human_bytes, printable};
-use crate::replica::check::{CheckReport, Fault};
+use crate::replica::findings::{CheckReport, Fault};
 use crate::replica::inspect::inspect;
 use crate::replica::repair::{RepairReport, repair};
 use crate::store::directory::DataDirectory;

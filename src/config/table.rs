@@ -3,13 +3,15 @@
 //! From it come the flags of `serve`, the variables, the keys of the file, and what `samestate
 //! config` shows.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
 use crate::config::settings::{LogFormat, Settings};
-use crate::config::values::{address, bytes, duration, number, peer};
+use crate::config::values::{address, bytes, duration, number, peer, unless_off};
+use crate::types::ttl::TTL_MAX;
 
 /// One setting.
 #[derive(Debug)]
@@ -41,6 +43,8 @@ impl Setting {
 
 const STATE_BYTES_MAX: u64 = 1 << 30;
 const MEMORY_MAX: u64 = 1 << 40;
+/// Allowed ages of history, in seconds.
+const AGES: RangeInclusive<u64> = 60..=TTL_MAX / 1000;
 
 /// All settings, in the order in which they are shown.
 pub const SETTINGS: &[Setting] = &[
@@ -117,6 +121,35 @@ pub const SETTINGS: &[Setting] = &[
         take: |settings, text| {
             let versions = number(text, 0..=1000)?;
             settings.replica.store.history_versions = usize::try_from(versions).ok()?;
+            Some(())
+        },
+    },
+    Setting {
+        key: "history_age",
+        flag: "history-age",
+        value_name: "TIME",
+        help: "How long older versions are kept",
+        allowed: "a time from 1m to 3650d, such as 36h or 30d, or off to keep them however old",
+        default: Some("off"),
+        repeats: false,
+        take: |settings, text| {
+            let age = unless_off(text, |text| duration(text, AGES))?;
+            let age = age.map(|age| u64::try_from(age.as_millis()));
+            settings.replica.store.history_age = age.transpose().ok()?;
+            Some(())
+        },
+    },
+    Setting {
+        key: "history_bytes",
+        flag: "history-bytes",
+        value_name: "BYTES",
+        help: "State bytes of older versions kept of each state",
+        allowed: "a size from 0 to 1024GiB, or off for any number",
+        default: Some("off"),
+        repeats: false,
+        take: |settings, text| {
+            let bytes = unless_off(text, |text| bytes(text, 0..=MEMORY_MAX))?;
+            settings.replica.store.history_bytes = bytes;
             Some(())
         },
     },

@@ -39,6 +39,14 @@ pub fn duration(text: &str, allowed: RangeInclusive<u64>) -> Option<Duration> {
         .then_some(Duration::from_secs(seconds))
 }
 
+/// A value, or `off` for none.
+pub fn unless_off<T>(text: &str, value: impl Fn(&str) -> Option<T>) -> Option<Option<T>> {
+    if text.trim() == "off" {
+        return Some(None);
+    }
+    value(text).map(Some)
+}
+
 /// `HOST:PORT`, whose host may be a name.
 pub fn address(text: &str) -> Option<String> {
     let (host, port) = text.rsplit_once(':')?;
@@ -93,6 +101,16 @@ mod tests {
             assert_eq!(duration(bad, 0..=u64::MAX), None, "{bad}");
         }
         assert_eq!(duration("1h", 0..=60), None);
+    }
+
+    #[test]
+    fn bounds_may_be_off() {
+        let age = |text| unless_off(text, |text| duration(text, 60..=120));
+        assert_eq!(age(" off "), Some(None));
+        assert_eq!(age("90s"), Some(Some(Duration::from_secs(90))));
+        for bad in ["", "Off", "0", "59s", "3m"] {
+            assert_eq!(age(bad), None, "{bad}");
+        }
     }
 
     #[test]

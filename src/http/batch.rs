@@ -31,6 +31,7 @@ enum Line {
         id: String,
         content: String,
         content_type: Option<String>,
+        ttl: Option<String>,
         if_match: Option<String>,
         if_none_match: Option<String>,
     },
@@ -123,6 +124,7 @@ fn write(line: &[u8], state_bytes: u64) -> Result<Write, Problem> {
             id,
             content,
             content_type,
+            ttl,
             if_match,
             if_none_match,
         } => {
@@ -135,7 +137,10 @@ fn write(line: &[u8], state_bytes: u64) -> Result<Write, Problem> {
             if let Some(content_type) = &content_type {
                 check_content_type(content_type)?;
             }
-            let content = Content::new(&bytes, content_type);
+            let content = Content {
+                ttl: ttl.as_deref().map(str::parse).transpose()?,
+                ..Content::new(&bytes, content_type)
+            };
             Ok(Write {
                 id: GameId::new(&id)?,
                 precondition: precondition(if_match.as_deref(), if_none_match.as_deref())?,

@@ -51,17 +51,21 @@ struct ChangeItem {
     deleted: bool,
     size: u64,
     content_hash: Option<String>,
+    /// When its time is over, in milliseconds since 1970-01-01 UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<u64>,
 }
 
 impl ChangeItem {
-    fn new(row: RecordRow) -> Self {
+    fn new(row: RecordRow, now: u64) -> Self {
         let shown = row.record.shown();
         Self {
             seq: row.seq,
             etag: etag(&row.leaf.digest),
-            deleted: shown.tombstone,
-            size: shown.size,
-            content_hash: (!shown.tombstone).then(|| shown.content.to_hex()),
+            deleted: !row.is_shown(now),
+            size: if row.is_shown(now) { shown.size } else { 0 },
+            content_hash: row.is_shown(now).then(|| shown.content.to_hex()),
+            expires_at: shown.expires_at,
             id: row.record.id.into(),
         }
     }
@@ -131,7 +135,9 @@ async fn read(
         .read(move |view| view.changes(since.seq, limit))
         .await?;
     let seq = rows.last().map_or(since.seq, |row| row.seq);
-    let changes = rows.into_iter().map(ChangeItem::new).collect();
+    let now = namespace.now();
+    let changes = rows.into_iter().map(|row| ChangeItem::new(row, now));
+    let changes = changes.collect();
     Ok((changes, Cursor { seq, ..since }))
 }
 

@@ -31,6 +31,9 @@ pub struct VersionBody {
     /// Milliseconds since 1970-01-01 UTC.
     updated_at: u64,
     deleted: bool,
+    /// When its time is over, in milliseconds since 1970-01-01 UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<u64>,
     /// The replica that wrote it.
     replica: String,
 }
@@ -44,6 +47,7 @@ impl VersionBody {
             content_type: version.content_type.clone(),
             updated_at: version.stamp.millis,
             deleted: version.tombstone,
+            expires_at: version.expires_at,
             replica: version.stamp.replica.to_string(),
         }
     }
@@ -102,9 +106,10 @@ pub async fn restore(
     let order: RestoreOrder = receive_json(&app, &headers, body).await?;
     let hash: ContentHash = order.version.parse()?;
     let (key, view) = (StateKey::of(&target.id), target.namespace.view());
+    let now = target.namespace.now();
     let found = target
         .namespace
-        .read_view(view.clone(), move |view| view.version(&key, &hash))
+        .read_view(view.clone(), move |view| view.version(&key, &hash, now))
         .await?;
     let placed = found.ok_or_else(|| {
         let detail = format!(
@@ -120,7 +125,11 @@ pub async fn restore(
         Ok::<_, StoreError>(Packed::of_hashed(hash, &bytes))
     };
     let body = target.namespace.read_view(view, packed).await?;
-    let content = Content { body, content_type };
+    let content = Content {
+        body,
+        content_type,
+        ttl: None,
+    };
     let write = Write {
         id: target.id,
         precondition,

@@ -43,6 +43,9 @@ struct StateItem {
     content_type: Option<String>,
     /// Milliseconds since 1970-01-01 UTC.
     updated_at: u64,
+    /// When its time is over, in milliseconds since 1970-01-01 UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<u64>,
 }
 
 impl StateItem {
@@ -54,6 +57,7 @@ impl StateItem {
             content_hash: shown.content.to_hex(),
             content_type: shown.content_type.clone(),
             updated_at: shown.stamp.millis,
+            expires_at: shown.expires_at,
             id: row.record.id.into(),
         }
     }
@@ -93,7 +97,8 @@ async fn page(
     after: Option<String>,
     limit: usize,
 ) -> Result<Page<RecordRow>, StoreError> {
-    let page = namespace.read(move |view| view.list(&prefix, after.as_deref(), limit));
+    let now = namespace.now();
+    let page = namespace.read(move |view| view.list(&prefix, after.as_deref(), limit, now));
     page.await
 }
 

@@ -21,6 +21,7 @@ use crate::store::error::StoreError;
 use crate::types::cursor::BadCursor;
 use crate::types::hash::BadHash;
 use crate::types::id::{BadId, Namespace};
+use crate::types::ttl::BadTtl;
 use crate::types::version::BadVersion;
 
 /// An error answer.
@@ -200,6 +201,12 @@ impl From<BadHash> for Problem {
 impl From<BadVersion> for Problem {
     fn from(error: BadVersion) -> Self {
         Self::bad_request("bad_content_type", error.to_string())
+    }
+}
+
+impl From<BadTtl> for Problem {
+    fn from(error: BadTtl) -> Self {
+        Self::bad_request("bad_ttl", error.to_string())
     }
 }
 

@@ -9,17 +9,29 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
-use crate::clock::http_date;
+use crate::clock::{http_date, rfc3339};
 use crate::http::problem::Problem;
 use crate::http::range::Span;
 use crate::replica::view::View;
-use crate::store::rows::Placed;
+use crate::store::rows::{Placed, RecordRow};
 use crate::types::hash::{ContentHash, StateKey};
 use crate::types::id::GameId;
 use crate::types::record::etag;
 
 const SAMESTATE_VERSION: HeaderName = HeaderName::from_static("samestate-version");
+const SAMESTATE_EXPIRES: HeaderName = HeaderName::from_static("samestate-expires");
 const SAMESTATE_CONFLICTS: HeaderName = HeaderName::from_static("samestate-conflicts");
+
+/// Which version of a state is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// The one that is shown.
+    Shown,
+    /// One with this content.
+    Content(ContentHash),
+    /// The one that was shown at this moment, in milliseconds since 1970-01-01 UTC.
+    At(u64),
+}
 
 /// A version that answers a read.
 pub struct Found {
@@ -31,38 +43,31 @@ pub struct Found {
 }
 
 impl Found {
-    /// Finds the shown version of a state, or the one with a given content.
+    /// Finds a version of a state at the moment `now`.
     ///
     /// # Errors
     /// [`Problem`] `not_found` when there is none, or when it cannot be read.
-    pub fn look(view: &View, id: &GameId, version: Option<&ContentHash>) -> Result<Self, Problem> {
+    pub fn look(view: &View, id: &GameId, which: Which, now: u64) -> Result<Self, Problem> {
         let row = view.row(id)?;
         let row = row.ok_or_else(|| Problem::not_found(format!("there is no state {id:?}")))?;
         let conflicts = row.record.conflicts();
-        if let Some(hash) = version {
-            let placed = view.version(&StateKey::of(id), hash)?.ok_or_else(|| {
-                Problem::not_found(format!(
-                    "{id:?} has no such version (any more); see its history"
-                ))
-            })?;
-            return Ok(Self {
-                placed,
-                // A version's bytes never change, and its tag must not pass for the state's.
-                etag: format!("\"{hash}\""),
-                conflicts,
-            });
-        }
-        match row.placed().next() {
-            Some((version, placement)) if !version.tombstone => Ok(Self {
-                placed: Placed {
-                    version: version.clone(),
-                    placement: placement.clone(),
-                },
-                etag: etag(&row.leaf.digest),
-                conflicts,
-            }),
-            _ => Err(Problem::not_found(format!("the state {id:?} is deleted"))),
-        }
+        let placed = match which {
+            Which::Shown => {
+                return Ok(Self {
+                    placed: shown(&row, now)?,
+                    etag: etag(&row.leaf.digest),
+                    conflicts,
+                });
+            }
+            Which::Content(hash) => with_content(view, id, &hash, now)?,
+            Which::At(moment) => at(view, id, moment, now)?,
+        };
+        Ok(Self {
+            // A version's bytes never change, and its tag must not pass for the state's.
+            etag: format!("\"{}\"", placed.version.content),
+            placed,
+            conflicts,
+        })
     }
 
     /// The answer with all bytes, or with a part of them; `body` makes a body of some.
@@ -110,13 +115,64 @@ impl Found {
             (X_CONTENT_TYPE_OPTIONS, "nosniff"),
             (CONTENT_SECURITY_POLICY, "sandbox"),
         ];
-        for (name, text) in texts {
+        let expires_at = version.expires_at.map(rfc3339);
+        let expiry = expires_at.iter().map(|at| (SAMESTATE_EXPIRES, at.as_str()));
+        for (name, text) in texts.into_iter().chain(expiry) {
             // All are printable ASCII: a content type was checked when it was stored.
             if let Ok(value) = HeaderValue::from_str(text) {
                 headers.insert(name, value);
             }
         }
     }
+}
+
+fn shown(row: &RecordRow, now: u64) -> Result<Placed, Problem> {
+    let id = &row.record.id;
+    match row.placed().next() {
+        Some((version, placement)) if row.is_shown(now) => Ok(Placed {
+            version: version.clone(),
+            placement: placement.clone(),
+        }),
+        Some((version, _)) if !version.tombstone => {
+            Err(Problem::not_found(format!("the state {id:?} has expired")))
+        }
+        _ => Err(Problem::not_found(format!("the state {id:?} is deleted"))),
+    }
+}
+
+fn with_content(view: &View, id: &GameId, hash: &ContentHash, now: u64) -> Result<Placed, Problem> {
+    let placed = view.version(&StateKey::of(id), hash, now)?;
+    placed.ok_or_else(|| {
+        Problem::not_found(format!(
+            "{id:?} has no such version (any more); see its history"
+        ))
+    })
+}
+
+fn at(view: &View, id: &GameId, moment: u64, now: u64) -> Result<Placed, Problem> {
+    let then = rfc3339(moment);
+    let Some(placed) = view.at(&StateKey::of(id), moment)? else {
+        return Err(Problem::not_found(format!(
+            "no version of {id:?} is as old as {then}: it was not there yet, or what it was is not \
+             kept any more; its history tells what is"
+        )));
+    };
+    let version = &placed.version;
+    if version.is_dead(moment) {
+        let what = if version.tombstone {
+            "was deleted"
+        } else {
+            "had expired"
+        };
+        return Err(Problem::not_found(format!("{id:?} {what} at {then}")));
+    }
+    if !placed.is_readable(now) {
+        return Err(Problem::not_found(format!(
+            "the version of {id:?} that was shown at {then} has expired since; its bytes are not \
+             given out any more"
+        )));
+    }
+    Ok(placed)
 }
 
 /// The answer to a range behind the end.

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::clock::parse_rfc3339;
 use crate::delta::compress::decompress;
 use crate::delta::error::DeltaError;
 use crate::http::app::{App, blocking, commit};
@@ -21,13 +22,14 @@ use crate::http::extract::{Params, Target};
 use crate::http::outgoing;
 use crate::http::problem::Problem;
 use crate::http::range::{self, Span};
-use crate::http::representation::{Found, outside};
+use crate::http::representation::{Found, Which, outside};
 use crate::replica::command::{Change, Command, Content, Receipt, Write};
 use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::queue::Committed;
 use crate::store::body::Body as Packed;
 use crate::types::hash::ContentHash;
 use crate::types::id::GameId;
+use crate::types::ttl::{Ttl, span_millis};
 use crate::types::version::check_content_type;
 
 /// Bytes that are packed without leaving the async thread: some dozen microseconds.
@@ -49,6 +51,7 @@ pub struct WriteQuery {
 #[serde(deny_unknown_fields)]
 pub struct ReadQuery {
     version: Option<String>,
+    at: Option<String>,
 }
 
 /// What a client gets for a write.
@@ -90,6 +93,7 @@ pub async fn put(
     body: Body,
 ) -> Result<Response, Problem> {
     query.check()?;
+    let ttl = query.ttl()?;
     let precondition = conditions::of_write(&headers)?;
     let content_type = content_type(&headers)?;
     let is_zstd = is_zstd(&headers)?;
@@ -106,6 +110,7 @@ pub async fn put(
     let content = Content {
         body: pack(bytes).await?,
         content_type,
+        ttl,
     };
     let write = Write {
         id: target.id,
@@ -127,6 +132,9 @@ pub async fn delete(
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
     query.check()?;
+    if query.ttl.is_some() {
+        return Err(Problem::bad_query("ttl goes with PUT; a deletion has none"));
+    }
     let write = Write {
         id: target.id,
         precondition: conditions::of_write(&headers)?,
@@ -147,7 +155,7 @@ pub async fn get(
     Params(query): Params<ReadQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let wanted = Wanted::new(target.id, query, headers)?;
+    let wanted = Wanted::new(&target, query, headers)?;
     let mut reservation = app.downloads.reserve(0).await?;
     loop {
         match wanted.read(&app, &target.namespace, reservation).await? {
@@ -166,11 +174,11 @@ pub async fn head(
     Params(query): Params<ReadQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let wanted = Wanted::new(target.id, query, headers)?;
-    let (version, id) = (wanted.version, wanted.id.clone());
+    let wanted = Wanted::new(&target, query, headers)?;
+    let (which, id, now) = (wanted.which, wanted.id.clone(), wanted.now);
     let found = target
         .namespace
-        .read(move |view| Found::look(view, &id, version.as_ref()))
+        .read(move |view| Found::look(view, &id, which, now))
         .await?;
     let mut response = if conditions::is_held(&wanted.headers, &found.etag)? {
         StatusCode::NOT_MODIFIED.into_response()
@@ -184,11 +192,7 @@ pub async fn head(
 
 impl WriteQuery {
     fn check(&self) -> Result<(), Problem> {
-        let promised = [
-            ("ttl", &self.ttl),
-            ("replicas", &self.replicas),
-            ("timeout", &self.timeout),
-        ];
+        let promised = [("replicas", &self.replicas), ("timeout", &self.timeout)];
         match promised.iter().find(|(_, value)| value.is_some()) {
             None => Ok(()),
             Some((name, _)) => Err(Problem::bad_request(
@@ -197,13 +201,19 @@ impl WriteQuery {
             )),
         }
     }
+
+    fn ttl(&self) -> Result<Option<Ttl>, Problem> {
+        Ok(self.ttl.as_deref().map(str::parse).transpose()?)
+    }
 }
 
 /// What a client asks for.
 #[derive(Clone)]
 struct Wanted {
     id: GameId,
-    version: Option<ContentHash>,
+    which: Which,
+    /// Milliseconds since 1970-01-01 UTC.
+    now: u64,
     headers: Arc<HeaderMap>,
 }
 
@@ -215,10 +225,20 @@ enum Answer {
 }
 
 impl Wanted {
-    fn new(id: GameId, query: ReadQuery, headers: HeaderMap) -> Result<Self, Problem> {
+    fn new(target: &Target, query: ReadQuery, headers: HeaderMap) -> Result<Self, Problem> {
+        let now = target.namespace.now();
+        let which = match (query.version, query.at) {
+            (None, None) => Which::Shown,
+            (Some(hash), None) => Which::Content(hash.parse()?),
+            (None, Some(moment)) => Which::At(parse_moment(&moment, now)?),
+            (Some(_), Some(_)) => {
+                return Err(Problem::bad_query("take one of version and at, not both"));
+            }
+        };
         Ok(Self {
-            id,
-            version: query.version.map(|hash| hash.parse()).transpose()?,
+            id: target.id.clone(),
+            which,
+            now,
             headers: Arc::new(headers),
         })
     }
@@ -232,7 +252,7 @@ impl Wanted {
     ) -> Result<Answer, Problem> {
         let (wanted, downloads, idle) = (self.clone(), app.downloads.clone(), app.idle);
         let answer = namespace.read(move |view| {
-            let found = Found::look(view, &wanted.id, wanted.version.as_ref())?;
+            let found = Found::look(view, &wanted.id, wanted.which, wanted.now)?;
             if conditions::is_held(&wanted.headers, &found.etag)? {
                 let mut response = StatusCode::NOT_MODIFIED.into_response();
                 found.describe(response.headers_mut());
@@ -256,6 +276,19 @@ impl Wanted {
         });
         answer.await
     }
+}
+
+/// A moment as `?at=` takes it, in milliseconds since 1970-01-01 UTC.
+fn parse_moment(text: &str, now: u64) -> Result<u64, Problem> {
+    let moment = match text.strip_prefix('-') {
+        Some(ago) => span_millis(ago).map(|ago| now.saturating_sub(ago)),
+        None => parse_rfc3339(text),
+    };
+    moment.ok_or_else(|| {
+        Problem::bad_query(
+            "at takes a time such as 2026-01-31T12:00:00Z (RFC 3339; write + as %2B), or how long              ago it was, such as -10m, with a unit ms, s, m, h or d",
+        )
+    })
 }
 
 /// The answer to a command that wrote one state.

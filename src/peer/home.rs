@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::replica::command::{Command, Incoming};
+use crate::replica::command::{Command, Meeting};
 use crate::replica::renew::Evidence;
 use crate::replica::view::View;
 use crate::runtime::namespace::OpenNamespace;
@@ -16,6 +16,7 @@ use crate::sync::report::Report;
 use crate::sync::transport::{Home, MergeError, Merging};
 use crate::types::id::ReplicaId;
 use crate::types::lineage::{Lineage, Sighting};
+use crate::types::seen::Seen;
 
 /// A namespace of this replica, for sessions.
 pub struct LocalHome {
@@ -46,13 +47,25 @@ impl Home for LocalHome {
         self.namespace.view()
     }
 
-    fn merge(&self, incoming: Vec<Incoming>) -> Merging {
-        let queued = self.namespace.queue_blocking(Command::Merge(incoming));
+    fn now(&self) -> u64 {
+        self.namespace.now()
+    }
+
+    fn merge(&self, meeting: Meeting) -> Merging {
+        let queued = self.namespace.queue_blocking(Command::Meet(meeting));
         Box::new(move || {
             let committed = queued.and_then(Queued::wait);
             let committed = committed.map_err(unavailable);
             Ok(committed?.accepted.refused)
         })
+    }
+
+    fn note_seen(&self, seen: &Seen, at_once: bool) {
+        self.namespace.learn(seen);
+        if at_once {
+            // When the namespace is closing, nothing is let go of either.
+            let _ = self.namespace.keep_learned();
+        }
     }
 
     fn agreement(&self, peer: ReplicaId) -> Result<Option<Agreement>, StoreError> {

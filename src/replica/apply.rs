@@ -7,7 +7,7 @@ use tracing::warn;
 
 use crate::merkle::top::Top;
 use crate::merkle::update::{LeafChange, Work, update};
-use crate::replica::command::{Healing, Mutation};
+use crate::replica::command::{Effect, Healing, Mutation};
 use crate::replica::facts::Facts;
 use crate::store::error::StoreError;
 use crate::store::open::Store;
@@ -18,13 +18,11 @@ use crate::types::id::ReplicaId;
 use crate::types::leaf::Leaf;
 use crate::types::version::Version;
 
-/// One commit's worth of changes.
+/// One commit's worth of effects.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// Decided changes, in order of their feed positions.
-    pub mutations: Vec<Mutation>,
-    /// Bytes to be put right, once the changes have been carried out.
-    pub healings: Vec<Healing>,
+    /// Decided effects, in order.
+    pub effects: Vec<Effect>,
     /// Moments of agreement with peers to be remembered along the way.
     pub agreements: BTreeMap<ReplicaId, Agreement>,
     /// What else is said.
@@ -47,19 +45,13 @@ pub fn apply(
     let (mut next_top, mut next_head) = (top.clone(), *head);
     let work = store.change(|tables| {
         let mut work = Work::default();
-        if !batch.mutations.is_empty() {
-            let leaves = put_records(tables, &batch.mutations, &mut next_head)?;
+        let leaves = carry_out(tables, &batch.effects, &mut next_head)?;
+        if !leaves.is_empty() {
             let changed: Vec<LeafChange> = leaves
                 .into_iter()
-                .map(|(key, leaf)| LeafChange {
-                    key,
-                    leaf: Some(leaf),
-                })
+                .map(|(key, leaf)| LeafChange { key, leaf })
                 .collect();
             next_head.root = update(&mut next_top, tables, &changed, &mut work)?;
-        }
-        for healing in &batch.healings {
-            heal(tables, healing)?;
         }
         for (peer, agreement) in &batch.agreements {
             tables.set_agreement(*peer, agreement);
@@ -99,28 +91,81 @@ fn heal(tables: &mut Tables<'_>, healing: &Healing) -> Result<(), StoreError> {
     }
 }
 
-/// Writes the records in order of key and returns each touched state's final leaf.
-fn put_records(
+/// Carries the effects out in order of key, those on one state as they were decided, and returns
+/// each touched state's final leaf.
+fn carry_out(
     tables: &mut Tables<'_>,
-    mutations: &[Mutation],
+    effects: &[Effect],
     head: &mut Head,
-) -> Result<BTreeMap<StateKey, Leaf>, StoreError> {
-    let mut sorted: Vec<&Mutation> = mutations.iter().collect();
-    sorted.sort_by_key(|mutation| (mutation.key, mutation.seq));
+) -> Result<BTreeMap<StateKey, Option<Leaf>>, StoreError> {
+    let mut sorted: Vec<&Effect> = effects.iter().collect();
+    // Bytes are put right once the changes have been carried out.
+    sorted.sort_by_key(|effect| (matches!(effect, Effect::Heal(_)), effect.key()));
     let mut leaves = BTreeMap::new();
-    for mutation in sorted {
-        let previous = tables.record(&mutation.key)?;
-        let row = put_record(tables, mutation, previous.as_ref())?;
-        let was_live = previous.is_some_and(|previous| !previous.record.is_deleted());
-        let is_live = !row.record.is_deleted();
-        head.live = (head.live + u64::from(is_live)).saturating_sub(u64::from(was_live));
-        head.seq = head.seq.max(mutation.seq);
-        leaves.insert(mutation.key, row.leaf);
+    for effect in sorted {
+        match effect {
+            Effect::Change(mutation) => {
+                let leaf = put_record(tables, mutation, head)?;
+                leaves.insert(mutation.key, Some(leaf));
+            }
+            Effect::Remove(key) => {
+                if let Some(row) = tables.record(key)? {
+                    tables.remove_record(&row)?;
+                    head.live = head.live.saturating_sub(u64::from(row.is_live()));
+                    leaves.insert(*key, None);
+                }
+            }
+            Effect::Strip(key, by) => {
+                if let Some(row) = tables.record(key)? {
+                    let stripped = tables.strip(&row, *by)?;
+                    note_given_up(head, &stripped);
+                    count(head, Some(&row), &stripped);
+                }
+            }
+            Effect::Trim(key, through) => tables.trim_history(key, *through)?,
+            Effect::Free(hash) => tables.free(hash)?,
+            Effect::Heal(healing) => heal(tables, healing)?,
+            Effect::Learn(seen) => {
+                let mut all = tables.seen()?;
+                if all.join(seen) {
+                    tables.set_seen(&all);
+                }
+            }
+        }
     }
     Ok(leaves)
 }
 
 fn put_record(
+    tables: &mut Tables<'_>,
+    mutation: &Mutation,
+    head: &mut Head,
+) -> Result<Leaf, StoreError> {
+    let previous = tables.record(&mutation.key)?;
+    let row = put_row(tables, mutation, previous.as_ref())?;
+    note_given_up(head, &row);
+    count(head, previous.as_ref(), &row);
+    head.seq = head.seq.max(mutation.seq);
+    Ok(row.leaf)
+}
+
+/// Counts the states that have something to show.
+fn count(head: &mut Head, previous: Option<&RecordRow>, row: &RecordRow) {
+    let was_live = previous.is_some_and(RecordRow::is_live);
+    head.live = (head.live + u64::from(row.is_live())).saturating_sub(u64::from(was_live));
+}
+
+/// Keeps the clock behind the end of every version without bytes, which is how a check tells that
+/// they were not lost.
+fn note_given_up(head: &mut Head, row: &RecordRow) {
+    let bare = row
+        .placed()
+        .filter(|(_, place)| **place == Placement::Nothing);
+    let ends = bare.filter_map(|(version, _)| version.expires_at.filter(|_| !version.tombstone));
+    head.clock = ends.fold(head.clock, u64::max);
+}
+
+fn put_row(
     tables: &mut Tables<'_>,
     mutation: &Mutation,
     previous: Option<&RecordRow>,
@@ -194,6 +239,8 @@ fn place(
     let mut bodies = mutation.bodies.iter();
     match bodies.find(|body| body.hash == version.content) {
         Some(body) => tables.place(body),
+        // It had expired when it was merged.
+        None if version.expires_at.is_some() => Ok(Placement::Nothing),
         None => Err(StoreError::damaged(format!(
             "a change of {:?} was decided without its bytes",
             mutation.record.id

@@ -1,107 +1,21 @@
 //! Reading everything and comparing it: bodies against hashes, counts against references, Merkle
 //! rows against a full rebuild, feed and ids against records. Finds faults, changes nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Display;
-
-use serde::Serialize;
 
 use crate::merkle::node::Summary;
 use crate::merkle::prefix::Prefix;
 use crate::merkle::storage::{TreeStorage, TreeStorageMut};
 use crate::merkle::update::{Work, rebuild};
+use crate::replica::findings::CheckReport;
 use crate::store::error::StoreError;
 use crate::store::read::Snapshot;
 use crate::store::rows::{ContentBody, Head, Placement, RecordRow};
 use crate::types::hash::{ChunkHash, ContentHash, StateKey};
-use crate::types::id::{GameId, Namespace};
+use crate::types::id::GameId;
 use crate::types::leaf::Leaf;
 use crate::types::version::Version;
-
-/// Faults that are listed at most; a store with more is beyond listing.
-const FAULTS_MAX: usize = 10_000;
-
-/// Something that is not as it should be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Fault {
-    /// `record`, `content`, `chunk`, `history`, `id`, `feed`, `node` or `head`; `engine` for a table
-    /// or the file as a whole, `log` for the log, `file` for one that is missing.
-    pub kind: &'static str,
-    /// Which one: an id, a hash, a place or a file.
-    pub what: String,
-    /// What is wrong with it.
-    pub detail: String,
-}
-
-/// What a full check read and found.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct CheckReport {
-    /// States that are not deleted.
-    pub states: u64,
-    /// Records, deleted ones included.
-    pub records: u64,
-    /// Versions whose bytes were read and hashed, superseded ones included.
-    pub versions: u64,
-    /// State bytes that were hashed.
-    pub bytes: u64,
-    /// Chunks whose reference counts were compared.
-    pub chunks: u64,
-    /// Merkle rows that were compared with a rebuild.
-    pub nodes: u64,
-    /// Root of the rebuilt tree.
-    pub root: String,
-    /// Everything that is wrong.
-    pub faults: Vec<Fault>,
-}
-
-/// What full checks of all namespaces found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Verified {
-    /// True when nothing is wrong anywhere.
-    pub ok: bool,
-    /// In order of name.
-    pub namespaces: Vec<NamespaceVerified>,
-}
-
-/// What a full check of one namespace found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct NamespaceVerified {
-    /// Which one.
-    pub namespace: Namespace,
-    /// What was read and found.
-    #[serde(flatten)]
-    pub report: CheckReport,
-}
-
-impl Verified {
-    /// Nothing has been looked at, and so nothing is wrong.
-    pub fn nothing() -> Self {
-        Self {
-            ok: true,
-            namespaces: Vec::new(),
-        }
-    }
-
-    /// Adds what was found in a namespace.
-    pub fn add(&mut self, namespace: Namespace, report: CheckReport) {
-        self.ok &= report.faults.is_empty();
-        self.namespaces
-            .push(NamespaceVerified { namespace, report });
-    }
-}
-
-impl CheckReport {
-    /// Lists a fault.
-    pub fn fault(&mut self, kind: &'static str, what: &dyn Display, detail: &dyn Display) {
-        if self.faults.len() < FAULTS_MAX {
-            self.faults.push(Fault {
-                kind,
-                what: what.to_string(),
-                detail: detail.to_string(),
-            });
-        }
-    }
-}
 
 /// Checks everything in a snapshot. `progress` is told how many state bytes have been
 /// read so far. What depends on a table that cannot be read to its end is not compared.
@@ -141,6 +55,10 @@ struct Check<'s> {
     has_all: bool,
     references: HashMap<ContentHash, u64>,
     chunk_references: HashMap<ChunkHash, u64>,
+    /// What is to be collected when.
+    due: BTreeSet<(u64, [u8; 32])>,
+    /// Newest moment known to the store: what expired before need not have bytes.
+    clock: u64,
     root: Summary,
     report: CheckReport,
 }
@@ -156,12 +74,15 @@ impl<'s> Check<'s> {
             has_all: true,
             references: HashMap::new(),
             chunk_references: HashMap::new(),
+            due: BTreeSet::new(),
+            clock: 0,
             root: Summary::EMPTY,
             report: CheckReport::default(),
         }
     }
 
     fn run(&mut self, progress: &mut dyn FnMut(u64)) -> Result<(), StoreError> {
+        self.clock = self.snapshot.head()?.clock;
         self.records(progress)?;
         self.history()?;
         if !(self.go_on)() {
@@ -171,6 +92,7 @@ impl<'s> Check<'s> {
         self.chunks()?;
         self.ids()?;
         self.feed()?;
+        self.deadlines()?;
         self.nodes()?;
         self.head()
     }
@@ -236,7 +158,8 @@ impl<'s> Check<'s> {
         }
         self.leaves.push(row.leaf);
         self.seqs.insert(key, row.seq);
-        self.report.states += u64::from(!row.record.is_deleted());
+        self.report.states += u64::from(row.is_live());
+        self.due.extend(row.due().map(|at| (at, key.0)));
         for (version, placement) in row.placed() {
             self.version("content", id.as_str(), version, placement);
         }
@@ -244,7 +167,9 @@ impl<'s> Check<'s> {
 
     /// Reads a version's bytes, shared ones once.
     fn version(&mut self, kind: &'static str, id: &str, version: &Version, placement: &Placement) {
-        if (*placement == Placement::Nothing) != version.tombstone {
+        let is_bare = *placement == Placement::Nothing;
+        let may_be_bare = version.is_dead(self.clock);
+        if (is_bare && !may_be_bare) || (!is_bare && version.tombstone) {
             self.fault(kind, &id, &"a deletion has bytes, or a version has none");
         }
         if *placement == Placement::Shared {
@@ -295,6 +220,9 @@ impl<'s> Check<'s> {
                     let stored = row.references;
                     let detail = format!("counts {stored} references, there are {counted}");
                     self.fault("content", &hash, &detail);
+                }
+                if row.references == 0 {
+                    self.due.insert((0, hash.0));
                 }
                 if let ContentBody::Chunks(list) = row.body {
                     for (chunk, _) in list {
@@ -391,6 +319,32 @@ impl<'s> Check<'s> {
             }
         }
         self.same_count("feed", "feed entries", count);
+        Ok(())
+    }
+
+    fn deadlines(&mut self) -> Result<(), StoreError> {
+        let snapshot = self.snapshot;
+        let mut due = std::mem::take(&mut self.due);
+        if !self.has_records {
+            return Ok(());
+        }
+        let read = snapshot.visit_deadlines(&mut |at, key| {
+            if !due.remove(&(at, *key)) {
+                let what = StateKey(*key);
+                self.fault("deadline", &what, &format!("nothing is due at {at}"));
+            }
+        });
+        if !self.whole("deadlines", read)? {
+            return Ok(());
+        }
+        for (at, key) in due {
+            let what = StateKey(key);
+            self.fault(
+                "deadline",
+                &what,
+                &format!("what is due at {at} is not listed"),
+            );
+        }
         Ok(())
     }
 

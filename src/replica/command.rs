@@ -1,11 +1,15 @@
 //! What can be asked of the writer, and what it answers.
 
+use std::sync::Arc;
+
 use thiserror::Error;
 
 use crate::store::body::Body;
 use crate::types::hash::{ContentHash, StateKey};
 use crate::types::id::GameId;
 use crate::types::record::StateRecord;
+use crate::types::seen::Seen;
+use crate::types::ttl::Ttl;
 
 /// One unit of work for the writer.
 #[derive(Debug, Clone)]
@@ -17,6 +21,12 @@ pub enum Command {
     Merge(Vec<Incoming>),
     /// Bytes that were found damaged here, as another replica has them. No record changes.
     Heal(Vec<Healing>),
+    /// What a replica that was met holds, and what it has collected.
+    Meet(Meeting),
+    /// To take note that everything a peer had seen was taken in.
+    Learn(Arc<Seen>),
+    /// To collect what is over. Steps that the rules do not allow (any more) are left out.
+    Collect(Vec<Step>),
 }
 
 impl Command {
@@ -25,6 +35,8 @@ impl Command {
         match self {
             Self::Write(writes) => writes.iter().all(|w| matches!(w.change, Change::Delete)),
             Self::Merge(_) | Self::Heal(_) => false,
+            Self::Meet(meeting) => meeting.incoming.is_empty(),
+            Self::Learn(_) | Self::Collect(_) => true,
         }
     }
 
@@ -34,6 +46,8 @@ impl Command {
             Self::Write(writes) => writes.iter().map(Write::weight).sum(),
             Self::Merge(incoming) => incoming.iter().map(Incoming::weight).sum(),
             Self::Heal(healings) => healings.iter().map(|h| h.body.weight()).sum(),
+            Self::Meet(meeting) => meeting.incoming.iter().map(Incoming::weight).sum(),
+            Self::Learn(_) | Self::Collect(_) => 0,
         }
     }
 }
@@ -74,13 +88,18 @@ pub struct Content {
     pub body: Body,
     /// Their media type.
     pub content_type: Option<String>,
+    /// How long they are there.
+    pub ttl: Option<Ttl>,
 }
 
 impl Content {
     /// Hashes and packs bytes: a few milliseconds for each megabyte.
     pub fn new(bytes: &[u8], content_type: Option<String>) -> Self {
-        let body = Body::new(bytes);
-        Self { body, content_type }
+        Self {
+            body: Body::new(bytes),
+            content_type,
+            ttl: None,
+        }
     }
 }
 
@@ -122,6 +141,31 @@ pub struct Healing {
     pub body: Body,
     /// How many versions refer to them by their hash; counts when the content's row is gone.
     pub references: u64,
+}
+
+/// What another replica holds of some states, and what it has seen. See
+/// [`crate::types::record::meet`].
+#[derive(Debug, Clone, Default)]
+pub struct Meeting {
+    /// Its records, with the bytes that this replica lacked.
+    pub incoming: Vec<Incoming>,
+    /// States that it does not hold.
+    pub absent: Vec<StateKey>,
+    /// What it had taken in when it held this.
+    pub seen: Arc<Seen>,
+}
+
+/// One step of collecting what is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// To forget what the changes of a state up to a feed position superseded.
+    Trim(StateKey, u64),
+    /// To give up the bytes of a state's expired versions.
+    Strip(StateKey),
+    /// To remove a state that has departed, with everything of it.
+    Depart(StateKey),
+    /// To go on giving up a large content that nobody refers to.
+    Free(ContentHash),
 }
 
 /// Why the writer refused a command. Nothing of the command happened.
@@ -219,8 +263,47 @@ pub struct Accepted {
     pub refused: Vec<Refused>,
 }
 
-/// One state's change, decided and ready to be made durable. Holds everything that applying it
-/// needs, so that it can be logged and replayed.
+/// One effect of a command, decided and ready to be made durable. Holds everything that carrying it
+/// out needs, so that it can be logged and replayed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// A state's record changes.
+    Change(Mutation),
+    /// A state is removed, with everything of it.
+    Remove(StateKey),
+    /// The bytes of a state's versions that expired at this moment or before are given up.
+    Strip(StateKey, u64),
+    /// What the changes of a state up to this feed position superseded is forgotten.
+    Trim(StateKey, u64),
+    /// A part of a large content that nobody refers to is given up.
+    Free(ContentHash),
+    /// What was taken in, joined with what was before.
+    Learn(Seen),
+    /// Bytes are put right, once everything else of the commit has been carried out.
+    Heal(Healing),
+}
+
+impl Effect {
+    /// The state it is about, if it is about one.
+    pub fn key(&self) -> Option<StateKey> {
+        match self {
+            Self::Change(mutation) => Some(mutation.key),
+            Self::Remove(key) | Self::Strip(key, _) | Self::Trim(key, _) => Some(*key),
+            Self::Heal(healing) => Some(healing.key),
+            Self::Free(_) | Self::Learn(_) => None,
+        }
+    }
+
+    /// The change of a record, if it is one.
+    pub fn change(&self) -> Option<&Mutation> {
+        match self {
+            Self::Change(mutation) => Some(mutation),
+            _ => None,
+        }
+    }
+}
+
+/// One state's change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mutation {
     /// Where the state stands.

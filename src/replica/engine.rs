@@ -9,7 +9,7 @@ use crate::clock::{HybridClock, WallClock};
 use crate::merkle::top::Top;
 use crate::merkle::update::Work;
 use crate::replica::apply::{Batch, apply};
-use crate::replica::command::{Accepted, Command, Refusal, Refused};
+use crate::replica::command::{Accepted, Command, Effect, Refusal, Refused};
 use crate::replica::decide::Decider;
 use crate::replica::facts::Facts;
 use crate::replica::journal;
@@ -208,6 +208,16 @@ impl Engine {
         Arc::clone(&self.view)
     }
 
+    /// The clock on the wall that decides about times.
+    pub fn wall(&self) -> Arc<dyn WallClock> {
+        Arc::clone(&self.wall)
+    }
+
+    /// How the namespace keeps its data.
+    pub fn options(&self) -> StoreOptions {
+        self.store.options()
+    }
+
     /// Tree work done since opening.
     pub fn work(&self) -> Work {
         self.work
@@ -226,18 +236,15 @@ impl Engine {
         let (writer, now) = (self.store.identity().writer(), self.wall.now_millis());
         let mut decider = Decider::new(&*view, &mut self.clock, writer, now, self.head.seq);
         let mut outcomes = Vec::with_capacity(commands.len());
-        let mut mutations = Vec::with_capacity(commands.len());
-        let mut healings = Vec::new();
+        let mut effects = Vec::with_capacity(commands.len());
         for command in commands {
             outcomes.push(decider.decide(command)?.map(|decision| {
-                mutations.extend(decision.mutations);
-                healings.extend(decision.healings);
+                effects.extend(decision.effects);
                 decision.accepted
             }));
         }
         let batch = Batch {
-            mutations,
-            healings,
+            effects,
             agreements,
             facts: std::mem::take(&mut self.seen),
             clock: self.clock.millis(),
@@ -247,15 +254,10 @@ impl Engine {
 
     fn decided(&self, outcomes: Outcomes, batch: Batch) -> Decided {
         // Commits are numbered without gaps in the log, so this one has its entry even if that is empty.
-        let changes = !batch.mutations.is_empty() || !batch.healings.is_empty();
-        let said = !batch.agreements.is_empty() || !batch.facts.is_empty();
-        let entry = (changes || said).then(|| Entry {
+        let changes = !batch.effects.is_empty() || !batch.agreements.is_empty();
+        let entry = (changes || !batch.facts.is_empty()).then(|| Entry {
             commit: self.store.next_commit(),
-            kind: EntryKind::Changes(journal::to_bytes(
-                &batch.facts,
-                &batch.mutations,
-                &batch.healings,
-            )),
+            kind: EntryKind::Changes(journal::to_bytes(&batch.facts, &batch.effects)),
         });
         Decided {
             outcomes,
@@ -324,7 +326,7 @@ impl Engine {
         }
         self.rewriting = Some(rewriting);
         let batch = Batch {
-            mutations,
+            effects: mutations.into_iter().map(Effect::Change).collect(),
             clock: self.clock.millis(),
             ..Batch::default()
         };
@@ -340,7 +342,7 @@ impl Engine {
         let batch = &decided.batch;
         let work = apply(&mut self.store, &mut self.top, &mut self.head, batch)?;
         self.work.add(&work);
-        self.pending += batch.mutations.len();
+        self.pending += batch.effects.len();
         self.look();
         Ok(self.view())
     }

@@ -5,7 +5,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::replica::check::{CheckReport, check};
+use crate::replica::check::check;
+use crate::replica::findings::CheckReport;
 use crate::replica::recover::recover;
 use crate::store::claim::Claim;
 use crate::store::directory::unusable;

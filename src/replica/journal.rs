@@ -1,18 +1,24 @@
-//! Mutations as the write-ahead log keeps them: everything that carrying them out again needs.
+//! Effects as the write-ahead log keeps them: everything that carrying them out again needs.
 //! Layouts are prose in docs/reference/file-format.md.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use serde::{Deserialize, Serialize};
 
-use crate::replica::command::{Healing, Mutation};
+use crate::replica::command::{Effect, Healing, Mutation};
 use crate::replica::facts::Facts;
 use crate::store::body::{Body, BodyHead};
 use crate::store::error::StoreError;
 use crate::types::binary::{FORMAT, decode_prefix, encode};
-use crate::types::hash::StateKey;
+use crate::types::hash::{ContentHash, StateKey};
 use crate::types::record::StateRecord;
+use crate::types::seen::Seen;
 
-/// First byte of a healing. A mutation begins with the format byte of its encoded head.
+/// First byte of an effect that changes no record. Those that do begin with the format byte of
+/// their encoded head.
+const OTHER: u8 = 2;
+const _: () = assert!(OTHER != FORMAT);
+
+/// First byte of a healing.
 const HEALING: u8 = 3;
 const _: () = assert!(HEALING != FORMAT);
 
@@ -24,7 +30,7 @@ struct HealingHead {
     body: BodyHead,
 }
 
-/// A mutation without the bytes of its bodies, which follow it.
+/// A change of a record without the bytes of its bodies, which follow it.
 #[derive(Serialize, Deserialize)]
 struct MutationHead {
     seq: u64,
@@ -32,51 +38,124 @@ struct MutationHead {
     bodies: Vec<BodyHead>,
 }
 
-/// What facts begin with, where a mutation would begin with its format byte.
-const FACTS: u8 = 0;
-
-/// What one commit does.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Logged {
-    /// What it says of the namespace and its peers.
-    pub facts: Facts,
-    /// Its changes, in order.
-    pub mutations: Vec<Mutation>,
-    /// The bytes that it puts right.
-    pub healings: Vec<Healing>,
+/// An effect that changes no record, behind its first byte. The order of the variants is part of
+/// the format.
+#[derive(Serialize, Deserialize)]
+enum Other {
+    Remove(StateKey),
+    Strip(StateKey, u64),
+    Trim(StateKey, u64),
+    Free(ContentHash),
+    Learn(Seen),
 }
 
-/// What one commit does as bytes.
-pub fn to_bytes(facts: &Facts, mutations: &[Mutation], healings: &[Healing]) -> Bytes {
-    let bodies = mutations.iter().flat_map(|mutation| &mutation.bodies);
-    let bodies = bodies.chain(healings.iter().map(|healing| &healing.body));
+/// What facts begin with, where an effect would begin with another byte.
+const FACTS: u8 = 0;
+
+/// A commit as bytes.
+pub fn to_bytes(facts: &Facts, effects: &[Effect]) -> Bytes {
+    let bodies = effects.iter().flat_map(|effect| match effect {
+        Effect::Change(mutation) => &mutation.bodies[..],
+        Effect::Heal(healing) => std::slice::from_ref(&healing.body),
+        _ => &[],
+    });
     let room: usize = bodies.map(Body::weight).sum();
-    let mut bytes = Vec::with_capacity(room + mutations.len() * 192);
+    let mut bytes = Vec::with_capacity(room + effects.len() * 192);
     if !facts.is_empty() {
         bytes.push(FACTS);
         bytes.extend_from_slice(&encode(facts));
     }
-    for mutation in mutations {
-        let head = MutationHead {
-            seq: mutation.seq,
-            record: mutation.record.clone(),
-            bodies: mutation.bodies.iter().map(Body::head).collect(),
-        };
-        bytes.extend_from_slice(&encode(&head));
-        for body in &mutation.bodies {
-            body.append_to(&mut bytes);
+    for effect in effects {
+        match effect {
+            Effect::Change(mutation) => append_change(&mut bytes, mutation),
+            Effect::Remove(key) => append(&mut bytes, &Other::Remove(*key)),
+            Effect::Strip(key, by) => append(&mut bytes, &Other::Strip(*key, *by)),
+            Effect::Trim(key, through) => append(&mut bytes, &Other::Trim(*key, *through)),
+            Effect::Free(hash) => append(&mut bytes, &Other::Free(*hash)),
+            Effect::Learn(seen) => append(&mut bytes, &Other::Learn(seen.clone())),
+            Effect::Heal(healing) => append_healing(&mut bytes, healing),
         }
     }
-    for healing in healings {
-        bytes.push(HEALING);
-        bytes.extend_from_slice(&encode(&HealingHead {
-            key: healing.key,
-            references: healing.references,
-            body: healing.body.head(),
-        }));
-        healing.body.append_to(&mut bytes);
-    }
     bytes.into()
+}
+
+fn append_change(bytes: &mut Vec<u8>, mutation: &Mutation) {
+    let head = MutationHead {
+        seq: mutation.seq,
+        record: mutation.record.clone(),
+        bodies: mutation.bodies.iter().map(Body::head).collect(),
+    };
+    bytes.extend_from_slice(&encode(&head));
+    for body in &mutation.bodies {
+        body.append_to(bytes);
+    }
+}
+
+fn append_healing(bytes: &mut Vec<u8>, healing: &Healing) {
+    bytes.push(HEALING);
+    bytes.extend_from_slice(&encode(&HealingHead {
+        key: healing.key,
+        references: healing.references,
+        body: healing.body.head(),
+    }));
+    healing.body.append_to(bytes);
+}
+
+fn append(bytes: &mut Vec<u8>, other: &Other) {
+    bytes.push(OTHER);
+    bytes.extend_from_slice(&encode(other));
+}
+
+/// A commit, read back.
+///
+/// # Errors
+/// [`StoreError::Damaged`] when the bytes are something else.
+pub fn from_bytes(mut bytes: Bytes) -> Result<(Facts, Vec<Effect>), StoreError> {
+    let (mut facts, mut effects) = (Facts::default(), Vec::new());
+    if bytes.first() == Some(&FACTS) {
+        bytes.advance(1);
+        let (read, used) = decode_prefix(&bytes)?;
+        bytes.advance(used);
+        facts = read;
+    }
+    while let Some(first) = bytes.first() {
+        effects.push(match *first {
+            OTHER => {
+                bytes.advance(1);
+                take_other(&mut bytes)?
+            }
+            HEALING => {
+                bytes.advance(1);
+                Effect::Heal(take_healing(&mut bytes)?)
+            }
+            _ => Effect::Change(take_change(&mut bytes)?),
+        });
+    }
+    Ok((facts, effects))
+}
+
+fn take_change(bytes: &mut Bytes) -> Result<Mutation, StoreError> {
+    let (head, used): (MutationHead, usize) = decode_prefix(bytes)?;
+    bytes.advance(used);
+    let bodies = head.bodies.into_iter();
+    let bodies = bodies.map(|body| take_body(body, bytes));
+    let bodies = bodies.collect::<Result<_, _>>()?;
+    Ok(Mutation {
+        key: head.record.key(),
+        seq: head.seq,
+        record: head.record,
+        bodies,
+    })
+}
+
+fn take_healing(bytes: &mut Bytes) -> Result<Healing, StoreError> {
+    let (head, used): (HealingHead, usize) = decode_prefix(bytes)?;
+    bytes.advance(used);
+    Ok(Healing {
+        key: head.key,
+        references: head.references,
+        body: take_body(head.body, bytes)?,
+    })
 }
 
 fn take_body(head: BodyHead, bytes: &mut Bytes) -> Result<Body, StoreError> {
@@ -84,43 +163,16 @@ fn take_body(head: BodyHead, bytes: &mut Bytes) -> Result<Body, StoreError> {
     body.ok_or_else(|| StoreError::damaged("an entry of the log ends too early"))
 }
 
-/// What one commit does, read back.
-///
-/// # Errors
-/// [`StoreError::Damaged`] when the bytes are something else.
-pub fn from_bytes(mut bytes: Bytes) -> Result<Logged, StoreError> {
-    let mut logged = Logged::default();
-    if bytes.first() == Some(&FACTS) {
-        let _ = bytes.split_to(1);
-        let (facts, used) = decode_prefix(&bytes)?;
-        let _ = bytes.split_to(used);
-        logged.facts = facts;
-    }
-    while !bytes.is_empty() {
-        if bytes.first() == Some(&HEALING) {
-            let _ = bytes.split_to(1);
-            let (head, used): (HealingHead, usize) = decode_prefix(&bytes)?;
-            let _ = bytes.split_to(used);
-            logged.healings.push(Healing {
-                key: head.key,
-                references: head.references,
-                body: take_body(head.body, &mut bytes)?,
-            });
-            continue;
-        }
-        let (head, used): (MutationHead, usize) = decode_prefix(&bytes)?;
-        let _ = bytes.split_to(used);
-        let bodies = head.bodies.into_iter();
-        let bodies = bodies.map(|body| take_body(body, &mut bytes));
-        let bodies = bodies.collect::<Result<_, _>>()?;
-        logged.mutations.push(Mutation {
-            key: head.record.key(),
-            seq: head.seq,
-            record: head.record,
-            bodies,
-        });
-    }
-    Ok(logged)
+fn take_other(bytes: &mut Bytes) -> Result<Effect, StoreError> {
+    let (other, used): (Other, usize) = decode_prefix(bytes)?;
+    bytes.advance(used);
+    Ok(match other {
+        Other::Remove(key) => Effect::Remove(key),
+        Other::Strip(key, by) => Effect::Strip(key, by),
+        Other::Trim(key, through) => Effect::Trim(key, through),
+        Other::Free(hash) => Effect::Free(hash),
+        Other::Learn(seen) => Effect::Learn(seen),
+    })
 }
 
 #[cfg(test)]
@@ -132,7 +184,7 @@ mod tests {
     use crate::types::id::{GameId, ReplicaId, WriterId};
     use crate::types::version::{Version, VersionVector};
 
-    fn mutation(seq: u64, bytes: Option<&[u8]>) -> Mutation {
+    fn change(seq: u64, bytes: Option<&[u8]>) -> Effect {
         let mut vector = VersionVector::default();
         vector.set(WriterId(1), seq);
         let body = bytes.map(Body::new);
@@ -147,42 +199,46 @@ mod tests {
             lease_epoch: 0,
         };
         let record = StateRecord::new(GameId::new(&format!("match/{seq}")).unwrap(), version);
-        Mutation {
+        Effect::Change(Mutation {
             key: record.key(),
             seq,
             record,
             bodies: body.into_iter().collect(),
-        }
+        })
     }
 
     #[test]
-    fn mutations_come_back_and_from_no_fewer_bytes() {
+    fn effects_come_back_and_from_no_fewer_bytes() {
         let large = vec![7; 100_000];
-        let mutations = [
-            mutation(1, Some(b"small")),
-            mutation(2, None),
-            mutation(3, Some(&large)),
+        let (key, mut seen) = (StateKey([2; 32]), Seen::default());
+        seen.raise(WriterId(7), 300);
+        let effects = [
+            change(1, Some(b"small")),
+            Effect::Remove(key),
+            change(2, None),
+            Effect::Strip(key, 1_700_000_000_000),
+            Effect::Trim(key, 9),
+            Effect::Learn(seen),
+            Effect::Free(ContentHash([3; 32])),
+            Effect::Heal(Healing {
+                key,
+                body: Body::new(&large),
+                references: 4,
+            }),
+            change(3, Some(&large)),
         ];
-        let healings =
-            [mutation(4, Some(b"healed")), mutation(5, Some(&large))].map(|change| Healing {
-                key: change.key,
-                body: change.bodies[0].clone(),
-                references: change.seq,
-            });
         let facts = Facts {
             forgotten: vec![Epoch(7)],
             ..Facts::default()
         };
-        let bytes = to_bytes(&facts, &mutations, &healings);
-        let logged = from_bytes(bytes.clone()).unwrap();
-        assert_eq!(logged.facts, facts);
-        assert_eq!(logged.mutations, mutations);
-        assert_eq!(logged.healings, healings);
-        let plain = to_bytes(&Facts::default(), &mutations, &[]);
-        assert_eq!(from_bytes(plain).unwrap().mutations, mutations);
-        let whole = [(0, 0), (1, 0), (2, 0), (3, 0), (3, 1)].map(|(changes, healed)| {
-            to_bytes(&facts, &mutations[..changes], &healings[..healed]).len()
-        });
+        let bytes = to_bytes(&facts, &effects);
+        let read = from_bytes(bytes.clone()).unwrap();
+        assert_eq!(read, (facts.clone(), effects.to_vec()));
+        let whole: Vec<usize> = (0..effects.len())
+            .map(|count| to_bytes(&facts, &effects[..count]).len())
+            .collect();
+        let plain = to_bytes(&Facts::default(), &effects);
+        assert_eq!(from_bytes(plain).unwrap().1, effects);
         for cut in 1..bytes.len() {
             assert_eq!(from_bytes(bytes.slice(..cut)).is_ok(), whole.contains(&cut));
         }

@@ -3,10 +3,12 @@
 
 pub mod apply;
 pub mod check;
+pub mod collect;
 pub mod command;
 pub mod decide;
 pub mod engine;
 pub mod facts;
+pub mod findings;
 pub mod inspect;
 pub mod journal;
 pub mod rebuild;

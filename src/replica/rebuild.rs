@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::clock::{SystemClock, WallClock};
 use crate::merkle::top::Top;
 use crate::replica::apply::{Batch, apply};
-use crate::replica::command::Mutation;
+use crate::replica::command::{Effect, Mutation};
 use crate::replica::facts::Facts;
 use crate::store::body::Body;
 use crate::store::claim::Claim;
@@ -27,7 +28,7 @@ const BATCH_BYTES: usize = 16 << 20;
 /// Records that are written together.
 const BATCH_RECORDS: usize = 4096;
 
-/// A version with its bytes; a tombstone has none.
+/// A version with its bytes; a tombstone has none, nor need one that has expired.
 pub struct Whole {
     /// The version.
     pub version: Version,
@@ -133,13 +134,13 @@ impl Builder {
             self.history.push((key, seq, versions));
         }
         let seq = self.position(state.seq);
-        self.batch.mutations.push(Mutation {
+        self.batch.effects.push(Effect::Change(Mutation {
             key,
             seq,
             record,
             bodies,
-        });
-        if self.bytes >= BATCH_BYTES || self.batch.mutations.len() >= BATCH_RECORDS {
+        }));
+        if self.bytes >= BATCH_BYTES || self.batch.effects.len() >= BATCH_RECORDS {
             self.flush()?;
         }
         Ok(())
@@ -153,9 +154,9 @@ impl Builder {
     pub fn change(&mut self, mutation: Mutation, follows: bool) -> Result<bool, StoreError> {
         if self
             .batch
-            .mutations
+            .effects
             .iter()
-            .any(|pending| pending.key == mutation.key)
+            .any(|pending| pending.key() == Some(mutation.key))
         {
             self.flush()?;
         }
@@ -170,11 +171,12 @@ impl Builder {
         }
         let mut bodies = mutation.bodies;
         bodies.retain(|body| body.unpacked().is_some());
+        let now = SystemClock.now_millis();
         let is_there = |version: &Version| {
             let held = held.iter().flat_map(|row| row.record.versions());
             // The same write may go on under another name.
             let same = |held: &Version| held.stamp == version.stamp && held.same_content(version);
-            version.tombstone
+            version.is_dead(now)
                 || held.into_iter().any(|held| held == version || same(held))
                 || bodies.iter().any(|body| body.hash == version.content)
         };
@@ -194,16 +196,21 @@ impl Builder {
             self.position(None)
         };
         self.bytes += bodies.iter().map(Body::weight).sum::<usize>() + record.weight();
-        self.batch.mutations.push(Mutation {
+        self.batch.effects.push(Effect::Change(Mutation {
             key: mutation.key,
             seq,
             record,
             bodies,
-        });
-        if self.bytes >= BATCH_BYTES || self.batch.mutations.len() >= BATCH_RECORDS {
+        }));
+        if self.bytes >= BATCH_BYTES || self.batch.effects.len() >= BATCH_RECORDS {
             self.flush()?;
         }
         Ok(lost.is_empty())
+    }
+
+    /// Carries out something else that the log remembers. Everything in front must have been written.
+    pub fn carry_out(&mut self, effect: Effect) {
+        self.batch.effects.push(effect);
     }
 
     /// Writes what was added.
@@ -212,12 +219,13 @@ impl Builder {
     /// [`StoreError`] when the new file fails.
     pub fn flush(&mut self) -> Result<(), StoreError> {
         let mut batch = std::mem::take(&mut self.batch);
-        let stamps = batch.mutations.iter().flat_map(|m| m.record.versions());
+        let changes = batch.effects.iter().filter_map(Effect::change);
+        let stamps = changes.flat_map(|change| change.record.versions());
         batch.clock = stamps
             .map(|version| version.stamp.millis)
             .max()
             .unwrap_or(0);
-        if !batch.mutations.is_empty() {
+        if !batch.effects.is_empty() {
             apply(&mut self.store, &mut self.top, &mut self.head, &batch)?;
         }
         for (key, seq, versions) in std::mem::take(&mut self.history) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::merkle::top::Top;
 use crate::merkle::update::Work;
 use crate::replica::apply::{Batch, apply};
+use crate::replica::command::Effect;
 use crate::replica::journal;
 use crate::store::error::StoreError;
 use crate::store::log::replay::Replay;
@@ -39,27 +40,26 @@ pub fn recover(store: &mut Store, replay: Replay) -> Result<Recovered, StoreErro
     }
     let mut batch = Batch::default();
     for changes in replay.commits.into_values() {
-        let logged = journal::from_bytes(changes)?;
-        batch.mutations.extend(logged.mutations);
-        batch.healings.extend(logged.healings);
-        for epoch in logged.facts.forgotten {
+        let (facts, effects) = journal::from_bytes(changes)?;
+        batch.effects.extend(effects);
+        for epoch in facts.forgotten {
             batch.facts.seen.retain(|seen| seen.epoch != epoch);
             batch.facts.forgotten.push(epoch);
         }
-        for seen in logged.facts.seen {
+        for seen in facts.seen {
             batch.facts.forgotten.retain(|epoch| *epoch != seen.epoch);
             batch.facts.seen.push(seen);
         }
         // What the file says itself is newer when it has been opened since.
-        let newer = logged
-            .facts
+        let newer = facts
             .identity
             .filter(|(identity, _)| identity.incarnation >= store.identity().incarnation);
         if let Some((identity, provenance)) = newer {
             store.adopt(identity, Arc::new(provenance));
         }
     }
-    let newest = batch.mutations.iter().flat_map(|m| m.record.versions());
+    let changes = batch.effects.iter().filter_map(Effect::change);
+    let newest = changes.flat_map(|change| change.record.versions());
     batch.clock = newest
         .map(|version| version.stamp.millis)
         .max()
@@ -68,8 +68,7 @@ pub fn recover(store: &mut Store, replay: Replay) -> Result<Recovered, StoreErro
     while store.next_commit() < replay.newest {
         store.skip_commit();
     }
-    let changes = !batch.mutations.is_empty() || !batch.healings.is_empty();
-    if changes || !batch.facts.is_empty() {
+    if !batch.effects.is_empty() || !batch.facts.is_empty() {
         work = apply(store, &mut top, &mut head, &batch)?;
     } else if store.next_commit() == replay.newest {
         store.skip_commit();

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::replica::check::Fault;
+use crate::replica::command::Effect;
 use crate::replica::facts::Facts;
+use crate::replica::findings::Fault;
 use crate::replica::inspect::{OnProgress, inspect};
 use crate::replica::journal;
 use crate::replica::rebuild::{Builder, Salvaged, Whole};
@@ -21,11 +22,12 @@ use crate::store::error::StoreError;
 use crate::store::log::place::{LogPlace, LogPosition};
 use crate::store::log::replay::read_segments;
 use crate::store::log::salvage::{LogRemains, salvage_log};
-use crate::store::rows::{Identity, Placed};
+use crate::store::rows::{Identity, Placed, Placement};
 use crate::store::salvage::{Remains, Saved};
 use crate::types::cursor::Epoch;
 use crate::types::hash::{ContentHash, StateKey};
 use crate::types::lineage::{Parting, Provenance};
+use crate::types::seen::Seen;
 
 /// Losses that are listed at most.
 const LOSSES_MAX: usize = 10_000;
@@ -111,6 +113,8 @@ struct Repair {
     /// What else is known.
     facts: Facts,
     log: LogRemains,
+    /// What the log says to have been taken in from others.
+    taken_in: Seen,
     /// True when the log is as it was written.
     has_log: bool,
     /// The newest commit of file and log.
@@ -152,6 +156,7 @@ impl Repair {
             },
             remains,
             identity,
+            taken_in: Seen::default(),
             has_log: strict.is_ok(),
             newest: strict.map_or(0, |replay| replay.newest),
             log,
@@ -180,6 +185,13 @@ impl Repair {
             // What was agreed was agreed about what is lost.
             None => Vec::new(),
         };
+        if kept.is_some() {
+            // Of what is lost nobody may say that it was taken in.
+            let mut taken_in = self.remains.taken_in();
+            taken_in.join(&self.taken_in);
+            builder.carry_out(Effect::Learn(taken_in));
+            builder.flush()?;
+        }
         let (identity, provenance) = kept.unwrap_or_else(|| anew(claim, known));
         let (facts, agreements) = (std::mem::take(&mut self.facts), agreements.into_iter());
         let identity = (&identity, &provenance);
@@ -194,7 +206,11 @@ impl Repair {
         let (remains, report) = (&self.remains, &mut self.report);
         let logged = self.log.commits.values();
         let logged = logged.filter_map(|changes| journal::from_bytes(changes.clone()).ok());
-        let healings = logged.flat_map(|logged| logged.healings);
+        let healings = logged.flat_map(|(_, effects)| effects);
+        let healings = healings.filter_map(|effect| match effect {
+            Effect::Heal(healing) => Some(healing),
+            _ => None,
+        });
         let healed: Healed = healings.map(|h| (h.body.hash, h.body)).collect();
         let (mut bytes, total) = (0, remains.head().map_or(0, |head| head.root.size));
         let seen = remains.records(&mut |saved| {
@@ -228,15 +244,28 @@ impl Repair {
     /// Carries out what is left of the log, as far as it says all that is needed.
     fn save_log(&mut self, builder: &mut Builder) -> Result<(), StoreError> {
         for (commit, changes) in std::mem::take(&mut self.log.commits) {
-            let Ok(logged) = journal::from_bytes(changes) else {
+            let Ok((facts, effects)) = journal::from_bytes(changes) else {
                 self.report.lost_commits += 1;
                 let detail = "its changes do not decode";
                 self.report
                     .lose("log", &format!("commit {commit}"), &detail);
                 continue;
             };
-            self.learn(logged.facts);
-            for mutation in logged.mutations {
+            self.learn(facts);
+            for effect in effects {
+                let mutation = match effect {
+                    Effect::Change(mutation) => mutation,
+                    // They were used where bytes were lacking.
+                    Effect::Heal(_) => continue,
+                    Effect::Learn(seen) => {
+                        self.taken_in.join(&seen);
+                        continue;
+                    }
+                    other => {
+                        builder.carry_out(other);
+                        continue;
+                    }
+                };
                 let id = mutation.record.id.clone();
                 if !builder.change(mutation, self.has_log)? {
                     let detail = format!("commit {commit} lacks bytes of an earlier one");
@@ -331,7 +360,9 @@ fn load_all(
         let body = bytes.map(|bytes| Body::of_hashed(content, &bytes));
         let whole_of = |body: &&Body| body.unpacked().is_some();
         let body = body.or_else(|| healed.get(&content).filter(whole_of).cloned());
-        if placed.version.tombstone || body.is_some() {
+        let has_expired = placed.version.expires_at.is_some();
+        let is_bare = placed.placement == Placement::Nothing && has_expired;
+        if placed.version.tombstone || is_bare || body.is_some() {
             whole.push(Whole {
                 version: placed.version,
                 body,

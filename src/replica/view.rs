@@ -14,10 +14,11 @@ use crate::store::read::Snapshot;
 use crate::store::rows::{Head, Identity, Placed, RecordRow};
 use crate::types::cursor::Cursor;
 use crate::types::hash::{ContentHash, StateKey};
-use crate::types::id::GameId;
+use crate::types::id::{GameId, WriterId};
 use crate::types::leaf::Leaf;
 use crate::types::lineage::Provenance;
 use crate::types::record::StateRecord;
+use crate::types::seen::Seen;
 use crate::types::version::Version;
 
 /// A consistent view. Later commits do not change it; it never waits for the writer.
@@ -109,7 +110,20 @@ impl View {
         Ok(row)
     }
 
-    /// States that are not deleted, in order of id, behind `after`.
+    /// What was taken in, own writes among it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub fn seen(&self) -> Result<Seen, StoreError> {
+        let mut seen = self.snapshot.seen()?;
+        seen.raise(self.identity.writer(), self.head.seq);
+        for (epoch, seq) in self.provenance.lineage.past_lives() {
+            seen.raise(WriterId(epoch.0), seq);
+        }
+        Ok(seen)
+    }
+
+    /// States that are there at `now`, in order of id, behind `after`.
     ///
     /// # Errors
     /// [`StoreError`] when they cannot be read.
@@ -118,6 +132,7 @@ impl View {
         prefix: &str,
         after: Option<&str>,
         limit: usize,
+        now: u64,
     ) -> Result<Page<RecordRow>, StoreError> {
         let found = self.snapshot.ids_after(prefix, after, limit)?;
         let next = (found.len() == limit)
@@ -127,7 +142,7 @@ impl View {
         for (id, key) in found {
             let row = self.snapshot.record(&key)?;
             let row = row.ok_or_else(|| StoreError::damaged(format!("{id:?} has no record")))?;
-            if !row.record.is_deleted() {
+            if row.is_shown(now) {
                 items.push(row);
             }
         }
@@ -149,7 +164,8 @@ impl View {
             .collect()
     }
 
-    /// The version of a state that has this content: a current one or one in history.
+    /// The version of a state that has this content and has not expired: a current one or one in
+    /// history.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.
@@ -157,11 +173,22 @@ impl View {
         &self,
         key: &StateKey,
         content: &ContentHash,
+        now: u64,
     ) -> Result<Option<Placed>, StoreError> {
         let held = self.versions(key)?;
         Ok(held
             .into_iter()
-            .find(|placed| placed.version.content == *content && !placed.version.tombstone))
+            .find(|placed| placed.version.content == *content && placed.is_readable(now)))
+    }
+
+    /// The version of a state that was shown at a moment, as far as versions of that time are kept.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub fn at(&self, key: &StateKey, moment: u64) -> Result<Option<Placed>, StoreError> {
+        let held = self.versions(key)?.into_iter();
+        let earlier = held.filter(|placed| placed.version.stamp.millis <= moment);
+        Ok(earlier.max_by(|a, b| a.version.precedence(&b.version)))
     }
 
     /// Every version of a state that is still held, current ones first, then newest first.
@@ -215,6 +242,14 @@ impl View {
 impl RecordSource for View {
     fn record(&self, key: &StateKey) -> Result<Option<StateRecord>, StoreError> {
         Ok(self.snapshot.record(key)?.map(|row| row.record))
+    }
+
+    fn seen(&self) -> Result<Seen, StoreError> {
+        Self::seen(self)
+    }
+
+    fn collected(&self) -> Result<u64, StoreError> {
+        Ok(self.snapshot.seen()?.get(self.identity.writer()))
     }
 }
 

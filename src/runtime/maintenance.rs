@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use crate::backup::save::{SaveOptions, Source, save};
 use crate::backup::watch::Watch;
-use crate::replica::check::{Verified, check_while};
+use crate::replica::check::check_while;
+use crate::replica::findings::Verified;
 use crate::runtime::jobs::{Job, JobError, JobProgress, Steps};
 use crate::runtime::replica::Replica;
 use crate::store::compaction::CompactionProgress;

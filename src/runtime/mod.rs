@@ -2,6 +2,7 @@
 //! the blocking pool, and the open replica that holds them.
 
 pub mod checkpoints;
+pub mod collector;
 pub mod compacting;
 pub mod damage;
 pub mod jobs;

@@ -8,12 +8,15 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::task;
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
+use crate::clock::WallClock;
 use crate::replica::command::Command;
 use crate::replica::engine::Opened;
 use crate::replica::renew::Evidence;
 use crate::replica::view::View;
 use crate::runtime::checkpoints::Upkeep;
+use crate::runtime::collector::{CollectError, Collected, Pass, Site, collect};
 use crate::runtime::compacting::Ending;
 use crate::runtime::damage::DamageBook;
 use crate::runtime::lock::lock;
@@ -28,6 +31,7 @@ use crate::store::options::StoreOptions;
 use crate::store::rows::Agreement;
 use crate::types::id::{Namespace, ReplicaId};
 use crate::types::lineage::{Lineage, Sighting};
+use crate::types::seen::Seen;
 
 /// How long a session of another replica may stay silent before its view is given up.
 const SESSION_IDLE: Duration = Duration::from_secs(30);
@@ -46,6 +50,11 @@ pub struct OpenNamespace {
     damage: DamageBook,
     readers: Arc<Semaphore>,
     pins: Pins,
+    wall: Arc<dyn WallClock>,
+    history_age: Option<u64>,
+    /// What was taken in of peers and is not noted in the store yet.
+    learned: Mutex<Seen>,
+    collecting: Mutex<Pass>,
     closed: CancellationToken,
 }
 
@@ -61,6 +70,7 @@ impl OpenNamespace {
         sessions_max: usize,
         options: &StoreOptions,
     ) -> std::io::Result<Self> {
+        let wall = opened.engine.wall();
         let (sender, views) = watch::channel(opened.engine.view());
         let (peers, upkeep) = (PeerNotes::default(), Upkeep::default());
         // What cannot be read is not remembered, and no reason not to start.
@@ -84,6 +94,10 @@ impl OpenNamespace {
             damage: DamageBook::default(),
             readers,
             pins: Pins::new(sessions_max, SESSION_IDLE),
+            wall,
+            history_age: options.history_age,
+            learned: Mutex::default(),
+            collecting: Mutex::default(),
             closed: CancellationToken::new(),
         })
     }
@@ -96,6 +110,11 @@ impl OpenNamespace {
     /// The newest commit. Never waits.
     pub fn view(&self) -> Arc<View> {
         Arc::clone(&self.views.borrow())
+    }
+
+    /// What the clock on the wall says, in milliseconds since 1970-01-01 UTC.
+    pub fn now(&self) -> u64 {
+        self.wall.now_millis()
     }
 
     /// Follows commits: the receiver wakes after each one.
@@ -256,6 +275,62 @@ impl OpenNamespace {
     /// True when writes count under a new epoch because there is a copy.
     pub fn has_renewed(&self) -> bool {
         self.peers.has_renewed.load(Ordering::Relaxed)
+    }
+
+    /// Takes note that everything that a peer had seen was taken in here. It is kept with the next
+    /// round of [`OpenNamespace::collect`]; when it is lost, what is over is remembered for longer.
+    pub fn learn(&self, seen: &Seen) {
+        lock(&self.learned).join(seen);
+    }
+
+    /// Keeps what was learned, without waiting: whatever is queued later sees it.
+    ///
+    /// # Errors
+    /// [`SubmitError::ShuttingDown`].
+    pub fn keep_learned(&self) -> Result<Option<Queued>, SubmitError> {
+        let learned = std::mem::take(&mut *lock(&self.learned));
+        if learned == Seen::default() {
+            return Ok(None);
+        }
+        let learn = Command::Learn(Arc::new(learned));
+        self.queue_blocking(learn).map(Some)
+    }
+
+    /// As [`OpenNamespace::keep_learned`], from async code; for later when the queue is full.
+    pub fn keep_learned_soon(&self) {
+        let learned = std::mem::take(&mut *lock(&self.learned));
+        if learned == Seen::default() {
+            return;
+        }
+        let learn = Command::Learn(Arc::new(learned.clone()));
+        if !self
+            .writer()
+            .is_ok_and(|writer| writer.queue(learn).is_ok())
+        {
+            self.learn(&learned);
+        }
+    }
+
+    /// Collects what is over: bytes of expired versions, records that have departed, history that
+    /// is too old. Blocks.
+    ///
+    /// # Errors
+    /// [`CollectError`]; the next round does the rest.
+    pub fn collect(&self) -> Result<Collected, CollectError> {
+        let mut pass = lock(&self.collecting);
+        if let Some(learned) = self.keep_learned()? {
+            learned.wait()?;
+        }
+        let site = Site {
+            views: &self.views,
+            writer: self.writer()?,
+            history_age: self.history_age,
+        };
+        let collected = collect(site, self.now(), &mut pass)?;
+        if collected.steps > 0 {
+            debug!(namespace = %self.name, ?collected, "collected");
+        }
+        Ok(collected)
     }
 
     /// Takes no more commands, commits those that are queued and closes the file.

@@ -11,6 +11,7 @@ use crate::replica::view::View;
 use crate::runtime::lock::lock;
 use crate::types::hash::NodeHash;
 use crate::types::id::ReplicaId;
+use crate::types::seen::Seen;
 
 /// Peers that are remembered for having opened a session.
 const HEARD_MAX: usize = 256;
@@ -36,7 +37,21 @@ pub enum PinError {
 struct Pin {
     view: Arc<View>,
     peer: ReplicaId,
+    /// What the peer had taken in when it opened the session.
+    seen: Arc<Seen>,
+    /// True once something that the peer handed over was left out.
+    left_out: bool,
     last_used: Instant,
+}
+
+/// A session that has ended.
+pub struct Ended {
+    /// Whose it was.
+    pub peer: ReplicaId,
+    /// What the peer had taken in when it opened it.
+    pub seen: Arc<Seen>,
+    /// True when something that the peer handed over was left out.
+    pub left_out: bool,
 }
 
 /// When a peer last opened a session here, and with which root it left.
@@ -100,7 +115,7 @@ impl Pins {
     ///
     /// # Errors
     /// [`PinError::TooManySessions`] when all places are taken by others.
-    pub fn open(&self, peer: ReplicaId, view: Arc<View>) -> Result<u64, PinError> {
+    pub fn open(&self, peer: ReplicaId, view: Arc<View>, seen: Arc<Seen>) -> Result<u64, PinError> {
         let id = getrandom::u64().map_err(|_| PinError::NoRandomNumbers)?;
         let mut pins = lock(&self.pins);
         let idle = self.idle;
@@ -117,6 +132,8 @@ impl Pins {
             Pin {
                 view,
                 peer,
+                seen,
+                left_out: false,
                 last_used,
             },
         );
@@ -134,9 +151,30 @@ impl Pins {
         Ok((Arc::clone(&pin.view), pin.peer))
     }
 
-    /// Ends a session; says whose it was.
-    pub fn close(&self, id: u64) -> Option<ReplicaId> {
-        lock(&self.pins).remove(&id).map(|pin| pin.peer)
+    /// What the peer had taken in when it opened a session.
+    ///
+    /// # Errors
+    /// [`PinError::UnknownSession`] when it is not open (any more).
+    pub fn seen(&self, id: u64) -> Result<Arc<Seen>, PinError> {
+        let pins = lock(&self.pins);
+        let pin = pins.get(&id).ok_or(PinError::UnknownSession)?;
+        Ok(Arc::clone(&pin.seen))
+    }
+
+    /// Takes note that something that the peer handed over in a session was left out.
+    pub fn leave_out(&self, id: u64) {
+        if let Some(pin) = lock(&self.pins).get_mut(&id) {
+            pin.left_out = true;
+        }
+    }
+
+    /// Ends a session.
+    pub fn close(&self, id: u64) -> Option<Ended> {
+        lock(&self.pins).remove(&id).map(|pin| Ended {
+            peer: pin.peer,
+            seen: pin.seen,
+            left_out: pin.left_out,
+        })
     }
 
     /// Gives up silent sessions; called now and then.
@@ -162,7 +200,7 @@ mod tests {
         let opened = Engine::open(&path, ReplicaId(1), Epoch(1), options, wall).unwrap();
         let engine = &opened.engine;
         let pins = Pins::new(EACH + 1, Duration::from_secs(3600));
-        let open = |peer| pins.open(ReplicaId(peer), engine.view());
+        let open = |peer| pins.open(ReplicaId(peer), engine.view(), Arc::default());
         let is_open = |id: u64| lock(&pins.pins).contains_key(&id);
         let ids: Vec<u64> = (0..EACH).map(|_| open(7).unwrap()).collect();
         assert!(ids.iter().all(|id| is_open(*id)));

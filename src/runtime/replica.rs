@@ -89,7 +89,18 @@ impl Replica {
     /// # Errors
     /// [`StoreError`] when the directory is in use, not writable, newer than this build or damaged.
     pub fn open(root: &Path, options: ReplicaOptions) -> Result<Self, StoreError> {
-        let wall: Arc<dyn WallClock> = Arc::new(SystemClock);
+        Self::open_at(root, options, Arc::new(SystemClock))
+    }
+
+    /// As [`Replica::open`], by another clock.
+    ///
+    /// # Errors
+    /// As for [`Replica::open`].
+    pub fn open_at(
+        root: &Path,
+        options: ReplicaOptions,
+        wall: Arc<dyn WallClock>,
+    ) -> Result<Self, StoreError> {
         let replica = Self {
             directory: DataDirectory::open(root)?,
             options,

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-use crate::replica::command::Command;
+use crate::replica::command::{Command, Meeting};
 use crate::replica::renew::Evidence;
 use crate::replica::view::View;
 use crate::runtime::namespace::OpenNamespace;
@@ -20,14 +20,16 @@ use crate::store::error::StoreError;
 use crate::sync::contents::contents;
 use crate::sync::exchange::reply_limit;
 use crate::sync::responder::{self, ResponderError};
+use crate::sync::sides::Sides;
 use crate::sync::transfer::TransferError;
 use crate::types::limits::Limits;
 use crate::types::lineage::Sighting;
+use crate::types::seen::Seen;
 use crate::wire::frame::{open, plain_length, seal};
 use crate::wire::messages::{
-    BodiesRequest, CloseReply, CloseRequest, CompareRequest, ContentsRequest, Endpoint, InSession,
-    OfferRequest, OpenReply, OpenRequest, RangeRequest, RecordsRequest, StoreReply, StoreRequest,
-    SubtreesRequest,
+    BodiesRequest, CloseReply, CloseRequest, CompareRequest, ContentsRequest, Endpoint,
+    ForgetRequest, InSession, LIST_MAX, OfferRequest, OpenReply, OpenRequest, RangeRequest,
+    RecordsRequest, StoreReply, StoreRequest, SubtreesRequest, Testimony,
 };
 
 /// Messages up to this many bytes are decoded without leaving the async thread: a few dozen
@@ -120,6 +122,7 @@ pub async fn answer(
         }
         Endpoint::Offer => asked.offer().await,
         Endpoint::Store => asked.store().await,
+        Endpoint::Forget => asked.forget().await,
         Endpoint::Close => asked.close().await,
         Endpoint::Contents => asked.contents().await,
     }
@@ -161,15 +164,18 @@ impl Asked<'_> {
         }
         let (identity, stands) = (*view.identity(), *view.head());
         let lineage = view.provenance().lineage.told();
+        let theirs = self.believe(&head)?;
         let equal = stands.root.hash.matches(&head.root);
         let holds = equal.then_some(stands.root.hash);
         if head.follows {
             self.namespace.pins().hear(head.replica, holds);
         }
+        let testimony = Testimony::new(&stands.root.hash, view.seen()?);
         let session = if equal {
+            self.namespace.learn(&theirs);
             None
         } else {
-            Some(self.namespace.pins().open(head.replica, view)?)
+            Some(self.namespace.pins().open(head.replica, view, theirs)?)
         };
         let reply = OpenReply {
             replica: replica.id(),
@@ -177,6 +183,7 @@ impl Asked<'_> {
             incarnation: identity.incarnation,
             seq: stands.seq,
             root: stands.root,
+            testimony,
             session,
             lineage,
             seen,
@@ -211,6 +218,19 @@ impl Asked<'_> {
         Ok(self.namespace.meet(&head.lineage, head.seq))
     }
 
+    /// What the initiator says to have taken in; nothing when it speaks of writes of ours that we
+    /// never made, because then one of us was put back to an earlier state or is a copy.
+    fn believe(&self, head: &OpenRequest) -> Result<Arc<Seen>, SyncError> {
+        let theirs = head.testimony.read(&head.root);
+        let theirs =
+            theirs.ok_or_else(|| SyncError::BadMessage("a testimony that was changed".into()))?;
+        let view = self.namespace.view();
+        if theirs.get(view.identity().writer()) > view.head().seq {
+            return Ok(Arc::default());
+        }
+        Ok(Arc::new(theirs.clone()))
+    }
+
     /// Answers from the pinned view of the session that the head names.
     async fn pinned<H, R>(self, work: Work<H, R>) -> Result<Vec<u8>, SyncError>
     where
@@ -240,10 +260,35 @@ impl Asked<'_> {
     async fn offer(self) -> Result<Vec<u8>, SyncError> {
         let (head, _): (OfferRequest, _) = self.head().await?;
         self.namespace.pins().get(head.session)?;
-        let limits = self.limits;
-        let view = self.namespace.view();
-        self.read(view, move |view| {
-            Ok((responder::offer(view, head, &limits)?, Vec::new()))
+        let (session, limits) = (head.session, self.limits);
+        let (theirs, now) = (self.namespace.pins().seen(session)?, self.namespace.now());
+        let offered = self.namespace.read(move |view| {
+            let sides = Sides::of_responder(view, theirs, now)?;
+            responder::offer(view, &sides, head, &limits)
+        });
+        let (reply, all) = offered.await?;
+        if !all {
+            self.namespace.pins().leave_out(session);
+        }
+        Ok(seal(self.endpoint.kind(), &reply, &[]))
+    }
+
+    /// Collects what the initiator has collected, as far as this replica knows as much.
+    async fn forget(self) -> Result<Vec<u8>, SyncError> {
+        let (head, _): (ForgetRequest, _) = self.head().await?;
+        self.namespace.pins().get(head.session)?;
+        if head.keys.len() > LIST_MAX {
+            return Err(SyncError::BadMessage("too many keys".into()));
+        }
+        let meeting = Meeting {
+            incoming: Vec::new(),
+            absent: head.keys.clone(),
+            seen: self.namespace.pins().seen(head.session)?,
+        };
+        self.namespace.keep_learned_soon();
+        let committed = self.namespace.submit(Command::Meet(meeting)).await?;
+        self.read(committed.view, move |view| {
+            Ok((responder::kept(view, &head.keys)?, Vec::new()))
         })
         .await
     }
@@ -252,13 +297,24 @@ impl Asked<'_> {
         let (head, blob): (StoreRequest, _) = self.head().await?;
         self.namespace.pins().get(head.session)?;
         let limits = self.limits;
-        let sent = head.records.len();
-        let checked = self
-            .namespace
-            .read(move |view| responder::store(view, head, &blob, &limits));
-        let incoming = checked.await?;
-        let committed = self.namespace.submit(Command::Merge(incoming)).await?;
-        let stored = (sent - committed.accepted.refused.len()) as u32;
+        let (session, sent) = (head.session, head.records.len());
+        let (seen, now) = (self.namespace.pins().seen(session)?, self.namespace.now());
+        let theirs = Arc::clone(&seen);
+        let checked = self.namespace.read(move |view| {
+            let sides = Sides::of_responder(view, theirs, now)?;
+            responder::store(view, &sides, head, &blob, &limits)
+        });
+        let meeting = Meeting {
+            incoming: checked.await?,
+            absent: Vec::new(),
+            seen,
+        };
+        let committed = self.namespace.submit(Command::Meet(meeting)).await?;
+        let refused = committed.accepted.refused.len();
+        if refused > 0 {
+            self.namespace.pins().leave_out(session);
+        }
+        let stored = (sent - refused) as u32;
         Ok(seal(self.endpoint.kind(), &StoreReply { stored }, &[]))
     }
 
@@ -273,11 +329,14 @@ impl Asked<'_> {
 
     async fn close(&self) -> Result<Vec<u8>, SyncError> {
         let (head, _): (CloseRequest, _) = self.head().await?;
-        let peer = self.namespace.pins().close(head.session);
+        let ended = self.namespace.pins().close(head.session);
         let stands = *self.namespace.view().head();
-        if let (Some(peer), Some(root)) = (peer, head.root) {
+        if let (Some(ended), Some(root)) = (ended, head.root) {
             let same = root.matches(&stands.root.hash);
-            self.namespace.pins().left(peer, same.then_some(root));
+            self.namespace.pins().left(ended.peer, same.then_some(root));
+            if same || (head.complete && !ended.left_out) {
+                self.namespace.learn(&ended.seen);
+            }
         }
         let reply = CloseReply {
             root: stands.root,

@@ -55,6 +55,18 @@ impl KeyForm for ([u8; 32], u64) {
     }
 }
 
+impl KeyForm for (u64, [u8; 32]) {
+    type Engine = (u64, &'static [u8; 32]);
+
+    fn lend(&self) -> (u64, &[u8; 32]) {
+        (self.0, &self.1)
+    }
+
+    fn keep(lent: (u64, &[u8; 32])) -> Self {
+        (lent.0, *lent.1)
+    }
+}
+
 impl KeyForm for (u8, u64) {
     type Engine = (u8, u64);
 

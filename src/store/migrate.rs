@@ -10,6 +10,8 @@ use crate::store::error::StoreError;
 mod v0001_initial;
 #[path = "../../migrations/v0002_log.rs"]
 mod v0002_log;
+#[path = "../../migrations/v0003_deadlines.rs"]
+mod v0003_deadlines;
 
 type Step = fn(&WriteTransaction) -> Result<(), StoreError>;
 
@@ -17,7 +19,7 @@ type Step = fn(&WriteTransaction) -> Result<(), StoreError>;
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
 /// All steps in order; the schema version of a file is how many of them it has seen.
-const STEPS: &[Step] = &[v0001_initial::run, v0002_log::run];
+const STEPS: &[Step] = &[v0001_initial::run, v0002_log::run, v0003_deadlines::run];
 
 /// Name of the schema version in the meta table.
 const SCHEMA: &str = "schema";
@@ -66,4 +68,93 @@ fn schema_version(database: &Database) -> Result<u32, StoreError> {
     bytes
         .map(u32::from_le_bytes)
         .map_err(|_| StoreError::damaged("the schema version is not a number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::open::Store;
+    use crate::store::options::StoreOptions;
+    use crate::store::rows::{Placement, RecordRow};
+    use crate::types::cursor::Epoch;
+    use crate::types::hash::ContentHash;
+    use crate::types::id::{GameId, ReplicaId, WriterId};
+    use crate::types::record::StateRecord;
+    use crate::types::version::{Stamp, Version, VersionVector};
+
+    const DEADLINES: TableDefinition<'_, (u64, &[u8; 32]), ()> = TableDefinition::new("deadlines");
+
+    fn row(seq: u64, tombstone: bool) -> RecordRow {
+        let mut vector = VersionVector::default();
+        vector.set(WriterId(u64::MAX), seq);
+        let version = Version {
+            vector,
+            stamp: Stamp {
+                millis: seq * 1_000_000_007,
+                logical: 3,
+                replica: ReplicaId(1),
+            },
+            content: if tombstone {
+                ContentHash::NONE
+            } else {
+                ContentHash::of(b"")
+            },
+            size: 0,
+            content_type: (!tombstone).then(|| "text/plain".to_owned()),
+            expires_at: None,
+            tombstone,
+            lease_epoch: 0,
+        };
+        let record = StateRecord::new(GameId::new(&format!("match/{seq}")).unwrap(), version);
+        let place = if tombstone {
+            Placement::Nothing
+        } else {
+            Placement::Inline(vec![0])
+        };
+        RecordRow {
+            leaf: record.leaf(),
+            seq,
+            record,
+            placements: vec![place],
+        }
+    }
+
+    #[test]
+    fn a_file_of_schema_2_gets_a_deadline_for_every_deleted_state() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.redb");
+        let open = || Store::open(&path, ReplicaId(1), Epoch(1), StoreOptions::default()).unwrap();
+        let (mut store, mut file) = open();
+        let rows: Vec<RecordRow> = (1..40).map(|seq| row(seq, seq % 3 == 0)).collect();
+        let written = store.change(|tables| {
+            rows.iter().for_each(|row| tables.put_record(row, None));
+            Ok(())
+        });
+        written.unwrap();
+        let flushed = file.flush(&store.freeze().unwrap()).unwrap();
+        store.flushed(&flushed);
+        drop((store, file, flushed));
+
+        let database = Database::open(&path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        assert!(transaction.delete_table(DEADLINES).unwrap());
+        let mut meta = transaction.open_table(META).unwrap();
+        meta.insert(SCHEMA, 2u32.to_le_bytes().as_slice()).unwrap();
+        drop(meta);
+        transaction.commit().unwrap();
+        drop(database);
+
+        let mut due = Vec::new();
+        let (store, _file) = open();
+        let visited = store
+            .snapshot()
+            .visit_deadlines(&mut |at, key| due.push((at, *key)));
+        visited.unwrap();
+        let deleted = rows.iter().filter(|row| row.record.is_deleted());
+        let mut expected: Vec<(u64, [u8; 32])> = deleted
+            .map(|row| (row.record.departs_at().unwrap(), row.leaf.key.0))
+            .collect();
+        expected.sort_unstable();
+        assert_eq!(due, expected);
+    }
 }

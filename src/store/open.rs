@@ -281,6 +281,11 @@ impl Store {
         &self.provenance
     }
 
+    /// How it keeps its data.
+    pub fn options(&self) -> StoreOptions {
+        self.options
+    }
+
     /// Where the file is.
     pub fn path(&self) -> &Path {
         &self.path

@@ -13,6 +13,10 @@ pub struct StoreOptions {
     pub compact_when_idle: bool,
     /// Superseding changes a state remembers; older ones are forgotten.
     pub history_versions: usize,
+    /// How long a state remembers what was superseded, in milliseconds; `None` for ever.
+    pub history_age: Option<u64>,
+    /// State bytes of superseded versions that a state remembers; `None` for any number.
+    pub history_bytes: Option<u64>,
 }
 
 impl Default for StoreOptions {
@@ -23,6 +27,8 @@ impl Default for StoreOptions {
             reserve_bytes: 128 << 20,
             compact_when_idle: true,
             history_versions: 8,
+            history_age: None,
+            history_bytes: None,
         }
     }
 }

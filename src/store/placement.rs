@@ -10,10 +10,14 @@ use crate::store::error::StoreError;
 use crate::store::rows::{
     ContentBody, ContentRow, Placed, Placement, history_from_bytes, history_to_bytes,
 };
-use crate::store::tables::{ChunkReferences, Chunks, Contents, History, Records};
+use crate::store::tables::{ChunkReferences, Chunks, Contents, Deadlines, History, Records};
 use crate::store::write::Tables;
 use crate::types::hash::{ChunkHash, ContentHash, StateKey};
 use crate::types::version::Version;
+
+/// Chunks that are given up at once, a few milliseconds of work; those of larger contents go in
+/// several steps.
+pub const RELEASE_CHUNKS: usize = 1024;
 
 impl Tables<'_> {
     /// Stores the bytes of a version that is about to be referred to once more. Bytes that are
@@ -28,7 +32,13 @@ impl Tables<'_> {
         {
             return Ok(Placement::Inline(packed.to_vec()));
         }
-        let known = self.content_row(&body.hash)?;
+        let known = match self.content_row(&body.hash)? {
+            Some(row) if row.references == 0 => {
+                self.free_chunks(&body.hash, row, true, usize::MAX)?;
+                None
+            }
+            known => known,
+        };
         let references = known.as_ref().map_or(0, |row| row.references);
         let row = ContentRow {
             references: references + 1,
@@ -62,11 +72,45 @@ impl Tables<'_> {
             self.set::<Contents>(hash.0, row.to_bytes().into());
             return Ok(());
         }
-        self.remove::<Contents>(hash.0);
-        if let ContentBody::Chunks(list) = row.body {
-            for (chunk, _) in list {
+        row.references = 0;
+        self.free_chunks(hash, row, false, RELEASE_CHUNKS)
+    }
+
+    /// Goes on giving up a content that nobody refers to.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails.
+    pub fn free(&mut self, hash: &ContentHash) -> Result<(), StoreError> {
+        match self.content_row(hash)? {
+            Some(row) if row.references == 0 => self.free_chunks(hash, row, true, RELEASE_CHUNKS),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives up at most `limit` chunks of a content without references, from its end. With the
+    /// last of them its row goes; until then it is listed as being given up.
+    fn free_chunks(
+        &mut self,
+        hash: &ContentHash,
+        mut row: ContentRow,
+        is_listed: bool,
+        limit: usize,
+    ) -> Result<(), StoreError> {
+        let mut left = 0;
+        if let ContentBody::Chunks(list) = &mut row.body {
+            left = list.len().saturating_sub(limit);
+            for (chunk, _) in list.split_off(left) {
                 self.release_chunk(&chunk)?;
             }
+        }
+        if left > 0 {
+            self.set::<Contents>(hash.0, row.to_bytes().into());
+            self.set::<Deadlines>((0, hash.0), ());
+            return Ok(());
+        }
+        self.remove::<Contents>(hash.0);
+        if is_listed {
+            self.remove::<Deadlines>((0, hash.0));
         }
         Ok(())
     }

@@ -8,13 +8,14 @@ use crate::merkle::storage::TreeStorage;
 use crate::store::content::load;
 use crate::store::error::StoreError;
 use crate::store::layered::Layered;
+use crate::store::placement::RELEASE_CHUNKS;
 use crate::store::rows::{
-    Agreement, ContentRow, Head, Placed, Placement, RecordRow, head_from_bytes, history_from_bytes,
-    leaf_of_row, seq_of_row,
+    Agreement, ContentBody, ContentRow, Head, Placed, Placement, RecordRow, head_from_bytes,
+    history_from_bytes, leaf_of_row, seq_of_row,
 };
 use crate::store::tables::{
-    Changes, ChunkReferences, Chunks, Contents, History, Ids, Meta, Nodes, Peers, Records,
-    meta_names,
+    Changes, ChunkReferences, Chunks, Contents, Deadlines, History, Ids, Meta, Nodes, Peers,
+    Records, meta_names,
 };
 use crate::store::tree::{tree_leaves, tree_row, tree_top_rows};
 use crate::types::binary::decode;
@@ -22,10 +23,21 @@ use crate::types::hash::{ChunkHash, ContentHash, StateKey};
 use crate::types::id::{GameId, ReplicaId};
 use crate::types::leaf::Leaf;
 use crate::types::lineage::Sighting;
+use crate::types::seen::Seen;
 use crate::types::version::Version;
 
 /// A record's key with its row, or what is wrong with that.
 pub type KeyAndRow = (StateKey, Result<RecordRow, StoreError>);
+/// What one change of a state superseded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryRow {
+    /// The state.
+    pub key: StateKey,
+    /// The change's position in the feed.
+    pub seq: u64,
+    /// The versions, and where their bytes are.
+    pub entries: Vec<Placed>,
+}
 
 /// The namespace as one commit left it.
 pub struct Snapshot {
@@ -197,12 +209,95 @@ impl Snapshot {
     /// # Errors
     /// [`StoreError`] when the engine fails or a row is damaged.
     pub fn history(&self, key: &StateKey) -> Result<Vec<Placed>, StoreError> {
-        let (first, last) = ((key.0, 0), (key.0, u64::MAX));
-        let range = (Bound::Included(first), Bound::Included(last));
-        let rows = self
-            .rows
-            .collect::<History, _>(range, usize::MAX, |_, row| history_from_bytes(row))?;
-        Ok(rows.into_iter().rev().flatten().collect())
+        let rows = self.history_between((*key, 0), (*key, u64::MAX), usize::MAX)?;
+        Ok(rows.into_iter().rev().flat_map(|row| row.entries).collect())
+    }
+
+    /// What changes superseded, from the first to the last place, in order of key and change, at
+    /// most `limit` changes.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails or a row is damaged.
+    pub fn history_between(
+        &self,
+        first: (StateKey, u64),
+        last: (StateKey, u64),
+        limit: usize,
+    ) -> Result<Vec<HistoryRow>, StoreError> {
+        let first = Bound::Included((first.0.0, first.1));
+        let last = Bound::Included((last.0.0, last.1));
+        self.rows
+            .collect::<History, _>((first, last), limit, |(key, seq), row| {
+                Ok(HistoryRow {
+                    key: StateKey(*key),
+                    seq,
+                    entries: history_from_bytes(row)?,
+                })
+            })
+    }
+
+    /// What was taken in from others.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails or the row is damaged.
+    pub fn seen(&self) -> Result<Seen, StoreError> {
+        let name = meta_names::TAKEN_IN.to_owned();
+        let found = self.rows.get::<Meta, _>(&name, decode)?;
+        Ok(found.transpose()?.unwrap_or_default())
+    }
+
+    /// What is to be collected at `now` or before, and stands behind `after`: moment and key, in
+    /// this order, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails.
+    pub fn due(
+        &self,
+        now: u64,
+        after: Option<(u64, [u8; 32])>,
+        limit: usize,
+    ) -> Result<Vec<(u64, [u8; 32])>, StoreError> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = (from, Bound::Included((now, [u8::MAX; 32])));
+        self.rows
+            .collect::<Deadlines, _>(range, limit, |(at, key), ()| Ok((at, *key)))
+    }
+
+    /// How many rows giving up a reference to a content touches at once.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails.
+    pub fn release_cost(&self, placed: &Placed) -> Result<usize, StoreError> {
+        if placed.placement != Placement::Shared {
+            return Ok(0);
+        }
+        let row = self.intact_content_row(&placed.version.content)?;
+        Ok(row.map_or(0, |row| match row.body {
+            ContentBody::Chunks(list) if row.references <= 1 => {
+                1 + 2 * list.len().min(RELEASE_CHUNKS)
+            }
+            _ => 1,
+        }))
+    }
+
+    /// Chunks of a content that is being given up; none of any other.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails.
+    pub fn chunks_to_free(&self, hash: &ContentHash) -> Result<usize, StoreError> {
+        let row = self.intact_content_row(hash)?;
+        Ok(row.map_or(0, |row| match row.body {
+            ContentBody::Chunks(list) if row.references == 0 => list.len(),
+            _ => 0,
+        }))
+    }
+
+    /// The row of a content; `None` when there is none, or a damaged one.
+    fn intact_content_row(&self, hash: &ContentHash) -> Result<Option<ContentRow>, StoreError> {
+        match self.content_row(hash) {
+            Err(StoreError::Damaged(_)) => Ok(None),
+            row => row,
+        }
     }
 
     /// The rows that [`Snapshot::history`] is made of, each with the change that made it.
@@ -305,6 +400,15 @@ impl Snapshot {
         self.rows.visit_all::<History>(&mut |key, row| {
             visit(StateKey(*key.0), history_from_bytes(row));
         })
+    }
+
+    /// Visits every entry of the list of what is to be collected when.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails.
+    pub fn visit_deadlines(&self, visit: &mut dyn FnMut(u64, &[u8; 32])) -> Result<(), StoreError> {
+        self.rows
+            .visit_all::<Deadlines>(&mut |(at, key), ()| visit(at, key))
     }
 
     /// Visits every content row in order of hash.

@@ -16,13 +16,17 @@ use crate::types::version::Version;
 /// Where a version's bytes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Placement {
-    /// A tombstone has none.
+    /// A tombstone has none, and an expired version may have given them up.
     Nothing,
     /// In the row itself, packed.
     Inline(Vec<u8>),
     /// In the contents table under the version's content hash, counted.
     Shared,
 }
+
+/// How long the bytes of a version outlive it, in milliseconds: a peer whose clock is a little
+/// behind takes the state for alive still, and asks for them.
+pub const STRIP_GRACE_MILLIS: u64 = 60 * 1000;
 
 /// A version and where its bytes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +44,11 @@ impl Placed {
             version: version.clone(),
             placement: placement.clone(),
         }
+    }
+
+    /// True when the version has bytes to show at a moment.
+    pub fn is_readable(&self, now: u64) -> bool {
+        self.placement != Placement::Nothing && !self.version.is_dead(now)
     }
 }
 
@@ -111,6 +120,29 @@ impl RecordRow {
         Err(StoreError::damaged(format!(
             "the record of {id:?}, at {key}, is not the one that was written"
         )))
+    }
+
+    /// True when the shown version has bytes, whether its time is over or not.
+    pub fn is_live(&self) -> bool {
+        self.placements
+            .first()
+            .is_some_and(|place| *place != Placement::Nothing)
+    }
+
+    /// True when readers are shown the state at a moment.
+    pub fn is_shown(&self, now: u64) -> bool {
+        self.is_live() && !self.record.is_dead(now)
+    }
+
+    /// When something of the state is to be collected, in milliseconds since 1970-01-01 UTC: bytes
+    /// of an expired version, or the whole record.
+    pub fn due(&self) -> Option<u64> {
+        let with_bytes = self
+            .placed()
+            .filter(|(_, place)| **place != Placement::Nothing);
+        let ends = with_bytes.filter_map(|(version, _)| version.expires_at);
+        let strip = ends.min().map(|at| at.saturating_add(STRIP_GRACE_MILLIS));
+        strip.or_else(|| self.record.departs_at())
     }
 
     /// The versions with their bytes' places.

@@ -22,6 +22,7 @@ use crate::store::rows::{
 use crate::types::hash::{ChunkHash, ContentHash, StateKey};
 use crate::types::id::ReplicaId;
 use crate::types::lineage::{Provenance, Sighting};
+use crate::types::seen::Seen;
 use crate::types::version::Version;
 
 /// What is left of a damaged file.
@@ -75,6 +76,12 @@ impl Remains {
             tables,
             pages: OnceCell::new(),
         })
+    }
+
+    /// What was taken in from others, as far as the file says so.
+    pub fn taken_in(&self) -> Seen {
+        let seen = self.tables.as_ref().map(|tables| tables.snapshot.seen());
+        seen.and_then(Result::ok).unwrap_or_default()
     }
 
     /// What the file is, if it says so.

@@ -118,6 +118,9 @@ tables! {
     Changes, changes: u64 => [u8; 32];
     /// (Depth, leading bits) -> Merkle row.
     Nodes, nodes: (u8, u64) => RowBytes;
+    /// (Moment in milliseconds, state key) -> nothing: when something of a state is to be collected.
+    /// At moment 0 stand contents that are being given up, under their hashes.
+    Deadlines, deadlines: (u64, [u8; 32]) => ();
     /// Replica id of a peer -> what we last agreed on with it.
     Peers, peers: u64 => RowBytes;
     /// Facts about the file and its newest commit, by name.
@@ -134,4 +137,6 @@ pub mod meta_names {
     pub const PROVENANCE: &str = "provenance";
     /// In front of the epoch of a [`crate::types::lineage::Sighting`].
     pub const SEEN: &str = "seen/";
+    /// [`crate::types::seen::Seen`]; for own writes how far they have been collected.
+    pub const TAKEN_IN: &str = "taken_in";
 }

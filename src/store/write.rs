@@ -11,16 +11,19 @@ use crate::store::layered::Layered;
 use crate::store::memtable::Memtable;
 use crate::store::options::StoreOptions;
 use crate::store::rows::{
-    Agreement, Head, Identity, Placed, RecordRow, history_from_bytes, history_to_bytes,
+    Agreement, Head, Identity, Placed, Placement, RecordRow, history_from_bytes, history_to_bytes,
 };
-use crate::store::tables::{Changes, History, Ids, Meta, Nodes, Peers, Records, Table, meta_names};
+use crate::store::tables::{
+    Changes, Deadlines, History, Ids, Meta, Nodes, Peers, Records, Table, meta_names,
+};
 use crate::store::tree::{tree_leaves, tree_row, tree_top_rows};
-use crate::types::binary::encode;
+use crate::types::binary::{decode, encode};
 use crate::types::cursor::Epoch;
 use crate::types::hash::StateKey;
 use crate::types::id::ReplicaId;
 use crate::types::leaf::Leaf;
 use crate::types::lineage::{Provenance, Sighting};
+use crate::types::seen::Seen;
 
 /// All tables, with what the commit in the making has changed. Nobody else sees the changes before
 /// the commit is published.
@@ -86,9 +89,118 @@ impl<'m> Tables<'m> {
             None => self.set::<Ids>(row.record.id.as_str().to_owned(), ()),
         }
         self.set::<Changes>(row.seq, key);
+        self.move_deadline(row, previous);
     }
 
-    /// Remembers what the change at `seq` superseded, and forgets the oldest beyond the limit.
+    fn move_deadline(&mut self, row: &RecordRow, previous: Option<&RecordRow>) {
+        let (key, due) = (row.leaf.key.0, row.due());
+        let was = previous.and_then(RecordRow::due);
+        if due == was {
+            return;
+        }
+        if let Some(was) = was {
+            self.remove::<Deadlines>((was, key));
+        }
+        if let Some(due) = due {
+            self.set::<Deadlines>((due, key), ());
+        }
+    }
+
+    /// Removes everything there is of a state.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails or a row is damaged.
+    pub fn remove_record(&mut self, row: &RecordRow) -> Result<(), StoreError> {
+        let key = row.leaf.key;
+        self.trim_history(&key, u64::MAX)?;
+        for (version, placement) in row.placed() {
+            self.release(&version.content, placement)?;
+        }
+        self.remove::<Records>(key.0);
+        self.remove::<Ids>(row.record.id.as_str().to_owned());
+        self.remove::<Changes>(row.seq);
+        if let Some(due) = row.due() {
+            self.remove::<Deadlines>((due, key.0));
+        }
+        Ok(())
+    }
+
+    /// Gives up the bytes of a state's versions that expired at `by` or before, and such versions
+    /// in its history altogether.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails or a row is damaged.
+    pub fn strip(&mut self, row: &RecordRow, by: u64) -> Result<RecordRow, StoreError> {
+        let mut stripped = row.clone();
+        for (version, place) in row.record.versions().iter().zip(&mut stripped.placements) {
+            if version.has_expired(by) {
+                self.release(&version.content, place)?;
+                *place = Placement::Nothing;
+            }
+        }
+        let key = row.leaf.key;
+        self.set::<Records>(key.0, stripped.to_bytes().into());
+        self.move_deadline(&stripped, Some(row));
+        for (seq, entries) in self.history(&key, u64::MAX)? {
+            let (expired, kept): (Vec<Placed>, Vec<Placed>) = entries
+                .into_iter()
+                .partition(|entry| entry.version.has_expired(by));
+            if expired.is_empty() {
+                continue;
+            }
+            self.release_all(&expired)?;
+            if kept.is_empty() {
+                self.remove::<History>((key.0, seq));
+            } else {
+                self.set::<History>((key.0, seq), history_to_bytes(&kept).into());
+            }
+        }
+        Ok(stripped)
+    }
+
+    /// Forgets what the changes of a state up to `through` superseded.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails or a row is damaged.
+    pub fn trim_history(&mut self, key: &StateKey, through: u64) -> Result<(), StoreError> {
+        for (seq, entries) in self.history(key, through)? {
+            self.remove::<History>((key.0, seq));
+            self.release_all(&entries)?;
+        }
+        Ok(())
+    }
+
+    fn release_all(&mut self, entries: &[Placed]) -> Result<(), StoreError> {
+        let mut entries = entries.iter();
+        entries.try_for_each(|entry| self.release(&entry.version.content, &entry.placement))
+    }
+
+    /// What each change of a state up to `through` superseded, oldest first.
+    fn history(&self, key: &StateKey, through: u64) -> Result<Vec<(u64, Vec<Placed>)>, StoreError> {
+        let (first, last) = ((key.0, 0), (key.0, through));
+        let range = (Bound::Included(first), Bound::Included(last));
+        self.rows
+            .collect::<History, _>(range, usize::MAX, |(_, seq), row| {
+                Ok((seq, history_from_bytes(row)?))
+            })
+    }
+
+    /// What was taken in from others, as this commit sees it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails or the row is damaged.
+    pub fn seen(&self) -> Result<Seen, StoreError> {
+        let name = meta_names::TAKEN_IN.to_owned();
+        let found = self.rows.get::<Meta, _>(&name, decode)?;
+        Ok(found.transpose()?.unwrap_or_default())
+    }
+
+    /// Says what was taken in from others.
+    pub fn set_seen(&mut self, seen: &Seen) {
+        self.set::<Meta>(meta_names::TAKEN_IN.to_owned(), encode(seen).into());
+    }
+
+    /// Remembers what the change at `seq` superseded, and forgets the oldest beyond the bounds.
     ///
     /// # Errors
     /// [`StoreError`] when the engine fails or a row is damaged.
@@ -99,9 +211,7 @@ impl<'m> Tables<'m> {
         superseded: &[Placed],
     ) -> Result<(), StoreError> {
         if self.options.history_versions == 0 {
-            return superseded
-                .iter()
-                .try_for_each(|entry| self.release(&entry.version.content, &entry.placement));
+            return self.release_all(superseded);
         }
         self.set::<History>((key.0, seq), history_to_bytes(superseded).into());
         self.forget_oldest(key)
@@ -110,19 +220,25 @@ impl<'m> Tables<'m> {
     fn forget_oldest(&mut self, key: &StateKey) -> Result<(), StoreError> {
         let (first, last) = ((key.0, 0), (key.0, u64::MAX));
         let range = (Bound::Included(first), Bound::Included(last));
-        let kept: Vec<u64> =
+        let (mut changes, mut bytes) = (0, 0u64);
+        let bound = self.options.history_bytes;
+        let sizes: Vec<(u64, u64)> =
             self.rows
-                .collect::<History, _>(range, usize::MAX, |(_, seq), _| Ok(seq))?;
-        let surplus = kept.len().saturating_sub(self.options.history_versions);
-        for seq in &kept[..surplus] {
-            let at = (key.0, *seq);
-            let removed = self.rows.get::<History, _>(&at, history_from_bytes)?;
-            self.remove::<History>(at);
-            for entry in removed.transpose()?.into_iter().flatten() {
-                self.release(&entry.version.content, &entry.placement)?;
-            }
+                .collect::<History, _>(range, usize::MAX, |(_, seq), row| {
+                    // Rows need not be read to be counted.
+                    let entries = bound.map(|_| history_from_bytes(row)).transpose()?;
+                    let sizes = entries.iter().flatten().map(|entry| entry.version.size);
+                    Ok((seq, sizes.fold(0, u64::saturating_add)))
+                })?;
+        let surplus = sizes.iter().rev().find(|(_, size)| {
+            changes += 1;
+            bytes = bytes.saturating_add(*size);
+            changes > self.options.history_versions || bound.is_some_and(|bound| bytes > bound)
+        });
+        match surplus {
+            Some((through, _)) => self.trim_history(key, *through),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Says what the file is from this commit on.

@@ -76,7 +76,8 @@ fn held(view: &View, want: &ContentWant) -> Result<Option<Vec<u8>>, StoreError> 
         let Some(row) = record_at(view, want.state)? else {
             return Ok(None);
         };
-        match view.version(&row.leaf.key, &want.content)? {
+        // Whether their time is over is for the asker to say.
+        match view.version(&row.leaf.key, &want.content, 0)? {
             Some(placed) => view.content(&placed),
             None => Ok(None),
         }

@@ -145,8 +145,7 @@ fn note_extra(
         .into_iter()
         .map(|leaf| leaf.key)
         .filter(|key| theirs.binary_search(key).is_err());
-    puller.ahead.extend(extra);
-    Ok(())
+    puller.note_absent(view, extra)
 }
 
 #[cfg(test)]

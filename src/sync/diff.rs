@@ -9,6 +9,7 @@ use crate::sync::compare::{CompareOptions, Findings, compare, usable_mark};
 use crate::sync::exchange::{Exchange, SessionError};
 use crate::sync::opening::{close, open};
 use crate::sync::report::Report;
+use crate::sync::sides::{OnlyOurs, Sides};
 use crate::sync::transport::{Home, Transport};
 use crate::types::hash::{ContentHash, StateKey};
 use crate::types::id::GameId;
@@ -48,7 +49,10 @@ pub fn diff(
         exchange.report.equal = true;
         return Ok(Vec::new());
     };
-    let mark = usable_mark(home.agreement(peer.replica)?, &peer);
+    let agreement = home.agreement(peer.replica)?;
+    let (newest, now) = (home.view(), home.now());
+    let sides = Sides::of_session(&view, &newest, &peer, agreement.as_ref(), now);
+    let mark = usable_mark(agreement, &peer);
     // Copying would be comparing with more bytes: whoever only looks compares.
     let options = CompareOptions {
         forced: match options.forced {
@@ -62,14 +66,14 @@ pub fn diff(
         Ok(Findings::CopyAll) => list(&mut exchange, home, &view, &peer, session, &options),
         other => other,
     };
-    let closed = close(&mut exchange, session, None);
+    let closed = close(&mut exchange, session, None, false);
     let Findings::Records(records, absent) = found? else {
         return Err(SessionError::Impossible(
             "more states differ than can be listed; sync first",
         ));
     };
     closed?;
-    Ok(merge_sides(&view, records, absent)?)
+    Ok(merge_sides(&view, &sides?, records, absent)?)
 }
 
 /// When the planner would copy everything, a list still tells what differs.
@@ -89,8 +93,10 @@ fn list(
     compare(exchange, view, peer, session, mark, &forced)
 }
 
+/// What is over on both sides is no difference, whichever of them has collected it.
 fn merge_sides(
     view: &View,
+    sides: &Sides,
     records: Vec<StateRecord>,
     absent: Vec<StateKey>,
 ) -> Result<Vec<Differing>, StoreError> {
@@ -98,23 +104,37 @@ fn merge_sides(
     for record in records {
         let key = record.key();
         let ours = view.snapshot().record(&key)?.map(|row| row.record);
-        if ours.as_ref() == Some(&record) {
+        let is_over = ours.is_none() && {
+            let merged = sides.merged(None, &record);
+            merged.is_none() && record.is_dead(sides.now)
+        };
+        if is_over || ours.as_ref() == Some(&record) {
             continue;
         }
         let entry = Differing {
             id: record.id.clone(),
             key,
-            left: ours.as_ref().and_then(shown_content),
-            right: shown_content(&record),
+            left: ours
+                .as_ref()
+                .and_then(|ours| shown_content(ours, sides.now)),
+            right: shown_content(&record, sides.now),
         };
         differing.insert(entry.id.clone(), entry);
     }
     for key in absent {
         if let Some(row) = view.snapshot().record(&key)? {
+            let is_over = match sides.only_ours(&row.record) {
+                OnlyOurs::Departed => true,
+                OnlyOurs::Collected => row.record.is_dead(sides.now),
+                OnlyOurs::Ahead | OnlyOurs::PartlyCollected => false,
+            };
+            if is_over {
+                continue;
+            }
             let entry = Differing {
                 id: row.record.id.clone(),
                 key,
-                left: shown_content(&row.record),
+                left: shown_content(&row.record, sides.now),
                 right: None,
             };
             differing.insert(entry.id.clone(), entry);
@@ -123,7 +143,7 @@ fn merge_sides(
     Ok(differing.into_values().collect())
 }
 
-fn shown_content(record: &StateRecord) -> Option<ContentHash> {
+fn shown_content(record: &StateRecord, now: u64) -> Option<ContentHash> {
     let shown = record.shown();
-    (!shown.tombstone).then_some(shown.content)
+    (!shown.is_dead(now)).then_some(shown.content)
 }

@@ -64,7 +64,11 @@ impl<'v> Encoder<'v> {
             .ok_or(TransferError::Malformed("a want names an unknown version"))?;
         let bytes = match self.view.snapshot().content(version, placement) {
             Ok(Some(bytes)) => bytes,
-            Ok(None) => return Err(TransferError::Malformed("a want names a deletion")),
+            Ok(None) if version.tombstone => {
+                return Err(TransferError::Malformed("a want names a deletion"));
+            }
+            // It has expired by our clock, and not yet by the receiver's.
+            Ok(None) => return Ok(BodyHead::missing()),
             Err(StoreError::Damaged(what)) => {
                 error!(id = %row.record.id, %what, "cannot send a damaged version");
                 return Ok(BodyHead::missing());

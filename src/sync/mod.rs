@@ -15,5 +15,6 @@ pub mod push;
 pub mod report;
 pub mod responder;
 pub mod session;
+pub mod sides;
 pub mod transfer;
 pub mod transport;

@@ -4,10 +4,12 @@
 use crate::replica::view::View;
 use crate::store::body::Body;
 use crate::store::error::StoreError;
-use crate::store::rows::{Placed, RecordRow};
+use crate::store::rows::{Placed, Placement, RecordRow};
+use crate::sync::sides::Sides;
 use crate::sync::transfer::{SMALL_STATE, TransferError};
 use crate::types::hash::{LeafDigest, StateKey};
 use crate::types::id::GameId;
+use crate::types::leaf::Leaf;
 use crate::types::record::StateRecord;
 use crate::types::version::Version;
 use crate::wire::messages::{BASES_MAX, BaseHint, Want};
@@ -31,7 +33,22 @@ pub struct Beside {
     record: StateRecord,
     key: StateKey,
     held: Option<RecordRow>,
-    merged: StateRecord,
+    /// What taking the record over comes to.
+    merged: Option<StateRecord>,
+    /// What is left of that once we know everything that the other side knows.
+    settled: Option<StateRecord>,
+    now: u64,
+}
+
+/// What the other side still holds of a state that we have collected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Collected {
+    /// What it is going to collect by itself.
+    Departed(Leaf),
+    /// What is not shown to anybody.
+    Dead(Leaf),
+    /// What is shown to readers.
+    Shown,
 }
 
 /// A record that is news here, with what is lacking to take it over.
@@ -73,14 +90,13 @@ impl Beside {
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.
-    pub fn look_up(view: &View, record: StateRecord) -> Result<Self, StoreError> {
+    pub fn look_up(view: &View, sides: &Sides, record: StateRecord) -> Result<Self, StoreError> {
         let key = record.key();
         let held = view.snapshot().record(&key)?;
-        let merged = match &held {
-            Some(row) => row.record.merge(&record).0,
-            None => record.clone(),
-        };
+        let merged = sides.merged(held.as_ref().map(|row| &row.record), &record);
         Ok(Self {
+            settled: sides.settled(merged.as_ref(), Some(&record)),
+            now: sides.now,
             record,
             key,
             held,
@@ -95,13 +111,32 @@ impl Beside {
 
     /// True when taking the record over changes what is held here.
     pub fn is_news(&self) -> bool {
-        self.held.as_ref().map(|row| &row.record) != Some(&self.merged)
+        self.held.as_ref().map(|row| &row.record) != self.merged.as_ref()
+    }
+
+    /// The record, when something of ours goes once we know everything that the other side knows.
+    pub fn lets_go(&self) -> Option<&StateRecord> {
+        (self.settled != self.merged).then_some(&self.record)
+    }
+
+    /// What the other side holds of a state of which nothing is left here; `None` for any other.
+    pub fn collected(&self) -> Option<Collected> {
+        if self.settled.is_some() {
+            return None;
+        }
+        Some(if self.record.has_departed(self.now) {
+            Collected::Departed(self.record.leaf())
+        } else if self.record.is_dead(self.now) {
+            Collected::Dead(self.record.leaf())
+        } else {
+            Collected::Shown
+        })
     }
 
     /// Digest of the record, when taking it over leaves us with just what the peer holds; `None`
     /// when we then hold more.
     pub fn agreed(&self) -> Option<LeafDigest> {
-        (self.merged == self.record).then(|| self.record.digest())
+        (self.settled.as_ref() == Some(&self.record)).then(|| self.record.digest())
     }
 
     /// What is lacking to take the record over.
@@ -120,7 +155,7 @@ impl Beside {
         let known = Known::of(view, &self.key, self.held.as_ref())?;
         let (mut twins, mut wanted) = (Vec::new(), Vec::new());
         for (index, version) in (0u8..=u8::MAX).zip(self.record.versions()) {
-            if version.tombstone || known.is_current(version) || !self.keeps(version) {
+            if version.is_dead(self.now) || known.is_current(version) || !self.keeps(version) {
                 continue;
             }
             if version.size > state_bytes_max {
@@ -153,7 +188,8 @@ impl Beside {
     }
 
     fn keeps(&self, version: &Version) -> bool {
-        self.merged.versions().contains(version)
+        let mut merged = self.merged.iter().flat_map(StateRecord::versions);
+        merged.any(|kept| kept == version)
     }
 }
 
@@ -184,8 +220,12 @@ impl Known {
     /// A version with the same bytes.
     fn twin(&self, version: &Version) -> Option<&Placed> {
         let mut all = self.current.iter().chain(&self.history);
-        all.find(|held| held.version.content == version.content && !held.version.tombstone)
+        all.find(|held| held.version.content == version.content && has_bytes(held))
     }
+}
+
+fn has_bytes(held: &Placed) -> bool {
+    held.placement != Placement::Nothing
 }
 
 /// Versions here that are likely to resemble a wanted one: those of the state itself, or the state
@@ -201,12 +241,12 @@ fn bases(
         state: None,
         content: held.version.content.prefix64(),
     };
-    let has_bytes = |held: &&Placed| !held.version.tombstone;
+    let with_bytes = |held: &&Placed| has_bytes(held);
     // What is current here is what the sender is likely to remember; older versions are not.
-    let here = known.current.iter().filter(has_bytes).take(BASES_MAX);
+    let here = known.current.iter().filter(with_bytes).take(BASES_MAX);
     let mut hints: Vec<BaseHint> = here.map(hint).collect();
     if hints.is_empty() {
-        hints.extend(known.history.iter().find(has_bytes).map(hint));
+        hints.extend(known.history.iter().find(with_bytes).map(hint));
     }
     if hints.is_empty() && size > SMALL_STATE {
         hints.extend(neighbour(view, id, previous)?);
@@ -231,10 +271,8 @@ fn neighbour(
             content: wanted.version.content.prefix64(),
         }));
     }
-    Ok(here
-        .filter(|row| !row.record.is_deleted())
-        .map(|row| BaseHint {
-            state: Some(row.leaf.key.prefix64()),
-            content: row.record.shown().content.prefix64(),
-        }))
+    Ok(here.filter(RecordRow::is_live).map(|row| BaseHint {
+        state: Some(row.leaf.key.prefix64()),
+        content: row.record.shown().content.prefix64(),
+    }))
 }

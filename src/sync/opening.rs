@@ -5,7 +5,9 @@ use crate::sync::exchange::{Exchange, SessionError};
 use crate::sync::transport::Home;
 use crate::types::hash::NodeHash;
 use crate::types::lineage::Sighting;
-use crate::wire::messages::{CloseReply, CloseRequest, Endpoint, OpenReply, OpenRequest};
+use crate::wire::messages::{
+    CloseReply, CloseRequest, Endpoint, OpenReply, OpenRequest, Testimony,
+};
 
 /// Opens a session on `view`. A peer that calls the roots equal is not taken at its word.
 ///
@@ -54,6 +56,7 @@ fn ask(
         lineage,
         seq: view.head().seq,
         seen,
+        testimony: Testimony::new(&ours, view.seen()?),
     };
     let (reply, _): (OpenReply, _) = exchange.ask("open", Endpoint::Open, &head, &[])?;
     exchange.report.peer = reply.replica.to_string();
@@ -92,12 +95,13 @@ fn twin(view: &View, reply: &OpenReply) -> Option<Sighting> {
 /// Leaves a session that was opened for nothing.
 fn give_up(exchange: &mut Exchange<'_>, reply: &OpenReply) -> Result<(), SessionError> {
     if let Some(session) = reply.session {
-        close(exchange, session, None)?;
+        close(exchange, session, None, false)?;
     }
     Ok(())
 }
 
-/// Ends a session; `root` is where we stand, unless it failed.
+/// Ends a session; `root` is where we stand, unless it failed. `complete` says that the peer now
+/// holds everything that we did when we opened it.
 ///
 /// # Errors
 /// [`SessionError`] when there is no usable answer.
@@ -105,8 +109,13 @@ pub fn close(
     exchange: &mut Exchange<'_>,
     session: u64,
     root: Option<NodeHash>,
+    complete: bool,
 ) -> Result<CloseReply, SessionError> {
-    let head = CloseRequest { session, root };
+    let head = CloseRequest {
+        session,
+        root,
+        complete,
+    };
     let (reply, _): (CloseReply, _) = exchange.ask("verification", Endpoint::Close, &head, &[])?;
     Ok(reply)
 }

@@ -1,24 +1,30 @@
 //! Taking over proven records: what is news here, which bytes are lacking, fetch, check, store.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::replica::command::{Incoming, Refused};
+use crate::merkle::update::LeafChange;
+use crate::replica::command::{Incoming, Meeting, Refused};
 use crate::replica::view::View;
 use crate::store::body::Body;
 use crate::sync::decode::{Decoder, decode_bodies};
 use crate::sync::exchange::{Exchange, SessionError};
-use crate::sync::news::{Beside, News, Wanted};
+use crate::sync::news::{Beside, Collected, News, Wanted};
+use crate::sync::sides::{OnlyOurs, Sides};
 use crate::sync::transfer::TransferError;
 use crate::sync::transport::{Home, Merging};
 use crate::types::hash::StateKey;
 use crate::types::leaf::Leaf;
+use crate::types::limits::Limits;
 use crate::types::record::StateRecord;
 use crate::wire::messages::{BodiesRequest, BodyHeads, Endpoint, Want};
 
 /// States that one transfer message and one merge carry at most.
 const BATCH_STATES: usize = 2048;
+/// States that are let go of with one command.
+const LET_GO_STATES: usize = 128;
 
 /// Takes over records in batches. The next batch is fetched while the last one becomes durable.
 pub struct Puller<'s> {
@@ -33,15 +39,38 @@ pub struct Puller<'s> {
     agreed: HashMap<u64, u64>,
     /// Why states were left out: the peer could not read them, or they are refused here.
     left_out: Vec<String>,
+    sides: Sides,
+    /// What is to be let go of once everything of the peer's was taken over.
+    going: Meeting,
+    /// States that only one side holds, and that are over on both: with the peer's leaf in place of
+    /// ours our tree is the peer's. `None` when there are too many to tell.
+    over: Option<Vec<LeafChange>>,
+    over_max: usize,
     /// States of which we hold something that the peer does not.
     pub ahead: Vec<StateKey>,
+    /// States that we have collected and the peer has not, with its leaf where nobody is shown it.
+    collected: Vec<(StateKey, Option<Leaf>)>,
 }
 
 impl<'s> Puller<'s> {
     /// A puller that fetches within `session`. Unless it `takes` over, it only notes where we are
     /// ahead of the peer.
-    pub fn new(home: &'s dyn Home, session: u64, takes: bool) -> Self {
+    pub fn new(
+        home: &'s dyn Home,
+        session: u64,
+        takes: bool,
+        sides: Sides,
+        limits: &Limits,
+    ) -> Self {
         Self {
+            going: Meeting {
+                seen: Arc::clone(&sides.theirs),
+                ..Meeting::default()
+            },
+            sides,
+            over: Some(Vec::new()),
+            over_max: limits.session_states,
+            collected: Vec::new(),
             home,
             session,
             takes,
@@ -73,7 +102,7 @@ impl<'s> Puller<'s> {
                 let Some(record) = records.next() else {
                     break;
                 };
-                let beside = Beside::look_up(&view, record)?;
+                let beside = Beside::look_up(&view, &self.sides, record)?;
                 self.note(&beside);
                 if !self.takes || !beside.is_news() {
                     continue;
@@ -108,12 +137,124 @@ impl<'s> Puller<'s> {
     /// Notes whether we will hold exactly what the peer holds, or more.
     fn note(&mut self, beside: &Beside) {
         let key = beside.key();
+        if let Some(record) = beside.lets_go() {
+            self.going.incoming.push(Incoming {
+                record: record.clone(),
+                bodies: Vec::new(),
+            });
+        }
         match beside.agreed() {
             Some(digest) => {
                 self.agreed.insert(key.prefix64(), digest.prefix64());
             }
-            None => self.ahead.push(key),
+            None => match beside.collected() {
+                None => self.ahead.push(key),
+                Some(Collected::Departed(leaf)) => self.note_over(key, Some(leaf)),
+                Some(Collected::Dead(leaf)) => self.collected.push((key, Some(leaf))),
+                Some(Collected::Shown) => self.collected.push((key, None)),
+            },
         }
+    }
+
+    /// Notes states of ours that the peer does not hold.
+    ///
+    /// # Errors
+    /// [`SessionError`] when the store fails.
+    pub fn note_absent(
+        &mut self,
+        view: &View,
+        keys: impl IntoIterator<Item = StateKey>,
+    ) -> Result<(), SessionError> {
+        for key in keys {
+            let Some(row) = view.snapshot().record(&key)? else {
+                continue;
+            };
+            let what = self.sides.only_ours(&row.record);
+            match what {
+                OnlyOurs::Ahead => self.ahead.push(key),
+                OnlyOurs::Departed => self.note_over(key, None),
+                OnlyOurs::PartlyCollected => {
+                    self.ahead.push(key);
+                    self.going.absent.push(key);
+                }
+                OnlyOurs::Collected if self.takes => self.going.absent.push(key),
+                OnlyOurs::Collected if row.record.is_dead(self.sides.now) => {
+                    self.note_over(key, None);
+                }
+                OnlyOurs::Collected => self.over = None,
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes a state that is over although the peer's `leaf` is not ours.
+    pub fn note_over(&mut self, key: StateKey, leaf: Option<Leaf>) {
+        drop(self.over.take_if(|over| over.len() >= self.over_max));
+        if let Some(over) = &mut self.over {
+            over.push(LeafChange { key, leaf });
+        }
+    }
+
+    /// Notes which of the states that we have collected the peer keeps.
+    pub fn note_kept(&mut self, kept: &[StateKey]) {
+        let kept: HashSet<&StateKey> = kept.iter().collect();
+        for (key, leaf) in std::mem::take(&mut self.collected) {
+            match leaf {
+                _ if !kept.contains(&key) => {}
+                Some(leaf) => self.note_over(key, Some(leaf)),
+                None => self.over = None,
+            }
+        }
+    }
+
+    /// What turns our tree into one that says the same as the peer's, sorted; `None` when nothing
+    /// short of equal roots shows that they do.
+    pub fn over(&mut self) -> Option<&[LeafChange]> {
+        let over = self.over.as_mut()?;
+        over.sort_by_key(|change| change.key);
+        over.dedup_by_key(|change| change.key);
+        Some(over)
+    }
+
+    /// States that we have collected and the peer has not.
+    pub fn collected(&self) -> Vec<StateKey> {
+        self.collected.iter().map(|(key, _)| *key).collect()
+    }
+
+    /// True when everything that the peer holds is held here now, or over.
+    pub fn is_complete(&self) -> bool {
+        self.takes && self.left_out.is_empty()
+    }
+
+    /// Once everything was taken over, takes note of what the peer has seen, and lets go of what
+    /// it has collected.
+    ///
+    /// # Errors
+    /// [`SessionError`] when the writer fails.
+    pub fn let_go(&mut self) -> Result<(), SessionError> {
+        let Meeting {
+            mut incoming,
+            mut absent,
+            seen,
+        } = std::mem::take(&mut self.going);
+        if !self.is_complete() {
+            if !absent.is_empty() {
+                self.over = None;
+            }
+            return Ok(());
+        }
+        let is_due = !incoming.is_empty() || !absent.is_empty();
+        self.home.note_seen(&seen, is_due);
+        while !incoming.is_empty() || !absent.is_empty() {
+            let meeting = Meeting {
+                incoming: incoming.split_off(incoming.len().saturating_sub(LET_GO_STATES)),
+                absent: absent.split_off(absent.len().saturating_sub(LET_GO_STATES)),
+                seen: Arc::clone(&seen),
+            };
+            let refused = self.home.merge(meeting)()?;
+            self.left_out.extend(refused.iter().map(Refused::to_string));
+        }
+        Ok(())
     }
 
     fn fetch_and_merge(
@@ -184,7 +325,11 @@ impl<'s> Puller<'s> {
             return Ok(());
         }
         exchange.report.states_pulled += incoming.len() as u64;
-        self.merging = Some(self.home.merge(incoming));
+        self.merging = Some(self.home.merge(Meeting {
+            incoming,
+            absent: Vec::new(),
+            seen: Arc::clone(&self.sides.theirs),
+        }));
         self.home.progress(exchange.report);
         Ok(())
     }

@@ -9,13 +9,17 @@ use crate::sync::transport::Home;
 use crate::types::hash::StateKey;
 use crate::types::record::{CURRENT_VERSIONS_MAX, StateRecord};
 use crate::wire::messages::{
-    BodyHead, Endpoint, OfferReply, OfferRequest, StoreReply, StoreRequest, Want,
+    BodyHead, Endpoint, ForgetReply, ForgetRequest, OfferReply, OfferRequest, StoreReply,
+    StoreRequest, Want,
 };
 
 /// States in one offer.
 const OFFER_STATES: usize = 1024;
+/// States that the peer is asked to collect with one message.
+const FORGET_STATES: usize = 128;
 
-/// Pushes our records of `keys`.
+/// Pushes our records of `keys`. True when the peer then has all of them, but for what it says itself
+/// to have left out.
 ///
 /// # Errors
 /// [`SessionError`]; offers before the one that failed stay at the peer.
@@ -24,8 +28,8 @@ pub fn push(
     home: &dyn Home,
     session: u64,
     keys: &[StateKey],
-) -> Result<(), SessionError> {
-    let mut refused = 0;
+) -> Result<bool, SessionError> {
+    let (mut refused, mut withheld) = (0, 0);
     for part in keys.chunks(OFFER_STATES) {
         let view = home.view();
         let mut records = Vec::with_capacity(part.len());
@@ -33,11 +37,13 @@ pub fn push(
             records.extend(view.snapshot().record(key)?.map(|row| row.record));
         }
         records.sort_by(|a, b| a.id.cmp(&b.id));
-        refused += offer(exchange, &view, session, records)?;
+        let outcome = offer(exchange, &view, session, records)?;
+        refused += outcome.refused;
+        withheld += outcome.withheld;
         home.progress(exchange.report);
     }
     if refused == 0 {
-        return Ok(());
+        return Ok(withheld == 0);
     }
     Err(SessionError::LeftOut {
         count: refused,
@@ -45,12 +51,46 @@ pub fn push(
     })
 }
 
+/// Asks the peer to collect states that we have collected. Returns those that it keeps.
+///
+/// # Errors
+/// [`SessionError`] when there is no usable answer.
+pub fn forget(
+    exchange: &mut Exchange<'_>,
+    session: u64,
+    keys: &[StateKey],
+) -> Result<Vec<StateKey>, SessionError> {
+    let mut kept = Vec::new();
+    for part in keys.chunks(FORGET_STATES) {
+        let head = ForgetRequest {
+            session,
+            keys: part.to_vec(),
+        };
+        let asked = exchange.ask("state_request", Endpoint::Forget, &head, &[]);
+        let (reply, _): (ForgetReply, _) = asked?;
+        for index in reply.kept {
+            let key = part.get(index as usize).copied();
+            kept.push(key.ok_or(SessionError::Misfit("the peer keeps what was not named"))?);
+        }
+    }
+    Ok(kept)
+}
+
+/// What was not taken over of what was offered.
+#[derive(Debug, Clone, Copy, Default)]
+struct Offered {
+    /// Records that the peer refused.
+    refused: usize,
+    /// Records that we did not send although the peer wanted them.
+    withheld: usize,
+}
+
 fn offer(
     exchange: &mut Exchange<'_>,
     view: &View,
     session: u64,
     records: Vec<StateRecord>,
-) -> Result<usize, SessionError> {
+) -> Result<Offered, SessionError> {
     let head = OfferRequest { session, records };
     let asked = exchange.ask("state_request", Endpoint::Offer, &head, &[]);
     let (reply, _): (OfferReply, _) = asked?;
@@ -108,10 +148,13 @@ fn hand_over(
     view: &View,
     session: u64,
     mut parcels: VecDeque<Parcel>,
-) -> Result<usize, SessionError> {
-    let limits = exchange.limits();
+) -> Result<Offered, SessionError> {
+    let (limits, all) = (exchange.limits(), parcels.len());
     parcels.retain(|parcel| parcel.bytes <= limits.state_bytes + limits.transfer_bytes);
-    let mut refused = 0;
+    let mut outcome = Offered {
+        refused: 0,
+        withheld: all - parcels.len(),
+    };
     while let Some(first) = parcels.pop_front() {
         let mut bytes = first.bytes;
         let mut together = vec![first];
@@ -123,18 +166,21 @@ fn hand_over(
             bytes += next.bytes;
             together.push(next);
         }
-        refused += send(exchange, view, session, together)?;
+        let sent = send(exchange, view, session, together)?;
+        outcome.refused += sent.refused;
+        outcome.withheld += sent.withheld;
     }
-    Ok(refused)
+    Ok(outcome)
 }
 
-/// Sends one message; returns how many of its states the peer refused.
+/// Sends one message.
 fn send(
     exchange: &mut Exchange<'_>,
     view: &View,
     session: u64,
     parcels: Vec<Parcel>,
-) -> Result<usize, SessionError> {
+) -> Result<Offered, SessionError> {
+    let all = parcels.len();
     let mut message = StoreRequest {
         session,
         records: Vec::with_capacity(parcels.len()),
@@ -161,5 +207,8 @@ fn send(
     let refused = message.records.len().checked_sub(reply.stored as usize);
     let refused = refused.ok_or(SessionError::Misfit("more states stored than were sent"))?;
     exchange.report.states_pushed += u64::from(reply.stored);
-    Ok(refused)
+    Ok(Offered {
+        refused,
+        withheld: all - message.records.len(),
+    })
 }

@@ -18,14 +18,15 @@ use crate::store::rows::RecordRow;
 use crate::sync::decode::{Decoder, decode_bodies};
 use crate::sync::encode::Encoder;
 use crate::sync::news::{Beside, Wanted};
+use crate::sync::sides::Sides;
 use crate::sync::transfer::TransferError;
 use crate::types::hash::StateKey;
 use crate::types::limits::Limits;
 use crate::types::record::{BadRecord, StateRecord};
 use crate::wire::messages::{
-    BASES_MAX, BodiesRequest, BodyHeads, CompareRequest, LIST_MAX, OfferReply, OfferRequest,
-    RangeReply, RangeRequest, RecordsReply, RecordsRequest, StoreRequest, SubtreesReply,
-    SubtreesRequest, Want,
+    BASES_MAX, BodiesRequest, BodyHeads, CompareRequest, ForgetReply, LIST_MAX, OfferReply,
+    OfferRequest, RangeReply, RangeRequest, RecordsReply, RecordsRequest, StoreRequest,
+    SubtreesReply, SubtreesRequest, Want,
 };
 
 /// Records that may share 64 bits of their keys: two hardly ever do.
@@ -192,15 +193,17 @@ pub fn bodies(
     Ok((BodyHeads { heads }, blob))
 }
 
-/// Says which offered records are news, and which bytes are lacking for them.
+/// Says which offered records are news, and which bytes are lacking for them. True beside it when
+/// all of them can be taken over.
 ///
 /// # Errors
 /// [`ResponderError`].
 pub fn offer(
     view: &View,
+    sides: &Sides,
     head: OfferRequest,
     limits: &Limits,
-) -> Result<OfferReply, ResponderError> {
+) -> Result<(OfferReply, bool), ResponderError> {
     if head.records.len() > LIST_MAX {
         return Err(ResponderError::BadRequest("too many records"));
     }
@@ -208,16 +211,19 @@ pub fn offer(
         wanted: Vec::new(),
         wants: Vec::new(),
     };
-    let mut last: Option<Wanted> = None;
+    let (mut last, mut all): (Option<Wanted>, bool) = (None, true);
     for (index, record) in (0u32..).zip(head.records) {
         record.check()?;
-        let beside = Beside::look_up(view, record)?;
+        let beside = Beside::look_up(view, sides, record)?;
         if !beside.is_news() {
             continue;
         }
         let news = match beside.lacking(view, last.as_ref(), limits.state_bytes) {
             // What is too large here is not wanted; the rest is.
-            Err(TransferError::TooLarge { .. }) => continue,
+            Err(TransferError::TooLarge { .. }) => {
+                all = false;
+                continue;
+            }
             news => news?,
         };
         reply.wanted.push(index);
@@ -226,7 +232,21 @@ pub fn offer(
             .wants
             .extend(news.wanted.into_iter().map(|wanted| wanted.want));
     }
-    Ok(reply)
+    Ok((reply, all))
+}
+
+/// Which of the states that the initiator has collected are still held here.
+///
+/// # Errors
+/// [`ResponderError`].
+pub fn kept(view: &View, keys: &[StateKey]) -> Result<ForgetReply, ResponderError> {
+    let mut kept = Vec::new();
+    for (index, key) in (0u32..).zip(keys) {
+        if view.snapshot().leaf(key)?.is_some() {
+            kept.push(index);
+        }
+    }
+    Ok(ForgetReply { kept })
 }
 
 /// Decodes and checks what was handed over. Nothing of it is stored unless all of it is right.
@@ -235,6 +255,7 @@ pub fn offer(
 /// [`ResponderError`].
 pub fn store(
     view: &View,
+    sides: &Sides,
     head: StoreRequest,
     blob: &[u8],
     limits: &Limits,
@@ -274,18 +295,19 @@ pub fn store(
     }
     let together = head.records.into_iter().zip(bodies);
     together
-        .map(|(record, bodies)| with_twins(view, record, bodies, limits))
+        .map(|(record, bodies)| with_twins(view, sides, record, bodies, limits))
         .collect()
 }
 
 /// Adds the bytes that were not wanted because another version here has them.
 fn with_twins(
     view: &View,
+    sides: &Sides,
     record: StateRecord,
     mut bodies: Vec<Body>,
     limits: &Limits,
 ) -> Result<Incoming, ResponderError> {
-    let beside = Beside::look_up(view, record.clone())?;
+    let beside = Beside::look_up(view, sides, record.clone())?;
     let news = beside.lacking(view, None, limits.state_bytes)?;
     bodies.extend(news.bytes_of_twins(view)?);
     Ok(Incoming { record, bodies })

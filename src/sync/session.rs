@@ -3,16 +3,21 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::merkle::node::Summary;
+use crate::merkle::overlay::root_with;
 use crate::merkle::prefix::Prefix;
+use crate::reconcile::strategy::AgreementMark;
 use crate::replica::view::View;
+use crate::store::error::StoreError;
 use crate::store::rows::Agreement;
 use crate::sync::compare::{CompareOptions, Findings, compare, usable_mark};
 use crate::sync::copy::copy_region;
 use crate::sync::exchange::{Exchange, SessionError};
 use crate::sync::opening::{close, open};
 use crate::sync::pull::Puller;
-use crate::sync::push::push;
+use crate::sync::push::{forget, push};
 use crate::sync::report::{Outcome, Report};
+use crate::sync::sides::Sides;
 use crate::sync::transport::{Home, Transport};
 use crate::types::hash::NodeHash;
 use crate::types::id::ReplicaId;
@@ -69,7 +74,10 @@ pub fn run(
             Outcome::Failed
         }
     };
-    report.root_after = home.view().head().root.hash.to_hex();
+    // What was written here since is no part of what both were proven to hold.
+    if !report.equal {
+        report.root_after = home.view().head().root.hash.to_hex();
+    }
     report.finish(begin.elapsed().as_secs_f64());
     home.progress(report);
     result
@@ -91,43 +99,59 @@ impl<'s> Session<'s> {
             seq: peer.seq,
             equal_root: None,
         };
+        let agreement = self.home.agreement(peer.replica)?;
+        let (newest, now) = (self.home.view(), self.home.now());
+        let sides = Sides::of_session(&view, &newest, &peer, agreement.as_ref(), now);
         let Some(session) = peer.session else {
-            self.equal_at_once(&view, &peer);
+            self.equal_at_once(&view, &peer, &sides?);
             seen.equal_root = Some(view.head().root.hash);
             return Ok(seen);
         };
-        let result = self.reconcile(&view, &peer, session);
+        let mark = usable_mark(agreement, &peer);
+        let result = sides.and_then(|sides| self.reconcile(&view, &peer, session, mark, sides));
         // The peer's place is given back even when we fail; it would time out otherwise.
         let root = result.is_ok().then(|| self.home.view().head().root.hash);
-        let closed = close(&mut self.exchange, session, root);
-        let ahead = result?;
-        seen.equal_root = self.verify(&view, &peer, &closed?, &ahead)?;
+        let complete = matches!(&result, Ok((_, true)));
+        let closed = close(&mut self.exchange, session, root, complete);
+        let (mut ahead, _) = result?;
+        seen.equal_root = self.verify(&view, &peer, &closed?, &mut ahead)?;
         Ok(seen)
     }
 
-    fn equal_at_once(&mut self, view: &View, peer: &OpenReply) {
+    fn equal_at_once(&mut self, view: &View, peer: &OpenReply, sides: &Sides) {
         let report = &mut *self.exchange.report;
         "none".clone_into(&mut report.strategy);
         "the roots are equal".clone_into(&mut report.why);
         report.equal = true;
+        report.root_after = view.head().root.hash.to_hex();
+        self.home.note_seen(&sides.theirs, false);
         self.agree(peer, peer.seq, view.head().seq);
     }
 
-    /// Compares, takes over and hands over. Returns what the pull found.
+    /// Compares, takes over and hands over. Returns what the pull found, and whether the peer now
+    /// holds everything that we held at the beginning.
     fn reconcile(
         &mut self,
         view: &Arc<View>,
         peer: &OpenReply,
         session: u64,
-    ) -> Result<Puller<'s>, SessionError> {
-        let mark = usable_mark(self.home.agreement(peer.replica)?, peer);
-        let options = &self.options.compare;
-        let found = compare(&mut self.exchange, view, peer, session, mark, options)?;
+        mark: Option<AgreementMark>,
+        sides: Sides,
+    ) -> Result<(Puller<'s>, bool), SessionError> {
+        let options = self.options;
+        let found = compare(
+            &mut self.exchange,
+            view,
+            peer,
+            session,
+            mark,
+            &options.compare,
+        )?;
         self.home.progress(self.exchange.report);
-        let mut puller = Puller::new(self.home, session, self.options.pull);
+        let mut puller = Puller::new(self.home, session, options.pull, sides, &options.limits);
         match found {
             Findings::Records(records, absent) => {
-                puller.ahead.extend(absent);
+                puller.note_absent(view, absent)?;
                 puller.take(&mut self.exchange, records)?;
             }
             Findings::CopyAll => {
@@ -136,12 +160,17 @@ impl<'s> Session<'s> {
             }
         }
         puller.settle()?;
+        puller.let_go()?;
         self.count_conflicts(&puller)?;
-        if self.options.push {
-            push(&mut self.exchange, self.home, session, &puller.ahead)?;
+        let mut complete = puller.ahead.is_empty();
+        let mut kept = puller.collected();
+        if options.push {
+            complete = push(&mut self.exchange, self.home, session, &puller.ahead)?;
+            kept = forget(&mut self.exchange, session, &kept)?;
         }
+        puller.note_kept(&kept);
         puller.finish()?;
-        Ok(puller)
+        Ok((puller, complete))
     }
 
     fn count_conflicts(&mut self, puller: &Puller<'_>) -> Result<(), SessionError> {
@@ -161,18 +190,20 @@ impl<'s> Session<'s> {
         before: &View,
         peer: &OpenReply,
         closed: &CloseReply,
-        puller: &Puller<'_>,
+        puller: &mut Puller<'_>,
     ) -> Result<Option<NodeHash>, SessionError> {
         let view = self.home.view();
-        let ours = view.head().root;
-        if ours.hash.matches(&closed.root.hash) {
+        let (ours, as_theirs) = (view.head().root, as_theirs(&view, puller)?);
+        let is = |root: &Summary| ours.hash.matches(&root.hash) || as_theirs.matches(root);
+        let their_seq = if is(&closed.root) {
+            Some(closed.seq)
+        } else {
+            is(&peer.root).then_some(peer.seq)
+        };
+        if let Some(their_seq) = their_seq {
             self.exchange.report.equal = true;
-            self.agree(peer, closed.seq, view.head().seq);
-            return Ok(Some(ours.hash));
-        }
-        if ours.hash.matches(&peer.root.hash) {
-            self.exchange.report.equal = true;
-            self.agree(peer, peer.seq, view.head().seq);
+            self.exchange.report.root_after = ours.hash.to_hex();
+            self.agree(peer, their_seq, view.head().seq);
             return Ok(Some(ours.hash));
         }
         if self.options.pull {
@@ -190,6 +221,18 @@ impl<'s> Session<'s> {
             our_seq,
         };
         self.home.agree(peer.replica, agreement);
+    }
+}
+
+/// Our root with the peer's leaves in place of ours for states that are over on both sides: when this
+/// is the peer's root, nothing else differs.
+fn as_theirs(view: &View, puller: &mut Puller<'_>) -> Result<Summary, SessionError> {
+    match puller.over() {
+        Some(over) if !over.is_empty() => {
+            let root = root_with(view.top(), view.snapshot(), over);
+            Ok(root.map_err(StoreError::from)?)
+        }
+        _ => Ok(view.head().root),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::delta::error::DeltaError;
 use crate::merkle::prefix::Prefix;
 use crate::replica::view::View;
 use crate::store::error::StoreError;
-use crate::store::rows::RecordRow;
+use crate::store::rows::{Placement, RecordRow};
 use crate::types::id::GameId;
 
 /// States up to this size travel raw or as a tiny delta, since the frame around a batch of them
@@ -72,9 +72,9 @@ pub fn held_content(view: &View, state: u64, content: u64) -> Result<Option<Vec<
         return Ok(None);
     };
     let known = view.versions(&row.leaf.key)?;
-    let found = known
-        .iter()
-        .find(|held| !held.version.tombstone && held.version.content.prefix64() == content);
+    let found = known.iter().find(|held| {
+        held.placement != Placement::Nothing && held.version.content.prefix64() == content
+    });
     match found.map(|placed| view.content(placed)) {
         // A base that cannot be read is no base.
         None | Some(Err(StoreError::Damaged(_))) => Ok(None),

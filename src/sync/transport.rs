@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::replica::command::{Incoming, Refused};
+use crate::replica::command::{Meeting, Refused};
 use crate::replica::view::View;
 use crate::store::error::StoreError;
 use crate::store::rows::Agreement;
 use crate::sync::report::Report;
 use crate::types::id::ReplicaId;
 use crate::types::lineage::{Lineage, Sighting};
+use crate::types::seen::Seen;
 use crate::wire::messages::Endpoint;
 
 /// Why a request to the peer got no usable answer.
@@ -72,8 +73,16 @@ pub trait Home {
     /// The newest commit.
     fn view(&self) -> Arc<View>;
 
-    /// Hands verified records to the writer and returns at once; the result is waited for apart.
-    fn merge(&self, incoming: Vec<Incoming>) -> Merging;
+    /// The clock on the wall, in milliseconds since 1970-01-01 UTC.
+    fn now(&self) -> u64;
+
+    /// Hands verified records to the writer, or states that the peer has collected, and returns at
+    /// once; the result is waited for apart.
+    fn merge(&self, meeting: Meeting) -> Merging;
+
+    /// Takes note that everything that a peer had seen was taken in. With `at_once` whatever is
+    /// handed over next sees it; otherwise there is no hurry.
+    fn note_seen(&self, seen: &Seen, at_once: bool);
 
     /// What was last agreed with a peer.
     ///

@@ -153,6 +153,15 @@ impl Lineage {
         epochs.filter(move |epoch| last.replace(*epoch) != Some(*epoch))
     }
 
+    /// Lives of the feed that are over, with the position up to which each of them is that of this
+    /// file: a copy may have used those behind it.
+    pub fn past_lives(&self) -> impl Iterator<Item = (Epoch, u64)> + '_ {
+        self.openings.windows(2).filter_map(|pair| match pair {
+            [last, next] if last.epoch != next.epoch => Some((last.epoch, next.first)),
+            _ => None,
+        })
+    }
+
     /// What somebody who is told this lineage, with the feed at `seq`, has seen of its newest life.
     pub fn sighting(&self, seq: u64) -> Option<Sighting> {
         let epoch = self.newest()?.epoch;

@@ -10,4 +10,6 @@ pub mod leaf;
 pub mod limits;
 pub mod lineage;
 pub mod record;
+pub mod seen;
+pub mod ttl;
 pub mod version;

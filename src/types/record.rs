@@ -11,6 +11,7 @@ use thiserror::Error;
 use crate::types::hash::{LeafDigest, StateKey, hex};
 use crate::types::id::GameId;
 use crate::types::leaf::Leaf;
+use crate::types::seen::Seen;
 use crate::types::version::{BadVersion, Causality, Version};
 
 /// Most versions of one state that may be current at once: one for each replica that may write it.
@@ -18,6 +19,12 @@ pub const CURRENT_VERSIONS_MAX: usize = 256;
 
 /// Largest record, in bytes, estimated from above. Bounds what listing records takes.
 pub const RECORD_BYTES_MAX: usize = 64 << 10;
+
+/// How long a state is remembered after its end, in milliseconds: a day. Not a setting, because
+/// replicas take their trees for equal only if they forget by one rule.
+pub const HORIZON_MILLIS: u64 = 24 * HOUR_MILLIS;
+
+const HOUR_MILLIS: u64 = 60 * 60 * 1000;
 
 /// Opens the preimage of a leaf digest, so that it can never be mistaken for another hash's.
 const LEAF_DOMAIN: &[u8] = b"samestate record v1\0";
@@ -135,6 +142,38 @@ impl StateRecord {
         self.shown().tombstone
     }
 
+    /// True when there is nothing to be shown at a moment: the shown version is a deletion, or its
+    /// time is over.
+    pub fn is_dead(&self, now: u64) -> bool {
+        self.shown().is_dead(now)
+    }
+
+    /// When the record leaves the tree, in milliseconds since 1970-01-01 UTC: [`HORIZON_MILLIS`]
+    /// after the last of its versions came to its end, at the next full hour, so that many states
+    /// leave at once and roots seldom differ because of it. `None` while a version has no end.
+    pub fn departs_at(&self) -> Option<u64> {
+        let ends = self.versions.iter().map(|version| {
+            if version.tombstone {
+                Some(version.stamp.millis)
+            } else {
+                version.expires_at
+            }
+        });
+        let last = ends.collect::<Option<Vec<u64>>>()?.into_iter().max()?;
+        let at = last.saturating_add(HORIZON_MILLIS);
+        Some(at.checked_next_multiple_of(HOUR_MILLIS).unwrap_or(u64::MAX))
+    }
+
+    /// True when the record has left the tree, by the rule that all replicas share.
+    pub fn has_departed(&self, now: u64) -> bool {
+        self.departs_at().is_some_and(|at| at <= now)
+    }
+
+    /// True when everything that the record knows of was taken in by whoever has `seen`.
+    pub fn is_covered(&self, seen: &Seen) -> bool {
+        self.versions.iter().all(|v| seen.covers(&v.vector))
+    }
+
     /// How many other current versions say something else than the shown one.
     pub fn conflicts(&self) -> usize {
         let differs = |version: &&Version| !version.same_content(self.shown());
@@ -197,6 +236,35 @@ impl StateRecord {
             _ => Err(BadRecord::NotCanonical),
         }
     }
+}
+
+/// What a replica that has taken in `seen` and holds `mine` of a state makes of it when it meets one
+/// that has taken in `their_seen` and holds `theirs`; `None` when nothing of the state is left.
+///
+/// A version that one side has taken in and does not hold was superseded there. If by a version that
+/// it still holds, merging says the same. If by one that has been collected since, nothing else is
+/// left to say it: so such a version goes. One of ours only goes when we know as much ourselves, or
+/// it could come back from elsewhere.
+pub fn meet(
+    mine: Option<&StateRecord>,
+    seen: &Seen,
+    theirs: Option<&StateRecord>,
+    their_seen: &Seen,
+) -> Option<StateRecord> {
+    let held = |side: Option<&StateRecord>, version: &Version| {
+        let mut versions = side.into_iter().flat_map(StateRecord::versions);
+        versions.any(|other| other.vector == version.vector)
+    };
+    let kept = mine.into_iter().flat_map(StateRecord::versions);
+    let kept = kept.filter(|version| {
+        let vector = &version.vector;
+        held(theirs, version) || !(their_seen.covers(vector) && seen.covers(vector))
+    });
+    let news = theirs.into_iter().flat_map(StateRecord::versions);
+    let news = news.filter(|version| held(mine, version) || !seen.covers(&version.vector));
+    let versions = kept.chain(news).cloned().collect();
+    let id = &mine.or(theirs)?.id;
+    StateRecord::from_versions(id.clone(), versions).map(|(record, _)| record)
 }
 
 /// The entity tag of a record with this digest (RFC 9110, strong), quotes included: it changes
@@ -293,6 +361,121 @@ mod tests {
                 prop_assert!(!merged.versions().contains(version));
             }
         }
+    }
+
+    fn seen(entries: &[(u64, u64)]) -> Seen {
+        let mut seen = Seen::default();
+        for (writer, counter) in entries {
+            seen.raise(WriterId(*writer), *counter);
+        }
+        seen
+    }
+
+    proptest! {
+        #[test]
+        fn meeting_somebody_who_collected_nothing_is_merging(a in any_record(), b in any_record()) {
+            let merged = a.merge(&b).0;
+            let nothing = Seen::default();
+            prop_assert_eq!(meet(Some(&a), &nothing, Some(&b), &nothing), Some(merged));
+            prop_assert_eq!(meet(None, &nothing, Some(&b), &nothing), Some(b.clone()));
+            prop_assert_eq!(meet(Some(&a), &nothing, None, &nothing), Some(a));
+        }
+
+        #[test]
+        fn both_sides_make_the_same_of_it_once_they_have_seen_the_same(
+            a in any_record(), b in any_record(),
+            mine in prop::collection::vec(0u64..4, 4), theirs in prop::collection::vec(0u64..4, 4),
+        ) {
+            // Whatever a side holds it has taken in, so each knows its own versions.
+            let known = |record: &StateRecord, more: &[u64]| {
+                let mut known = seen(&[]);
+                for version in record.versions() {
+                    version.vector.entries().for_each(|(w, c)| { known.raise(w, c); });
+                }
+                for (writer, counter) in (0..).zip(more) {
+                    known.raise(WriterId(writer), *counter);
+                }
+                known
+            };
+            let (mine, theirs) = (known(&a, &mine), known(&b, &theirs));
+            let here = meet(Some(&a), &mine, Some(&b), &theirs);
+            let there = meet(Some(&b), &theirs, Some(&a), &mine);
+            let mut both = mine.clone();
+            both.join(&theirs);
+            // With what the other side knows as well, what is left over here goes, too.
+            let then = |first: Option<&StateRecord>, other: &StateRecord, known: &Seen| {
+                first.and_then(|first| meet(Some(first), &both, Some(other), known))
+            };
+            let (here, there) = (then(here.as_ref(), &b, &theirs), then(there.as_ref(), &a, &mine));
+            prop_assert_eq!(here, there);
+        }
+    }
+
+    #[test]
+    fn what_the_other_side_has_seen_and_does_not_hold_was_collected() {
+        let id = || GameId::new("match/1").unwrap();
+        let record = |versions: &[Version]| {
+            StateRecord::from_versions(id(), versions.to_vec())
+                .unwrap()
+                .0
+        };
+        let (old, new) = (version(&[(1, 3)], 1), version(&[(2, 9)], 2));
+        let (none, both) = (seen(&[]), record(&[old.clone(), new.clone()]));
+        let collector = seen(&[(1, 5), (3, 7)]);
+        // Offered what it has collected, the collector takes nothing; a write it has not seen, it does.
+        let offered = |theirs: &StateRecord| meet(None, &collector, Some(theirs), &none);
+        assert_eq!(offered(&record(std::slice::from_ref(&old))), None);
+        assert_eq!(offered(&both), Some(record(std::slice::from_ref(&new))));
+        // The other side lets go of the same, once it knows as much itself.
+        let ours = |seen: &Seen| meet(Some(&both), seen, None, &collector);
+        assert_eq!(ours(&none), Some(both.clone()));
+        assert_eq!(ours(&collector), Some(record(&[new])));
+        // Two lives of one writer that gave the same counter twice lose nothing by it.
+        let twice = version(&[(1, 3)], 9);
+        let met = meet(
+            Some(&record(&[old])),
+            &collector,
+            Some(&record(&[twice])),
+            &collector,
+        );
+        assert_eq!(met.unwrap().versions().len(), 2);
+    }
+
+    #[test]
+    fn a_record_departs_a_day_after_its_last_end_at_the_full_hour() {
+        let id = || GameId::new("match/1").unwrap();
+        let at = |millis| Stamp {
+            millis,
+            logical: 0,
+            replica: ReplicaId(1),
+        };
+        let grave = |writer, millis| Version {
+            stamp: at(millis),
+            tombstone: true,
+            ..version(&[(writer, 1)], 1)
+        };
+        let expiring = |writer, millis| Version {
+            expires_at: Some(millis),
+            ..version(&[(writer, 1)], 1)
+        };
+        let departs = |versions: Vec<Version>| {
+            StateRecord::from_versions(id(), versions)
+                .unwrap()
+                .0
+                .departs_at()
+        };
+        let (hour, day) = (HOUR_MILLIS, HORIZON_MILLIS);
+        assert_eq!(departs(vec![version(&[(1, 1)], 1)]), None);
+        assert_eq!(departs(vec![grave(1, 0)]), Some(day));
+        assert_eq!(departs(vec![grave(1, 1)]), Some(day + hour));
+        assert_eq!(departs(vec![expiring(1, hour)]), Some(day + hour));
+        let mixed = vec![grave(1, 5), expiring(2, 3 * hour + 1)];
+        assert_eq!(departs(mixed), Some(day + 4 * hour));
+        assert_eq!(departs(vec![grave(1, 5), version(&[(2, 1)], 1)]), None);
+        assert_eq!(departs(vec![expiring(1, u64::MAX)]), Some(u64::MAX));
+        let record = StateRecord::new(id(), expiring(1, hour));
+        assert!(!record.is_dead(hour - 1) && record.is_dead(hour));
+        assert!(!record.has_departed(day + hour - 1) && record.has_departed(day + hour));
     }
 
     #[test]

@@ -170,6 +170,17 @@ impl Version {
             .then_with(|| self.expires_at.cmp(&other.expires_at))
     }
 
+    /// True when the version has nothing to show at a moment, in milliseconds since 1970-01-01 UTC:
+    /// it is a deletion, or its time is over.
+    pub fn is_dead(&self, now: u64) -> bool {
+        self.tombstone || self.has_expired(now)
+    }
+
+    /// True when the version had a time to live and that is over.
+    pub fn has_expired(&self, now: u64) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
+
     /// True when a reader could not tell the two apart: same bytes, type, expiry and deletion.
     /// Replicas that write the same thing independently are not in conflict.
     pub fn same_content(&self, other: &Self) -> bool {

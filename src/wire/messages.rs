@@ -9,11 +9,13 @@ use serde::{Deserialize, Serialize};
 use crate::merkle::node::Summary;
 use crate::merkle::prefix::Prefix;
 use crate::reconcile::strategy::StrategyName;
+use crate::types::binary::encode;
 use crate::types::cursor::Epoch;
 use crate::types::hash::{ContentHash, NodeHash, StateKey};
 use crate::types::id::ReplicaId;
 use crate::types::lineage::{Lineage, Sighting};
 use crate::types::record::StateRecord;
+use crate::types::seen::Seen;
 
 /// Most entries of a list in one message.
 pub const LIST_MAX: usize = 4096;
@@ -41,11 +43,13 @@ pub enum Endpoint {
     Close,
     /// [`ContentsRequest`] -> [`BodyHeads`] with the payloads as blob. Outside of sessions.
     Contents,
+    /// [`ForgetRequest`] -> [`ForgetReply`].
+    Forget,
 }
 
 impl Endpoint {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Open,
         Self::Compare,
         Self::Records,
@@ -56,6 +60,7 @@ impl Endpoint {
         Self::Store,
         Self::Close,
         Self::Contents,
+        Self::Forget,
     ];
 
     /// Last part of the URL.
@@ -69,6 +74,7 @@ impl Endpoint {
             Self::Bodies => "bodies",
             Self::Offer => "offer",
             Self::Store => "store",
+            Self::Forget => "forget",
             Self::Close => "close",
             Self::Contents => "contents",
         }
@@ -84,6 +90,32 @@ impl Endpoint {
     /// Kind byte of its frames.
     pub fn kind(self) -> u8 {
         self as u8 + 1
+    }
+}
+
+/// What a side has taken in when it held a root. Believing more than was said would lose states, so
+/// it comes with a checksum: a bit that is flipped on the way does not pass.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Testimony {
+    seen: Seen,
+    /// First 64 bits of the SHA-256 of the root and the encoded `seen`.
+    check: u64,
+}
+
+impl Testimony {
+    /// What is said by whoever holds `root`.
+    pub fn new(root: &NodeHash, seen: Seen) -> Self {
+        let check = Self::checksum(root, &seen);
+        Self { seen, check }
+    }
+
+    /// What was said, unless it was changed on the way.
+    pub fn read(&self, root: &NodeHash) -> Option<&Seen> {
+        (self.check == Self::checksum(root, &self.seen)).then_some(&self.seen)
+    }
+
+    fn checksum(root: &NodeHash, seen: &Seen) -> u64 {
+        ContentHash::of(&[&root.0[..], &encode(seen)].concat()).prefix64()
     }
 }
 
@@ -104,6 +136,8 @@ pub struct OpenRequest {
     /// What the asker has seen of the responder, when that does not go together with what the
     /// responder said of itself.
     pub seen: Option<Sighting>,
+    /// What the asker has taken in.
+    pub testimony: Testimony,
 }
 
 /// The responder's snapshot.
@@ -119,6 +153,8 @@ pub struct OpenReply {
     pub seq: u64,
     /// Root of the snapshot.
     pub root: Summary,
+    /// What was taken in up to the snapshot.
+    pub testimony: Testimony,
     /// Number of the session; `None` when the roots are equal.
     pub session: Option<u64>,
     /// Openings of its file.
@@ -295,6 +331,23 @@ pub struct StoreReply {
     pub stored: u32,
 }
 
+/// Names states that the initiator has collected, so that the responder collects them, too.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ForgetRequest {
+    /// The session.
+    pub session: u64,
+    /// Their keys.
+    pub keys: Vec<StateKey>,
+}
+
+/// What the responder did not collect: it knows of a write that the initiator does not, or not yet
+/// all that the initiator knows.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ForgetReply {
+    /// Positions in the request, ascending.
+    pub kept: Vec<u32>,
+}
+
 /// Ends a session.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct CloseRequest {
@@ -302,6 +355,9 @@ pub struct CloseRequest {
     pub session: u64,
     /// Where the initiator stands now, unless the session failed.
     pub root: Option<NodeHash>,
+    /// True when the responder now holds everything that the initiator did when it opened the
+    /// session.
+    pub complete: bool,
 }
 
 /// Where the responder stands now.

@@ -5,6 +5,7 @@ mod admin;
 mod bodies;
 mod connections;
 mod errors;
+mod expiry;
 mod feed;
 mod many;
 mod peers;
@@ -17,6 +18,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, Method, Request};
+use samestate::clock::{SystemClock, WallClock};
 use samestate::http::app::{App, HttpOptions};
 use samestate::http::routes::router;
 use samestate::runtime::namespace::OpenNamespace;
@@ -51,11 +53,20 @@ impl Face {
     }
 
     pub fn with_backup_dirs(options: HttpOptions, folders: Vec<PathBuf>) -> Self {
+        Self::opened(options, folders, Arc::new(SystemClock))
+    }
+
+    /// A face whose replica goes by this clock.
+    pub fn at(wall: Arc<dyn WallClock>) -> Self {
+        Self::opened(HttpOptions::default(), Vec::new(), wall)
+    }
+
+    fn opened(options: HttpOptions, folders: Vec<PathBuf>, wall: Arc<dyn WallClock>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut replica = ReplicaOptions::default();
         replica.limits.state_bytes = STATE_BYTES;
         replica.namespaces_max = 3;
-        let replica = Arc::new(Replica::open(folder.path(), replica).unwrap());
+        let replica = Arc::new(Replica::open_at(folder.path(), replica, wall).unwrap());
         let peering = Arc::new(Told::default());
         let shutdown = CancellationToken::new();
         let app = App::new(

@@ -7,6 +7,8 @@ mod bad_data_directory;
 #[cfg(test)]
 mod bench;
 #[cfg(test)]
+mod collection;
+#[cfg(test)]
 mod copies;
 #[cfg(test)]
 mod crash;

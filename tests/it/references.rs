@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use samestate::replica::check::{Fault, check};
+use samestate::replica::check::check;
+use samestate::replica::findings::Fault;
 use samestate::store::body::{Body, WHOLE_BYTES_MAX};
 use samestate::store::error::StoreError;
 use samestate::store::open::Store;

@@ -6,11 +6,13 @@ use std::sync::Mutex;
 use samestate::backup::error::BackupError;
 use samestate::backup::save::{SaveOptions, Source, save};
 use samestate::backup::watch::Watch;
+use samestate::replica::check::check;
+use samestate::runtime::replica::ReplicaOptions;
 use samestate::types::id::ReplicaId;
 
 use crate::backup::{Vault, assert_holds, everything, only, opened, varied, view_of};
 use crate::harness::Rng;
-use crate::harness::replica::{Node, Plan, delete, put};
+use crate::harness::replica::{Node, Plan, TestClock, delete, put, put_for};
 
 #[test]
 fn an_unchanged_store_adds_a_few_kilobytes_and_no_file() {
@@ -27,6 +29,35 @@ fn an_unchanged_store_adds_a_few_kilobytes_and_no_file() {
     }
     vault.restore(Some(4), "new").unwrap();
     assert_holds(&vault.target("new"), &node.view());
+}
+
+#[test]
+fn expired_states_are_backed_up_with_or_without_their_bytes() {
+    let (vault, clock) = (Vault::new(), TestClock::new());
+    let node = Node::with_clock(1, ReplicaOptions::default(), clock.clone());
+    let mut rng = Rng::seeded(18);
+    let large = rng.bytes(100_000);
+    let lobbies = [("empty", &b""[..]), ("small", b"x"), ("large", &large)];
+    let writes = lobbies.map(|(name, bytes)| put_for(name, bytes, 60_000));
+    node.write(writes.to_vec()).unwrap();
+    // The same bytes under another name, which stays, and in an old version.
+    node.put("match", &large);
+    node.put("match", b"on");
+    vault.save(&node);
+    vault.restore(None, "alive").unwrap();
+    clock.advance(600_000);
+    node.collect();
+    assert_eq!(node.view().head().live, 1);
+    for (name, full) in [("later", false), ("bare", true)] {
+        let saved = vault.save_views(&node.replica, full).unwrap();
+        vault.check(None).unwrap();
+        let restored = vault.restore(None, name).unwrap();
+        assert_eq!(restored.namespaces[0].root, node.root(), "{saved:?}");
+        let replica = opened(&vault.target(name));
+        let report = check(view_of(&replica, "default").snapshot(), &mut |_| {}).unwrap();
+        assert_eq!(report.faults, []);
+        replica.stop();
+    }
 }
 
 #[test]

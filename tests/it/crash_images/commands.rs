@@ -88,7 +88,12 @@ impl Drafter<'_> {
         } else {
             let content_type = self.rng.one_in(4).then(|| "application/json".to_owned());
             let body = any_body(self.rng);
-            Change::Put(Content { body, content_type })
+            let ttl = None;
+            Change::Put(Content {
+                body,
+                content_type,
+                ttl,
+            })
         };
         let content = match &change {
             Change::Put(content) => content.body.hash,

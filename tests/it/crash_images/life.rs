@@ -30,6 +30,8 @@ pub const OPTIONS: StoreOptions = StoreOptions {
     reserve_bytes: 0,
     compact_when_idle: false,
     history_versions: HISTORY,
+    history_age: None,
+    history_bytes: None,
 };
 
 /// A clock that goes on by itself.

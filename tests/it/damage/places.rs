@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use samestate::replica::check::CheckReport;
 use samestate::replica::command::Command;
+use samestate::replica::findings::CheckReport;
 use samestate::replica::inspect::inspect;
 use samestate::replica::repair::{RepairReport, repair};
 use samestate::replica::scrub::Scrub;

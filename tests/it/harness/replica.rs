@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use samestate::clock::{SystemClock, WallClock};
 use samestate::peer::home::LocalHome;
 use samestate::reconcile::strategy::{BloomSettings, StrategyName};
 use samestate::replica::check::check;
 use samestate::replica::command::{Change, Command, Content, Precondition, Receipt, Write};
 use samestate::replica::view::View;
+use samestate::runtime::collector::Collected;
 use samestate::runtime::namespace::OpenNamespace;
 use samestate::runtime::queue::SubmitError;
 use samestate::runtime::replica::{Replica, ReplicaOptions};
@@ -46,6 +49,38 @@ pub fn put(name: &str, bytes: &[u8]) -> Write {
         id: id(name),
         precondition: Precondition::None,
         change: Change::Put(Content::new(bytes, None)),
+    }
+}
+
+/// A command part that puts `bytes` for so many milliseconds.
+pub fn put_for(name: &str, bytes: &[u8], millis: u64) -> Write {
+    let content = Content {
+        ttl: Some(format!("{millis}ms").parse().unwrap()),
+        ..Content::new(bytes, None)
+    };
+    Write {
+        change: Change::Put(content),
+        ..put(name, &[])
+    }
+}
+
+/// A clock that only the test moves.
+#[derive(Debug)]
+pub struct TestClock(AtomicU64);
+
+impl TestClock {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self(AtomicU64::new(1_700_000_000_000)))
+    }
+
+    pub fn advance(&self, millis: u64) {
+        self.0.fetch_add(millis, Ordering::Relaxed);
+    }
+}
+
+impl WallClock for TestClock {
+    fn now_millis(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -114,9 +149,18 @@ impl Node {
     }
 
     pub fn with_options(replica: u64, options: ReplicaOptions) -> Self {
+        Self::with_clock(replica, options, Arc::new(SystemClock))
+    }
+
+    /// A new replica that goes by this clock.
+    pub fn with_clock(replica: u64, options: ReplicaOptions, wall: Arc<dyn WallClock>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         name_replica(dir.path(), ReplicaId(replica));
-        Self::open(Arc::new(dir), options)
+        let replica = Replica::open_at(dir.path(), options, wall).unwrap();
+        Self {
+            replica: Arc::new(replica),
+            dir: Arc::new(dir),
+        }
     }
 
     /// A replica on a directory that is there.
@@ -126,6 +170,11 @@ impl Node {
             replica: Arc::new(replica),
             dir,
         }
+    }
+
+    /// Collects what is over.
+    pub fn collect(&self) -> Collected {
+        self.namespace().collect().unwrap()
     }
 
     /// The replica of a data directory below `dir`, which is removed at the end.

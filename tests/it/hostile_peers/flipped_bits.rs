@@ -7,7 +7,7 @@ use std::sync::Arc;
 use samestate::delta::compress::decompress_exact;
 use samestate::peer::home::LocalHome;
 use samestate::reconcile::strategy::StrategyName;
-use samestate::replica::command::Incoming;
+use samestate::replica::command::{Incoming, Meeting};
 use samestate::replica::view::View;
 use samestate::store::error::StoreError;
 use samestate::store::rows::Agreement;
@@ -15,6 +15,7 @@ use samestate::sync::report::Report;
 use samestate::sync::transport::{Home, MergeError, Merging};
 use samestate::types::id::ReplicaId;
 use samestate::types::lineage::{Lineage, Sighting};
+use samestate::types::seen::Seen;
 
 use crate::harness::Rng;
 use crate::harness::replica::{Node, Plan};
@@ -27,6 +28,7 @@ const FLIPS: usize = 24;
 struct Noting {
     home: LocalHome,
     merged: RefCell<Vec<Incoming>>,
+    learned: RefCell<Vec<Seen>>,
 }
 
 impl Home for Noting {
@@ -38,9 +40,18 @@ impl Home for Noting {
         self.home.view()
     }
 
-    fn merge(&self, incoming: Vec<Incoming>) -> Merging {
-        self.merged.borrow_mut().extend(incoming);
+    fn now(&self) -> u64 {
+        self.home.now()
+    }
+
+    fn merge(&self, meeting: Meeting) -> Merging {
+        self.merged.borrow_mut().extend(meeting.incoming);
+        assert_eq!(meeting.absent, [], "nothing was collected");
         Box::new(|| Ok(Vec::new()))
+    }
+
+    fn note_seen(&self, seen: &Seen, _: bool) {
+        self.learned.borrow_mut().push(seen.clone());
     }
 
     fn agreement(&self, peer: ReplicaId) -> Result<Option<Agreement>, StoreError> {
@@ -94,8 +105,16 @@ fn session(victim: &Node, peer: &Node, lie: Lie, plan: Plan) -> (Report, Vec<Inc
     let home = Noting {
         home: victim.home(),
         merged: RefCell::default(),
+        learned: RefCell::default(),
     };
     let (report, _) = victim.sync_over(&mut Liar::between(peer, lie), &home, plan);
+    let mut known = peer.view().seen().unwrap();
+    for learned in home.learned.into_inner() {
+        assert!(
+            !known.join(&learned),
+            "more than the peer has seen: {report:?}"
+        );
+    }
     (report, home.merged.into_inner())
 }
 

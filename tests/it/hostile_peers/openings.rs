@@ -2,8 +2,10 @@
 
 use samestate::reconcile::strategy::StrategyName;
 use samestate::sync::transport::{Transport, TransportError};
+use samestate::types::hash::NodeHash;
 use samestate::types::id::ReplicaId;
-use samestate::wire::messages::{Endpoint, OpenReply};
+use samestate::types::seen::Seen;
+use samestate::wire::messages::{Endpoint, OpenReply, Testimony};
 
 use crate::harness::Rng;
 use crate::harness::replica::{Direct, Plan, put};
@@ -96,9 +98,22 @@ fn openings_that_lie() {
             "no such sync session",
         ),
     ];
+    // What somebody has taken in belongs to the root that it holds.
+    for forgery in [
+        |reply: &mut OpenReply| reply.root.hash.0[31] ^= 1,
+        |reply: &mut OpenReply| {
+            reply.testimony = Testimony::new(&NodeHash([0; 32]), Seen::default());
+        },
+    ] {
+        let changed = "a testimony that was changed";
+        cases.push(case(merkle(), opened(forgery), changed));
+    }
     // Whatever is forged about the root, no set of honest records adds up to it.
     let forgeries: [fn(&mut OpenReply); 5] = [
-        |reply| reply.root.hash.0[31] ^= 1,
+        |reply| {
+            reply.root.hash.0[31] ^= 1;
+            reply.testimony = Testimony::new(&reply.root.hash, Seen::default());
+        },
         |reply| reply.root.size += 1,
         |reply| reply.root.updated_at -= 1,
         |reply| reply.root.leaves += 1,

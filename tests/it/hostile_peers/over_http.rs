@@ -10,11 +10,12 @@ use samestate::replica::command::Command;
 use samestate::types::hash::{ContentHash, NodeHash, StateKey};
 use samestate::types::id::ReplicaId;
 use samestate::types::record::StateRecord;
+use samestate::types::seen::Seen;
 use samestate::types::version::Version;
 use samestate::wire::frame::{open, seal};
 use samestate::wire::messages::{
     BaseHint, BodiesRequest, BodyHead, Endpoint, LIST_MAX, OfferReply, OfferRequest, OpenReply,
-    OpenRequest, RecordsRequest, StoreReply, StoreRequest, Want,
+    OpenRequest, RecordsRequest, StoreReply, StoreRequest, Testimony, Want,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -49,6 +50,7 @@ fn session(server: &Server) -> u64 {
         lineage: stranger(),
         seq: 0,
         seen: None,
+        testimony: Testimony::new(&NodeHash([0; 32]), Seen::default()),
     };
     let reply = tell(server, Endpoint::Open, &head, &[]);
     let opened = open(Endpoint::Open.kind(), &reply.body, 1 << 20);

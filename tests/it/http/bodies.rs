@@ -195,7 +195,7 @@ async fn compressed_states_are_stored_as_what_they_hold() {
 #[tokio::test]
 async fn what_is_not_there_yet_is_said_and_what_is_wrong_is_named() {
     let face = Face::new();
-    for query in ["ttl=30m", "replicas=2", "timeout=5s"] {
+    for query in ["replicas=2", "timeout=5s"] {
         let reply = face.put(&format!("a?{query}"), "x").await;
         let problem = reply.problem(400, "not_supported");
         let name = query.split('=').next().unwrap();

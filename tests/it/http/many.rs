@@ -133,6 +133,7 @@ fn bad_lines() -> Vec<(Value, u16, &'static str)> {
         (json!({"op": "put", "id": "b"}), 400, "bad_batch"),
         (put("op", "get".into()), 400, "bad_batch"),
         (put("ttl", 1.into()), 400, "bad_batch"),
+        (put("ttl", "30".into()), 400, "bad_ttl"),
         (put("content", "?".into()), 400, "bad_batch"),
         (put("id", "".into()), 400, "bad_id"),
         (put("content_type", "".into()), 400, "bad_content_type"),

@@ -7,8 +7,9 @@ use samestate::http::app::HttpOptions;
 use samestate::reconcile::strategy::StrategyName;
 use samestate::types::hash::NodeHash;
 use samestate::types::id::ReplicaId;
+use samestate::types::seen::Seen;
 use samestate::wire::frame::{open, seal};
-use samestate::wire::messages::{CloseRequest, Endpoint, OpenReply, OpenRequest};
+use samestate::wire::messages::{CloseRequest, Endpoint, OpenReply, OpenRequest, Testimony};
 use serde_json::json;
 
 use crate::harness::replica::stranger;
@@ -151,6 +152,7 @@ async fn open_session(face: &Face, replica: u64) -> Reply {
         lineage: stranger(),
         seq: 0,
         seen: None,
+        testimony: Testimony::new(&NodeHash([7; 32]), Seen::default()),
     };
     message(
         face,
@@ -196,6 +198,7 @@ async fn messages_of_the_protocol_are_answered() {
     let close = CloseRequest {
         session: 0,
         root: None,
+        complete: false,
     };
     let close = seal(Endpoint::Close.kind(), &close, &[]);
     assert_eq!(message(&face, Endpoint::Close, close).await.status, 200);
@@ -212,6 +215,7 @@ async fn messages_and_answers_count_against_the_bytes_in_flight() {
     let close = CloseRequest {
         session: 0,
         root: None,
+        complete: false,
     };
     let kind = Endpoint::Close.kind();
     let (small, dense) = (seal(kind, &close, &[]), seal(kind, &close, &[0; 512 << 10]));

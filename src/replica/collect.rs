@@ -1,0 +1,229 @@
+//! Finding what is to be collected: a page of a view at a time, as steps small enough that none of
+//! the commands made of them holds up the writer.
+
+use crate::replica::command::Step;
+use crate::replica::view::View;
+use crate::store::error::StoreError;
+use crate::store::placement::RELEASE_CHUNKS;
+use crate::store::read::{HistoryRow, Snapshot};
+use crate::store::rows::{Placed, RecordRow, STRIP_GRACE_MILLIS};
+use crate::types::hash::{ContentHash, StateKey};
+use crate::types::seen::Seen;
+
+/// Rows that one command touches at most, unless its only step touches more by itself: a step that
+/// gives up [`RELEASE_CHUNKS`] chunks does, by a few.
+pub const COMMAND_ROWS: usize = 2 * RELEASE_CHUNKS;
+/// Rows that removing a record touches apart from its history and contents: its own, its id, its
+/// place in the feed, its deadline, and about a dozen in the tree.
+const DEPART_ROWS: usize = 16;
+/// Rows that giving up bytes touches apart from contents.
+const STRIP_ROWS: usize = 4;
+/// Deadlines that are looked at for one command.
+const PAGE: usize = 256;
+/// Changes in history that are looked at for one command, more than any one state may have.
+const HISTORY_PAGE: usize = 2048;
+
+/// What the next command is to do, and where to go on behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan<P> {
+    /// The command's steps; there may be none in a page.
+    pub steps: Vec<Step>,
+    /// Rows that they touch, about.
+    pub rows: usize,
+    /// Where the next page begins; `None` when this was the last one.
+    pub next: Option<P>,
+}
+
+/// Steps of one command in the making.
+#[derive(Default)]
+struct Draft {
+    steps: Vec<Step>,
+    rows: usize,
+}
+
+impl Draft {
+    /// Takes steps over, each with the rows that it touches. False when there was no room for all
+    /// of them: the rest is for a later command.
+    fn take(&mut self, steps: Vec<(Step, usize)>) -> bool {
+        for (step, rows) in steps {
+            if !self.steps.is_empty() && self.rows + rows > COMMAND_ROWS {
+                return false;
+            }
+            self.steps.push(step);
+            self.rows += rows;
+        }
+        true
+    }
+
+    fn plan<P>(self, next: Option<P>) -> Plan<P> {
+        Plan {
+            steps: self.steps,
+            rows: self.rows,
+            next,
+        }
+    }
+}
+
+/// A place in the list of what is to be collected when.
+pub type Deadline = (u64, [u8; 32]);
+
+/// What is due at `now`: expired bytes, departed records and contents on their way out. `seen` is
+/// what this replica has taken in: a record that it does not cover must stay, or nothing would keep
+/// what it deleted from coming back.
+///
+/// # Errors
+/// [`StoreError`] when the view cannot be read.
+pub fn due(
+    view: &View,
+    seen: &Seen,
+    now: u64,
+    after: Option<Deadline>,
+) -> Result<Plan<Deadline>, StoreError> {
+    let snapshot = view.snapshot();
+    let (mut draft, mut last) = (Draft::default(), after);
+    let page = snapshot.due(now, after, PAGE)?;
+    let is_last = page.len() < PAGE;
+    for (at, key) in page {
+        let steps = if at == 0 {
+            free(snapshot, ContentHash(key))
+        } else {
+            steps(snapshot, StateKey(key), seen, now)
+        };
+        let steps = match steps {
+            // `samestate verify` names it.
+            Err(StoreError::Damaged(_)) => Vec::new(),
+            steps => steps?,
+        };
+        if !draft.take(steps) {
+            // Seen from the beginning of the list the rest of this one comes first again.
+            return Ok(draft.plan(Some(last.unwrap_or((0, [0; 32])))));
+        }
+        last = Some((at, key));
+    }
+    Ok(draft.plan(last.filter(|_| !is_last)))
+}
+
+fn free(snapshot: &Snapshot, hash: ContentHash) -> Result<Vec<(Step, usize)>, StoreError> {
+    let chunks = snapshot.chunks_to_free(&hash)?;
+    let pieces = chunks.div_ceil(RELEASE_CHUNKS);
+    Ok(vec![(Step::Free(hash), 1 + 2 * RELEASE_CHUNKS); pieces])
+}
+
+fn steps(
+    snapshot: &Snapshot,
+    key: StateKey,
+    seen: &Seen,
+    now: u64,
+) -> Result<Vec<(Step, usize)>, StoreError> {
+    let Some(row) = snapshot
+        .record(&key)?
+        .filter(|row| row.due().is_some_and(|at| at <= now))
+    else {
+        return Ok(Vec::new());
+    };
+    let history = snapshot.history_between((key, 0), (key, u64::MAX), usize::MAX)?;
+    let by = now.saturating_sub(STRIP_GRACE_MILLIS);
+    let expired = |placed: &Placed| placed.version.has_expired(by);
+    if row.record.has_departed(now) {
+        if !row.record.is_covered(seen) {
+            return Ok(Vec::new());
+        }
+        let own = DEPART_ROWS + cost(snapshot, &placed(&row))?;
+        return in_pieces(snapshot, Step::Depart(key), own, &history);
+    }
+    let bytes: Vec<Placed> = placed(&row).into_iter().filter(expired).collect();
+    let own = STRIP_ROWS + cost(snapshot, &bytes)?;
+    let over = history
+        .iter()
+        .take_while(|row| row.entries.iter().all(expired));
+    let over: Vec<HistoryRow> = over.cloned().collect();
+    in_pieces(snapshot, Step::Strip(key), own, &over)
+}
+
+/// A step with the history that goes with it, which is forgotten first, change by change, when all
+/// of it would be too much at once.
+fn in_pieces(
+    snapshot: &Snapshot,
+    step: Step,
+    own: usize,
+    history: &[HistoryRow],
+) -> Result<Vec<(Step, usize)>, StoreError> {
+    let trims = trims(snapshot, history)?;
+    let all = own + trims.iter().map(|(_, rows)| rows).sum::<usize>();
+    if all <= COMMAND_ROWS {
+        return Ok(vec![(step, all)]);
+    }
+    Ok(trims.into_iter().chain([(step, own)]).collect())
+}
+
+/// A step for each change in history, oldest first.
+fn trims(snapshot: &Snapshot, history: &[HistoryRow]) -> Result<Vec<(Step, usize)>, StoreError> {
+    let trim = |row: &HistoryRow| {
+        let rows = 1 + cost(snapshot, &row.entries)?;
+        Ok((Step::Trim(row.key, row.seq), rows))
+    };
+    history.iter().map(trim).collect()
+}
+
+fn placed(row: &RecordRow) -> Vec<Placed> {
+    let placed = row.placed().map(|(version, placement)| Placed {
+        version: version.clone(),
+        placement: placement.clone(),
+    });
+    placed.collect()
+}
+
+fn cost(snapshot: &Snapshot, placed: &[Placed]) -> Result<usize, StoreError> {
+    let mut placed = placed.iter();
+    placed.try_fold(0, |rows, placed| Ok(rows + snapshot.release_cost(placed)?))
+}
+
+/// What was superseded at `before` or earlier, by the stamps of what took its place. Looks at one
+/// page of the history behind the state `after`.
+///
+/// # Errors
+/// [`StoreError`] when the view cannot be read.
+pub fn too_old(
+    view: &View,
+    before: u64,
+    after: Option<StateKey>,
+) -> Result<Plan<StateKey>, StoreError> {
+    let snapshot = view.snapshot();
+    let first = after.map_or((StateKey([0; 32]), 0), |key| (key, u64::MAX));
+    let last = (StateKey([u8::MAX; 32]), u64::MAX);
+    let mut page = snapshot.history_between(first, last, HISTORY_PAGE)?;
+    let is_last = page.len() < HISTORY_PAGE;
+    if !is_last && let Some(cut_off) = page.last().map(|row| row.key) {
+        let whole = page.iter().take_while(|row| row.key != cut_off).count();
+        // The bound on a state's history may have been lowered: then its oldest part is looked at.
+        if whole > 0 {
+            page.truncate(whole);
+        }
+    }
+    let (mut draft, mut done) = (Draft::default(), after);
+    for state in page.chunk_by(|a, b| a.key == b.key) {
+        let Some(key) = state.first().map(|row| row.key) else {
+            continue;
+        };
+        let newest = snapshot.leaf(&key)?.map_or(0, |(leaf, _)| leaf.updated_at);
+        let over = superseded_at(state, newest)
+            .take_while(|at| *at <= before)
+            .count();
+        if !draft.take(trims(snapshot, state.get(..over).unwrap_or_default())?) {
+            return Ok(draft.plan(Some(done.unwrap_or(StateKey([0; 32])))));
+        }
+        done = Some(key);
+    }
+    Ok(draft.plan(done.filter(|_| !is_last)))
+}
+
+/// When each change of a state took place: the newest stamp of what was current after it, which
+/// the next change superseded or which is current still.
+fn superseded_at(state: &[HistoryRow], newest: u64) -> impl Iterator<Item = u64> + '_ {
+    let stamp = |row: &HistoryRow| {
+        let stamps = row.entries.iter().map(|entry| entry.version.stamp.millis);
+        stamps.max().unwrap_or(0)
+    };
+    let after = state.iter().skip(1).map(stamp);
+    after.chain([newest])
+}
