@@ -98,12 +98,14 @@ impl Solo {
         commands: Vec<Command>,
         agreements: BTreeMap<ReplicaId, Agreement>,
     ) -> Result<Outcomes, StoreError> {
-        let decided = self.engine.decide(commands, agreements)?;
+        let decided = self.engine.decide(commands, agreements);
+        let decided = self.or_reopened(decided)?;
         if decided.is_empty() {
             return Ok(decided.outcomes);
         }
         let (before, commit) = (self.view(), self.engine.commit_number());
-        self.engine.apply(&decided)?;
+        let applied = self.engine.apply(&decided);
+        self.or_reopened(applied)?;
         let entries: Vec<Entry> = decided.entry.into_iter().collect();
         if let Err(error) = self.log.append(&entries) {
             self.engine.go_back_to(&before, commit);
@@ -149,7 +151,8 @@ impl Solo {
     pub fn compact(&mut self) -> Result<CompactionProgress, StoreError> {
         self.checkpoint()?;
         let mut progress = CompactionProgress::default();
-        self.file.begin_compaction()?;
+        let begun = self.file.begin_compaction();
+        self.or_reopened(begun)?;
         while self.file.is_compacting() {
             let sliced = self.file.compact_slice(&mut progress);
             if let Some((flushed, _)) = self.or_reopened(sliced)? {

@@ -19,7 +19,9 @@ use crate::runtime::session_log::SessionLog;
 use crate::store::directory::DataDirectory;
 use crate::store::disk::MachineDisk;
 use crate::store::error::StoreError;
+use crate::store::log::place::LogPlace;
 use crate::store::options::StoreOptions;
+use crate::types::cursor::Epoch;
 use crate::types::id::{Namespace, ReplicaId};
 use crate::types::limits::Limits;
 
@@ -237,7 +239,7 @@ impl Replica {
         if let Err(error) = started {
             if !existed {
                 // What failed is told; that a file is left, the next start shows.
-                let _ = self.directory.remove(name);
+                let _ = self.remove_files(name);
             }
             return Err(error.into());
         }
@@ -256,8 +258,16 @@ impl Replica {
         let removed = self.write_map().remove(name);
         let open = removed.ok_or_else(|| NamespaceError::Unknown(name.clone()))?;
         open.stop();
-        self.directory.remove(name)?;
+        self.remove_files(name)?;
         Ok(self.settle()?)
+    }
+
+    /// Removes a namespace's file first: a log without it is nothing, and is removed by whoever
+    /// makes a namespace of that name.
+    fn remove_files(&self, name: &Namespace) -> Result<(), StoreError> {
+        self.directory.remove(name)?;
+        let file = self.directory.file(name);
+        LogPlace::beside(&file, Arc::new(MachineDisk), Epoch(0)).remove_all()
     }
 
     /// Gives up what other replicas have left behind, and the replica id when there is a copy of

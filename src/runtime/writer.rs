@@ -373,10 +373,13 @@ impl Writer {
         }
     }
 
+    /// Tells of a batch of which nothing has happened: a row that it needs cannot be read, which
+    /// may pass (the checkpoint thread opens the file again), or a defect of ours, after which
+    /// nothing in memory can be trusted.
     fn give_up(&mut self, error: StoreError, answers: Vec<Answer>) {
         let error = Arc::new(error);
         error!(%error, "a batch of writes failed");
-        if error.needs_reopening() {
+        if matches!(*error, StoreError::Unexpected(_)) {
             self.fail(Arc::clone(&error));
         }
         self.log.failed(error, answers);

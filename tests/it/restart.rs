@@ -1,7 +1,12 @@
 //! What a replica holds and says of itself after it was stopped, politely and not.
 
+use samestate::replica::command::Command;
+use samestate::runtime::replica::{Replica, ReplicaOptions};
+use samestate::types::id::Namespace;
+
 use crate::harness::Rng;
 use crate::harness::process::{Server, succeed_json};
+use crate::harness::replica::put;
 
 #[test]
 fn a_restarted_replica_is_the_one_it_was() {
@@ -85,4 +90,22 @@ fn writes_that_are_answered_while_it_stops_are_kept() {
         "{} {kept}",
         again.states
     );
+}
+
+#[test]
+fn a_namespace_that_was_dropped_leaves_no_bytes_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = Replica::open(dir.path(), ReplicaOptions::default()).unwrap();
+    let name = Namespace::new("gone").unwrap();
+    replica.create_namespace(&name).unwrap();
+    let namespace = replica.namespace(&name).unwrap();
+    let write = Command::Write(vec![put("secret", b"to be forgotten")]);
+    namespace.queue_blocking(write).unwrap().wait().unwrap();
+    drop(namespace);
+    replica.drop_namespace(&name).unwrap();
+    let files = std::fs::read_dir(dir.path().join("namespaces")).unwrap();
+    let names = files.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let left: Vec<String> = names.filter(|name| name.starts_with("gone")).collect();
+    assert_eq!(left, Vec::<String>::new());
+    replica.stop();
 }

@@ -3,15 +3,27 @@
 //!
 //! `DISK_FAULTS=all cargo test --release --test it crash_images::faults` tries every operation.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::io::Errno;
+use samestate::clock::SystemClock;
+use samestate::replica::check::check;
+use samestate::replica::command::Command;
+use samestate::replica::engine::Engine;
+use samestate::runtime::checkpoints::Upkeep;
+use samestate::runtime::writer::{PeerNotes, spawn};
+use samestate::store::disk::Disk;
 use samestate::store::error::StoreError;
+use tokio::sync::watch;
 
-use crate::crash_images::life::{Life, Step, open};
+use crate::crash_images::life::{EPOCH, Life, OPTIONS, PATH, REPLICA, Step, open};
 use crate::crash_images::look;
 use crate::harness::Rng;
+use crate::harness::http::wait_until;
+use crate::harness::replica::put;
 use crate::simulated_disk::{Fault, PowerCut, RecordingDisk};
 
 /// The same life for every fault.
@@ -37,23 +49,33 @@ const SCRIPT: [Step; 16] = [
 /// Cuts of the power after each life.
 const CUTS: u64 = 3;
 
+/// What is done after a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// The same again.
+    Retry,
+    /// What comes next.
+    GoOn,
+}
+
 /// Lives, with a fault planned, and checks everything. Returns how many operations have failed.
-fn live_with(fault: Fault) -> Result<u64, String> {
+fn live_with(fault: Fault, then: Then) -> Result<u64, String> {
     let recording = RecordingDisk::new();
     recording.fail(fault);
     let disk = Arc::new(recording.clone());
     let mut life = Life::closed(recording.clone(), disk, Rng::quiet(SEED));
-    // A disk that fails for good must not fail the test for ever.
-    let mut first = life.reopen();
-    for step in SCRIPT {
-        if let Err(error) = std::mem::replace(&mut first, Ok(())) {
-            after_failure(&mut life, Step::Reopen, &error, fault)?;
-        }
+    let mut failure = None;
+    for step in [Step::Reopen].into_iter().chain(SCRIPT) {
         if let Err(error) = life.step(step) {
-            after_failure(&mut life, step, &error, fault)?;
+            if !fault.is_sticky()
+                && let Some(before) = failure.replace(format!("{step:?}: {error}"))
+            {
+                return Err(format!("{before}; and then {step:?}: {error}"));
+            }
+            after_failure(&mut life, step, then, fault)?;
         }
-        life.check_reads()
-            .map_err(|fault| format!("after {step:?}: {fault}"))?;
+        let read = life.check_reads();
+        read.map_err(|fault| format!("after {step:?}: {fault}"))?;
     }
     recording.work_again();
     life.close();
@@ -69,25 +91,21 @@ fn live_with(fault: Fault) -> Result<u64, String> {
 }
 
 /// What a single failure must not stand in the way of.
-fn after_failure(
-    life: &mut Life,
-    step: Step,
-    error: &StoreError,
-    fault: Fault,
-) -> Result<(), String> {
-    life.check_reads()
-        .map_err(|fault| format!("after a failing {step:?}: {fault}"))?;
+fn after_failure(life: &mut Life, step: Step, then: Then, fault: Fault) -> Result<(), String> {
+    let read = life.check_reads();
+    read.map_err(|fault| format!("after a failing {step:?}: {fault}"))?;
     if fault.is_sticky() {
         return Ok(());
     }
-    let again = match step {
-        Step::Commit if life.is_in_doubt() => Step::Reopen,
-        step => step,
+    let next = match (step, then) {
+        (Step::Commit, _) if life.is_in_doubt() => Step::Reopen,
+        (step, Then::Retry) => step,
+        (_, Then::GoOn) => return Ok(()),
     };
-    let tried = life.step(again);
-    tried.map_err(|second| format!("{step:?}: {error}; then {again:?}: {second}"))?;
-    life.check_all()
-        .map_err(|fault| format!("after {step:?} and {again:?}: {fault}"))
+    let tried = life.step(next);
+    tried.map_err(|second| format!("{step:?} failed, and then {next:?}: {second}"))?;
+    let checked = life.check_all();
+    checked.map_err(|fault| format!("after {step:?} and {next:?}: {fault}"))
 }
 
 /// After a sync that failed nothing may be built upon what was not written again.
@@ -116,16 +134,18 @@ fn every_operation(make: impl Fn(u64) -> Fault, stride: u64) {
     let mut lives = 0;
     for after in (0..).step_by(stride as usize) {
         let fault = make(after);
-        let lived = catch_unwind(AssertUnwindSafe(|| live_with(fault)));
-        let lived = lived.unwrap_or_else(|_| Err("panics".into()));
-        match lived {
-            Ok(0) => break,
-            Ok(_) => lives += 1,
-            Err(what) => panic!("{fault:?}: {what}"),
+        let live = |then| {
+            let lived = catch_unwind(AssertUnwindSafe(|| live_with(fault, then)));
+            let lived = lived.unwrap_or_else(|_| Err("panics".into()));
+            lived.unwrap_or_else(|what| panic!("{fault:?}, {then:?}: {what}"))
+        };
+        if live(Then::Retry) + live(Then::GoOn) == 0 {
+            break;
         }
+        lives += 2;
     }
     println!("{lives} lives");
-    assert!(lives > 5);
+    assert!(lives > 10);
 }
 
 #[test]
@@ -200,4 +220,46 @@ fn a_full_disk_refuses_writes_and_goes_on_when_there_is_space() {
     let image = recording.cut_power(cut);
     assert!(open(Arc::new(image.clone())).is_ok());
     look(&image, &life, life.promised(cut.position)).unwrap();
+}
+
+/// A disk that cannot be read for a while fails the writes that need it, and no others.
+#[test]
+fn writes_go_on_without_a_restart_once_the_disk_can_be_read_again() {
+    let recording = RecordingDisk::new();
+    let disk: Arc<dyn Disk> = Arc::new(recording.clone());
+    let many = |round: u64| {
+        (0..400).map(move |n| {
+            put(
+                &format!("match/{n}"),
+                &Rng::quiet(round << 32 | n).bytes(190),
+            )
+        })
+    };
+    let mut solo = open(Arc::clone(&disk)).unwrap();
+    let all = Command::Write(many(1).collect());
+    solo.commit(vec![all], BTreeMap::new()).unwrap();
+    solo.checkpoint().unwrap();
+    drop(solo);
+    let (path, wall) = (Path::new(PATH), Arc::new(SystemClock));
+    let opened = Engine::open_on(disk, path, REPLICA, EPOCH, OPTIONS, wall).unwrap();
+    let (views, shown) = watch::channel(opened.engine.view());
+    let upkeep = Upkeep::default();
+    let notes = PeerNotes::default();
+    let (writer, thread) = spawn("t", opened, &OPTIONS, upkeep, views, notes).unwrap();
+    let write = |write| {
+        let queued = writer.queue_blocking(Command::Write(vec![write])).unwrap();
+        queued.wait()
+    };
+    recording.fail(Fault::after(0, Errno::IO).counting_reads().sticky());
+    let failed = many(2).map(write).filter(Result::is_err).count();
+    assert!(failed > 0, "all rows were in memory");
+    recording.work_again();
+    for attempt in many(3) {
+        wait_until("the file is open again", || write(attempt.clone()).is_ok());
+    }
+    assert!(!writer.has_failed());
+    drop(writer);
+    thread.join().unwrap();
+    let report = check(shown.borrow().snapshot(), &mut |_| {}).unwrap();
+    assert_eq!(report.states, 400);
 }
