@@ -258,8 +258,9 @@ fn writes_go_on_without_a_restart_once_the_disk_can_be_read_again() {
         wait_until("the file is open again", || write(attempt.clone()).is_ok());
     }
     assert!(!writer.has_failed());
+    // The file is closed with the writer.
+    let report = check(shown.borrow().snapshot(), &mut |_| {}).unwrap();
+    assert_eq!((report.states, &report.faults[..]), (400, &[][..]));
     drop(writer);
     thread.join().unwrap();
-    let report = check(shown.borrow().snapshot(), &mut |_| {}).unwrap();
-    assert_eq!(report.states, 400);
 }
