@@ -22,7 +22,7 @@ use crate::runtime::damage::DamageBook;
 use crate::runtime::lock::lock;
 use crate::runtime::orders::Order;
 use crate::runtime::pins::Pins;
-use crate::runtime::queue::{Committed, SubmitError};
+use crate::runtime::queue::{Committed, Held, SubmitError};
 use crate::runtime::sightings::Sightings;
 use crate::runtime::writer::{PeerNotes, Queued, WriterHandle, spawn};
 use crate::store::compaction::CompactionProgress;
@@ -138,6 +138,19 @@ impl OpenNamespace {
     /// [`SubmitError`] when it was not carried out.
     pub async fn submit(&self, command: Command) -> Result<Committed, SubmitError> {
         self.writer()?.submit(command).await
+    }
+
+    /// As [`OpenNamespace::submit`]. What is `held` is dropped when the command is done, even when
+    /// nobody waits for that any more.
+    ///
+    /// # Errors
+    /// As [`OpenNamespace::submit`].
+    pub async fn submit_holding(
+        &self,
+        command: Command,
+        held: Held,
+    ) -> Result<Committed, SubmitError> {
+        self.writer()?.submit_holding(command, held).await
     }
 
     /// Queues a command from a thread that may block.

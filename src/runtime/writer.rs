@@ -19,7 +19,7 @@ use crate::runtime::checkpoints::{Checkpoints, Upkeep};
 use crate::runtime::lock::lock;
 use crate::runtime::log_thread::LogThread;
 use crate::runtime::orders::{Order, Patience};
-use crate::runtime::queue::{Answer, Committed, Job, Reply, SubmitError, refuse};
+use crate::runtime::queue::{Answer, Committed, Held, Job, Reply, SubmitError, refuse};
 use crate::runtime::sightings::SharedSightings;
 use crate::store::directory::fresh_epoch;
 use crate::store::error::StoreError;
@@ -90,7 +90,20 @@ impl WriterHandle {
     /// # Errors
     /// [`SubmitError`]; unless it is [`SubmitError::Storage`], nothing of the command happened.
     pub async fn submit(&self, command: Command) -> Result<Committed, SubmitError> {
-        let answer = self.enqueue(command)?;
+        self.submit_holding(command, None).await
+    }
+
+    /// As [`WriterHandle::submit`]. What is `held` is dropped when the command is done, even when
+    /// nobody waits for that any more.
+    ///
+    /// # Errors
+    /// As [`WriterHandle::submit`].
+    pub async fn submit_holding(
+        &self,
+        command: Command,
+        held: Held,
+    ) -> Result<Committed, SubmitError> {
+        let answer = self.enqueue(command, held)?;
         answer.await.unwrap_or(Err(SubmitError::ShuttingDown))
     }
 
@@ -100,7 +113,7 @@ impl WriterHandle {
     /// [`SubmitError::ShuttingDown`].
     pub fn queue_blocking(&self, command: Command) -> Result<Queued, SubmitError> {
         self.check_space(&command)?;
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = Answer::new(None);
         let sent = self.queue.blocking_send(Job::Command(command, reply));
         sent.map_err(|_| SubmitError::ShuttingDown)?;
         Ok(Queued { answer })
@@ -119,12 +132,16 @@ impl WriterHandle {
     /// # Errors
     /// [`SubmitError`] when it was not queued.
     pub fn queue(&self, command: Command) -> Result<(), SubmitError> {
-        self.enqueue(command).map(drop)
+        self.enqueue(command, None).map(drop)
     }
 
-    fn enqueue(&self, command: Command) -> Result<oneshot::Receiver<Reply>, SubmitError> {
+    fn enqueue(
+        &self,
+        command: Command,
+        held: Held,
+    ) -> Result<oneshot::Receiver<Reply>, SubmitError> {
         self.check_space(&command)?;
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = Answer::new(held);
         self.send(Job::Command(command, reply))?;
         Ok(answer)
     }
@@ -134,7 +151,7 @@ impl WriterHandle {
     /// # Errors
     /// [`SubmitError`].
     pub async fn order(&self, order: Order) -> Result<Committed, SubmitError> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = Answer::new(None);
         self.send(Job::Order(order, reply))?;
         answer.await.unwrap_or(Err(SubmitError::ShuttingDown))
     }
@@ -144,7 +161,7 @@ impl WriterHandle {
     /// # Errors
     /// [`SubmitError`].
     pub fn order_blocking(&self, order: Order) -> Result<Committed, SubmitError> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = Answer::new(None);
         let sent = self.queue.blocking_send(Job::Order(order, reply));
         sent.map_err(|_| SubmitError::ShuttingDown)?;
         Queued { answer }.wait()
@@ -335,8 +352,7 @@ impl Writer {
                         "said to have a copy again, which is not believed so soon"
                     );
                     for answer in answers {
-                        // Nobody waits any more when the peer hung up.
-                        let _ = answer.send(Err(SubmitError::RenewedLately));
+                        answer.send(Err(SubmitError::RenewedLately));
                     }
                     return;
                 }
