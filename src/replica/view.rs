@@ -8,7 +8,6 @@ use crate::merkle::proof::Proof;
 use crate::merkle::top::Top;
 use crate::merkle::view::TreeView;
 use crate::reconcile::view::{SetView, ViewError};
-use crate::replica::decide::RecordSource;
 use crate::store::error::StoreError;
 use crate::store::read::Snapshot;
 use crate::store::rows::{Head, Identity, Placed, RecordRow};
@@ -17,7 +16,6 @@ use crate::types::hash::{ContentHash, StateKey};
 use crate::types::id::{GameId, WriterId};
 use crate::types::leaf::Leaf;
 use crate::types::lineage::Provenance;
-use crate::types::record::StateRecord;
 use crate::types::seen::Seen;
 use crate::types::version::Version;
 
@@ -236,20 +234,6 @@ impl View {
     /// [`StoreError`] when the tree cannot be read.
     pub fn prove(&self, key: &StateKey) -> Result<Proof, StoreError> {
         Ok(self.tree().prove(key)?)
-    }
-}
-
-impl RecordSource for View {
-    fn record(&self, key: &StateKey) -> Result<Option<StateRecord>, StoreError> {
-        Ok(self.snapshot.record(key)?.map(|row| row.record))
-    }
-
-    fn seen(&self) -> Result<Seen, StoreError> {
-        Self::seen(self)
-    }
-
-    fn collected(&self) -> Result<u64, StoreError> {
-        Ok(self.snapshot.seen()?.get(self.identity.writer()))
     }
 }
 
