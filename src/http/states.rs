@@ -286,7 +286,8 @@ fn parse_moment(text: &str, now: u64) -> Result<u64, Problem> {
     };
     moment.ok_or_else(|| {
         Problem::bad_query(
-            "at takes a time such as 2026-01-31T12:00:00Z (RFC 3339; write + as %2B), or how long              ago it was, such as -10m, with a unit ms, s, m, h or d",
+            "at takes a time such as 2026-01-31T12:00:00Z (RFC 3339; write + as %2B), or how long \
+             ago it was, such as -10m, with a unit ms, s, m, h or d",
         )
     })
 }

@@ -177,6 +177,7 @@ async fn a_state_is_read_as_it_was_at_some_time() {
             problem["detail"].as_str().unwrap().contains("RFC 3339"),
             "{problem}"
         );
+        assert!(!problem["detail"].as_str().unwrap().contains("  "));
     }
     let both = format!("{A}?at=-1m&version={}", "0".repeat(64));
     face.get(&both).await.problem(400, "bad_query");
