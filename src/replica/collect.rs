@@ -52,10 +52,20 @@ impl Draft {
             if !self.steps.is_empty() && self.rows + rows > COMMAND_ROWS {
                 return false;
             }
-            self.steps.push(step);
+            self.push(step);
             self.rows += rows;
         }
         true
+    }
+
+    /// A state's changes are forgotten in one go: each step goes over those before it again.
+    fn push(&mut self, step: Step) {
+        match (self.steps.last_mut(), step) {
+            (Some(Step::Trim(last, through)), Step::Trim(key, seq)) if *last == key => {
+                *through = seq;
+            }
+            _ => self.steps.push(step),
+        }
     }
 
     fn plan<P>(self, next: Option<P>) -> Plan<P> {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use samestate::clock::WallClock;
 use samestate::replica::collect::{COMMAND_ROWS, due};
-use samestate::replica::command::{Command, Incoming};
+use samestate::replica::command::{Command, Incoming, Step};
 use samestate::runtime::replica::ReplicaOptions;
 use samestate::store::body::Body;
 use samestate::store::read::Snapshot;
@@ -273,6 +273,11 @@ fn no_command_removes_more_rows_than_its_plan_says() {
             let plan = due(&view, &view.seen().unwrap(), clock.now_millis(), after).unwrap();
             after = plan.next;
             assert!(plan.rows <= COMMAND_ROWS + 64, "{}", plan.rows);
+            let trims = |step: &&Step| matches!(step, Step::Trim(..));
+            assert!(
+                plan.steps.iter().filter(trims).count() <= 1,
+                "one for a state"
+            );
             assert_bounded(&node, Command::Collect(plan.steps), plan.rows);
             if after.is_none() {
                 break;

@@ -188,7 +188,8 @@ fn a_damaged_row_of_history_keeps_no_other_from_going() {
         .unwrap();
     transaction.commit().unwrap();
     drop(database);
-    let node = Node::open_at(dir, options, clock.clone());
+    let path = dir.path().to_owned();
+    let node = Node::open_at(dir, &path, options, clock.clone());
     clock.advance(2 * HOUR);
     node.collect();
     let (view, mut left) = (node.view(), Vec::new());

@@ -176,9 +176,14 @@ impl Node {
         }
     }
 
-    /// A replica on a directory that is there, which goes by this clock.
-    pub fn open_at(dir: Arc<TempDir>, options: ReplicaOptions, wall: Arc<dyn WallClock>) -> Self {
-        let replica = Replica::open_at(dir.path(), options, wall).unwrap();
+    /// The replica of a data directory in `dir` or below, which goes by this clock.
+    pub fn open_at(
+        dir: Arc<TempDir>,
+        path: &Path,
+        options: ReplicaOptions,
+        wall: Arc<dyn WallClock>,
+    ) -> Self {
+        let replica = Replica::open_at(path, options, wall).unwrap();
         Self {
             replica: Arc::new(replica),
             dir,
