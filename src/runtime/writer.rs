@@ -114,14 +114,6 @@ impl WriterHandle {
         Ok(())
     }
 
-    /// Queues a command whose end nobody waits for.
-    ///
-    /// # Errors
-    /// [`SubmitError`] when it was not queued.
-    pub fn queue(&self, command: Command) -> Result<(), SubmitError> {
-        self.enqueue(command).map(drop)
-    }
-
     fn enqueue(&self, command: Command) -> Result<oneshot::Receiver<Reply>, SubmitError> {
         self.check_space(&command)?;
         let (reply, answer) = oneshot::channel();
