@@ -36,8 +36,10 @@ const BATCH_BYTES: usize = 32 << 20;
 
 /// Longest time for which one batch waits so that checkpoints keep up.
 const HOLD_BACK_MAX: Duration = Duration::from_millis(25);
-/// How many times what a checkpoint takes may pile up behind one that is on its way.
-const LOAD_MAX: f64 = 3.0;
+/// How many times what makes a checkpoint worthwhile may pile up behind one that is on its way,
+/// until writers are slowed down, and at most.
+const LOAD_FREE: f64 = 2.0;
+const LOAD_MAX: f64 = 4.0;
 /// Time after which what has piled up is moved into the file, however little it is.
 const CHECKPOINT_IDLE: Duration = Duration::from_secs(2);
 
@@ -125,14 +127,6 @@ impl WriterHandle {
             return Err(SubmitError::Storage(Arc::new(StoreError::Full)));
         }
         Ok(())
-    }
-
-    /// Queues a command whose end nobody waits for.
-    ///
-    /// # Errors
-    /// [`SubmitError`] when it was not queued.
-    pub fn queue(&self, command: Command) -> Result<(), SubmitError> {
-        self.enqueue(command, None).map(drop)
     }
 
     fn enqueue(
@@ -450,13 +444,14 @@ impl Writer {
     /// again by a start.
     fn hold_back(&mut self) {
         let load = self.engine.checkpoint_load();
-        if !self.engine.is_freezing() || load <= 1.0 {
+        if !self.engine.is_freezing() || load <= LOAD_FREE {
             return;
         }
-        let wait = HOLD_BACK_MAX.mul_f64(((load - 1.0) / LOAD_MAX).min(1.0));
+        let excess = (load - LOAD_FREE) / (LOAD_MAX - LOAD_FREE);
+        let wait = HOLD_BACK_MAX.mul_f64(excess.min(1.0));
         self.checkpoints.wait_report(wait);
         self.take_report();
-        while self.engine.is_freezing() && self.engine.checkpoint_load() > 1.0 + LOAD_MAX {
+        while self.engine.is_freezing() && self.engine.checkpoint_load() > LOAD_MAX {
             if self.failing.is_some() || self.failure.is_some() || self.log.broken().is_some() {
                 return;
             }
