@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use crate::replica::collect::{Plan, due, too_old};
 use crate::replica::command::{Command, Step};
 use crate::replica::view::View;
+use crate::runtime::handle::{Queued, WriterHandle};
 use crate::runtime::queue::SubmitError;
-use crate::runtime::writer::{Queued, WriterHandle};
 use crate::store::error::StoreError;
 use crate::types::hash::StateKey;
 

@@ -51,18 +51,19 @@ pub type Held = Option<Box<dyn Send>>;
 /// Where a command's reply goes.
 pub struct Answer {
     reply: oneshot::Sender<Reply>,
-    _held: Held,
+    held: Held,
 }
 
 impl Answer {
     /// An answer, and where it comes out.
     pub fn new(held: Held) -> (Self, oneshot::Receiver<Reply>) {
         let (reply, receiver) = oneshot::channel();
-        (Self { reply, _held: held }, receiver)
+        (Self { reply, held }, receiver)
     }
 
     /// Answers. Nobody waits any more when a client hung up; what was done stands.
     pub fn send(self, reply: Reply) {
+        drop(self.held);
         let _ = self.reply.send(reply);
     }
 }

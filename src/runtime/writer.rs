@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tracing::{error, warn};
 
 use crate::replica::command::{Accepted, Command};
@@ -16,10 +16,11 @@ use crate::replica::engine::{Decided, Engine, Opened};
 use crate::replica::renew::Evidence;
 use crate::replica::view::View;
 use crate::runtime::checkpoints::{Checkpoints, Upkeep};
+use crate::runtime::handle::WriterHandle;
 use crate::runtime::lock::lock;
 use crate::runtime::log_thread::LogThread;
 use crate::runtime::orders::{Order, Patience};
-use crate::runtime::queue::{Answer, Committed, Held, Job, Reply, SubmitError, refuse};
+use crate::runtime::queue::{Answer, Job, SubmitError, refuse};
 use crate::runtime::sightings::SharedSightings;
 use crate::store::directory::fresh_epoch;
 use crate::store::error::StoreError;
@@ -57,119 +58,6 @@ pub struct PeerNotes {
     pub has_renewed: Arc<AtomicBool>,
 }
 
-/// A command on its way.
-pub struct Queued {
-    answer: oneshot::Receiver<Reply>,
-}
-
-impl Queued {
-    /// Waits, blocking the thread, until the command is durable or refused.
-    ///
-    /// # Errors
-    /// [`SubmitError`] when it was not carried out.
-    pub fn wait(self) -> Reply {
-        let answer = self.answer.blocking_recv();
-        answer.unwrap_or(Err(SubmitError::ShuttingDown))
-    }
-}
-
-/// Hands commands to a writer thread.
-#[derive(Clone)]
-pub struct WriterHandle {
-    queue: mpsc::Sender<Job>,
-    failed: Arc<AtomicBool>,
-    is_low: Arc<AtomicBool>,
-}
-
-impl WriterHandle {
-    /// True when the store takes no writes until it is opened again.
-    pub fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Relaxed)
-    }
-
-    /// Queues a command and waits until it is durable or refused.
-    ///
-    /// # Errors
-    /// [`SubmitError`]; unless it is [`SubmitError::Storage`], nothing of the command happened.
-    pub async fn submit(&self, command: Command) -> Result<Committed, SubmitError> {
-        self.submit_holding(command, None).await
-    }
-
-    /// As [`WriterHandle::submit`]. What is `held` is dropped when the command is done, even when
-    /// nobody waits for that any more.
-    ///
-    /// # Errors
-    /// As [`WriterHandle::submit`].
-    pub async fn submit_holding(
-        &self,
-        command: Command,
-        held: Held,
-    ) -> Result<Committed, SubmitError> {
-        let answer = self.enqueue(command, held)?;
-        answer.await.unwrap_or(Err(SubmitError::ShuttingDown))
-    }
-
-    /// Queues a command from a thread that may block, waiting for a place in the queue.
-    ///
-    /// # Errors
-    /// [`SubmitError::ShuttingDown`].
-    pub fn queue_blocking(&self, command: Command) -> Result<Queued, SubmitError> {
-        self.check_space(&command)?;
-        let (reply, answer) = Answer::new(None);
-        let sent = self.queue.blocking_send(Job::Command(command, reply));
-        sent.map_err(|_| SubmitError::ShuttingDown)?;
-        Ok(Queued { answer })
-    }
-
-    /// What is left of a disk that is nearly full is for deletions.
-    fn check_space(&self, command: &Command) -> Result<(), SubmitError> {
-        if self.is_low.load(Ordering::Relaxed) && !command.only_deletes() {
-            return Err(SubmitError::Storage(Arc::new(StoreError::Full)));
-        }
-        Ok(())
-    }
-
-    fn enqueue(
-        &self,
-        command: Command,
-        held: Held,
-    ) -> Result<oneshot::Receiver<Reply>, SubmitError> {
-        self.check_space(&command)?;
-        let (reply, answer) = Answer::new(held);
-        self.send(Job::Command(command, reply))?;
-        Ok(answer)
-    }
-
-    /// Queues an order and waits until it is carried out, or why not.
-    ///
-    /// # Errors
-    /// [`SubmitError`].
-    pub async fn order(&self, order: Order) -> Result<Committed, SubmitError> {
-        let (reply, answer) = Answer::new(None);
-        self.send(Job::Order(order, reply))?;
-        answer.await.unwrap_or(Err(SubmitError::ShuttingDown))
-    }
-
-    /// As [`WriterHandle::order`], from a thread that may block.
-    ///
-    /// # Errors
-    /// [`SubmitError`].
-    pub fn order_blocking(&self, order: Order) -> Result<Committed, SubmitError> {
-        let (reply, answer) = Answer::new(None);
-        let sent = self.queue.blocking_send(Job::Order(order, reply));
-        sent.map_err(|_| SubmitError::ShuttingDown)?;
-        Queued { answer }.wait()
-    }
-
-    fn send(&self, job: Job) -> Result<(), SubmitError> {
-        match self.queue.try_send(job) {
-            Ok(()) => Ok(()),
-            Err(mpsc::error::TrySendError::Full(_)) => Err(SubmitError::QueueFull),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(SubmitError::ShuttingDown),
-        }
-    }
-}
-
 /// Starts the threads that write to a namespace. They end, with everything queued committed and
 /// moved into the file, when all handles are dropped.
 ///
@@ -192,11 +80,7 @@ pub fn spawn(
     let checkpoints = Checkpoints::start(name, file, log.shelf(), options, upkeep.clone(), wake)?;
     let durable = (engine.view(), engine.commit_number());
     let log = LogThread::start(name, log, views, checkpoints.inbox(), durable)?;
-    let handle = WriterHandle {
-        queue,
-        failed: Arc::clone(&failed),
-        is_low: upkeep.is_low,
-    };
+    let handle = WriterHandle::new(queue, Arc::clone(&failed), upkeep.is_low);
     let writer = Writer {
         failed,
         engine,
