@@ -47,13 +47,19 @@ impl Segment {
     /// The disk's.
     pub fn create(disk: &dyn Disk, path: PathBuf, epoch: Epoch, number: u64) -> io::Result<Self> {
         let (file, key) = (disk.open(&path, true)?, SegmentKey { epoch, number });
+        let size = file.size()?;
         let mut segment = Self {
-            allocated: file.size()?,
+            // A crash may have come before all of its last stretch was durable.
+            allocated: size - size % AHEAD,
             file,
             path,
             key,
             end: SEGMENT_HEADER,
         };
+        if segment.allocated > 0 {
+            // The process that made it so long may have been killed before it was durable.
+            segment.file.sync()?;
+        }
         segment.allocate(SEGMENT_HEADER)?;
         segment.file.write_at(0, &header(key))?;
         segment.file.sync()?;
@@ -145,5 +151,24 @@ pub fn read_header(bytes: &[u8]) -> Header {
             number,
         }),
         _ => Header::Damaged,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::disk::MachineDisk;
+
+    /// A crash that leaves a part of a stretch must not make the segment look cut off later.
+    #[test]
+    fn a_file_that_ends_within_a_stretch_is_filled_up_before_it_is_used() {
+        let folder = tempfile::tempdir().unwrap();
+        for left in [0, 85_504, AHEAD, AHEAD + 512] {
+            let path = folder.path().join(format!("t.log.{left}"));
+            std::fs::write(&path, vec![0; left as usize]).unwrap();
+            Segment::create(&MachineDisk, path.clone(), Epoch(1), 1).unwrap();
+            let bytes = std::fs::read(&path).unwrap();
+            assert!(!is_cut_off(&bytes), "{left}");
+        }
     }
 }
