@@ -63,6 +63,13 @@ impl Row {
         bytes
     }
 
+    /// Length of the encoded row with these nodes.
+    pub fn encoded_bytes(nodes: &RowNodes) -> usize {
+        let (_, children) = nodes.split_at(ROW_CHILDREN);
+        let held = children.iter().filter(|child| child.leaves > 0);
+        BITMAP_BYTES + held.count() * SUMMARY_BYTES
+    }
+
     /// Reads what [`Row::encode`] wrote; `None` for anything it does not write.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (bitmap, children) = bytes.split_first_chunk::<BITMAP_BYTES>()?;
@@ -110,6 +117,15 @@ mod tests {
             row.0[*slot] = Summary::of_leaf(&leaf(spread_key(*slot as u64), 1));
         }
         row
+    }
+
+    #[test]
+    fn the_length_of_a_row_follows_from_its_nodes() {
+        for slots in [&[0][..], &[3, 9], &[0, 1, 2, 15]] {
+            let row = row_of(slots);
+            let nodes = row.nodes(TOP_DEPTH, &mut 0);
+            assert_eq!(Row::encoded_bytes(&nodes), row.encode().len());
+        }
     }
 
     #[test]
