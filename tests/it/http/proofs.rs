@@ -34,7 +34,7 @@ async fn one_and_several_states_are_proven_in_both_forms() {
     assert_eq!(bytes.header("content-type"), "application/octet-stream");
     assert_eq!(bytes.header("samestate-root"), root.to_hex());
     let shown = verify_bytes(&bytes.body, &root).unwrap();
-    assert_eq!(verify_text(&text.text(), &root).unwrap(), shown);
+    assert_eq!(verify_text(text.text(), &root).unwrap(), shown);
     assert_eq!((shown.whole.leaves, shown.whole.size), (50, 50));
     assert_eq!(shown.answers.len(), 4);
     for (id, proven) in shown.answers {
@@ -50,7 +50,7 @@ async fn one_and_several_states_are_proven_in_both_forms() {
         let text = face.get(&path).await;
         let bytes = face.send(Method::GET, &path, &[BYTES], "").await;
         let shown = verify_bytes(&bytes.body, &root).unwrap();
-        assert_eq!(verify_text(&text.text(), &root).unwrap(), shown);
+        assert_eq!(verify_text(text.text(), &root).unwrap(), shown);
         assert!(bytes.body.len() * 3 < text.body.len());
     }
 }
