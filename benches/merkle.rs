@@ -160,7 +160,7 @@ fn updates(ours: &mut Ours, jmt: &mut Jmt, mst: &mut Mst, count: u64) {
                 time(|| {
                     batches.iter().for_each(|b| {
                         black_box(ours.put(b));
-                    })
+                    });
                 }) / each,
             );
             times[1].push(time(|| batches.iter().for_each(|b| jmt.put(b))) / each);
@@ -186,7 +186,7 @@ fn proofs(ours: &Ours, jmt: &Jmt, count: u64) {
                 own = numbers
                     .iter()
                     .map(|n| prove(ours, [*n].into_iter()))
-                    .collect()
+                    .collect();
             }) / each,
         );
         made[1].push(time(|| theirs = keys.iter().map(|key| jmt.prove(key)).collect()) / each);
@@ -221,10 +221,10 @@ fn proofs(ours: &Ours, jmt: &Jmt, count: u64) {
     for round in 0..ROUNDS {
         let mut proof = Vec::new();
         many[0].push(time(|| {
-            proof = prove(ours, some(1000, count, 60_000 + round))
+            proof = prove(ours, some(1000, count, 60_000 + round));
         }));
         many[1].push(time(|| {
-            drop(verify_bytes(&proof, &root).expect("a sound proof"))
+            drop(verify_bytes(&proof, &root).expect("a sound proof"));
         }));
     }
     let [made, verified] = many.map(median);

@@ -1,6 +1,5 @@
 //! The trees that the bench compares, each over tables in memory, behind calls of one shape.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 
@@ -18,19 +17,17 @@ use samestate::merkle::view::TreeView;
 use samestate::types::hash::StateKey;
 use samestate::types::leaf::Leaf;
 
-/// Rows and leaves in memory, with reads counted.
+/// Rows and leaves in memory.
 #[derive(Clone, Default)]
 pub struct Tables {
     leaves: BTreeMap<StateKey, Leaf>,
     rows: HashMap<Prefix, Vec<u8>>,
-    pub rows_read: Cell<u64>,
 }
 
 impl TreeStorage for Tables {
     type Error = Infallible;
 
     fn row(&self, at: Prefix) -> Result<Option<Vec<u8>>, Infallible> {
-        self.rows_read.set(self.rows_read.get() + 1);
         Ok(self.rows.get(&at).cloned())
     }
 
@@ -70,8 +67,10 @@ pub struct Ours {
 
 impl Ours {
     pub fn load(leaves: &[Leaf]) -> Self {
-        let mut tables = Tables::default();
-        tables.leaves = leaves.iter().map(|leaf| (leaf.key, *leaf)).collect();
+        let mut tables = Tables {
+            leaves: leaves.iter().map(|leaf| (leaf.key, *leaf)).collect(),
+            ..Tables::default()
+        };
         let sorted: Vec<_> = tables.leaves.values().copied().map(Ok).collect();
         let top = rebuild(&mut tables, sorted, &mut Work::default()).expect("sorted leaves");
         Self { tables, top }
