@@ -1,6 +1,6 @@
 //! How a namespace's file grows: loaded with states of 1 KiB, after ten rewrites of a tenth of
 //! them, after ten rewrites of all, and compacted; and how fast an empty namespace takes states in
-//! order of key, as from a peer.
+//! order of key, as from a peer; and how long collecting what is over keeps the writer.
 //!
 //! `cargo bench --bench growth [STATES]`. Bytes are those that the disk has given the folder.
 
@@ -17,9 +17,11 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use samestate::clock::SystemClock;
+use samestate::clock::{SystemClock, WallClock};
+use samestate::replica::collect::due;
 use samestate::replica::command::{Change, Command, Content, Incoming, Precondition, Write};
 use samestate::replica::solo::Solo;
 use samestate::store::body::Body;
@@ -42,6 +44,7 @@ fn main() {
         grow(states, history_versions);
     }
     copy(states);
+    collect(states / 10);
 }
 
 fn grow(states: u64, history_versions: usize) {
@@ -117,24 +120,86 @@ fn copy(states: u64) {
     );
 }
 
+/// A day and two hours after they were deleted, states with long histories, and ten of 16 MiB, are
+/// forgotten: how long does each command keep the writer?
+fn collect(states: u64) {
+    let folder = tempfile::tempdir_in(".").expect("a folder");
+    let clock = Arc::new(Later::default());
+    let wall = Arc::clone(&clock) as Arc<dyn WallClock>;
+    let mut solo = open_at(folder.path(), 4, StoreOptions::default(), wall);
+    for round in 0..9 {
+        put(&mut solo, 0..states, round);
+    }
+    for number in states..states + 10 {
+        let large: Vec<u8> = (0..16 << 10).flat_map(|n| state(number, n)).collect();
+        write(
+            &mut solo,
+            vec![(number, Change::Put(Content::new(&large, None)))],
+        );
+    }
+    for number in 0..states + 10 {
+        write(&mut solo, vec![(number, Change::Delete)]);
+    }
+    clock.0.store(26 * 60 * 60 * 1000, Ordering::Relaxed);
+    let (mut after, mut millis) = (None, Vec::new());
+    while solo.view().head().root.leaves > 0 {
+        let view = solo.view();
+        let seen = view.seen().expect("a readable row");
+        let plan = due(&view, &seen, clock.now_millis(), after).expect("a plan");
+        let begin = Instant::now();
+        let command = Command::Collect(plan.steps);
+        let outcomes = solo.commit(vec![command], BTreeMap::new());
+        outcomes.expect("a commit")[0].as_ref().expect("steps");
+        millis.push(begin.elapsed().as_secs_f64() * 1e3);
+        after = plan.next;
+    }
+    millis.sort_by(f64::total_cmp);
+    println!(
+        "collect {states} states of 1 KiB with 9 old versions, and 10 of 16 MiB: {} commands, \
+         median {:.1} ms, longest {:.1} ms, synced",
+        millis.len(),
+        millis[millis.len() / 2],
+        millis[millis.len() - 1]
+    );
+}
+
+/// A clock that can be put forward.
+#[derive(Default)]
+struct Later(AtomicU64);
+
+impl WallClock for Later {
+    fn now_millis(&self) -> u64 {
+        SystemClock.now_millis() + self.0.load(Ordering::Relaxed)
+    }
+}
+
 fn open(folder: &Path, replica: u64, options: StoreOptions) -> Solo {
+    open_at(folder, replica, options, Arc::new(SystemClock))
+}
+
+fn open_at(folder: &Path, replica: u64, options: StoreOptions, clock: Arc<dyn WallClock>) -> Solo {
     let path = folder.join(format!("{replica}.redb"));
     let (id, epoch) = (ReplicaId(replica), Epoch(replica));
-    Solo::open(&path, id, epoch, options, Arc::new(SystemClock)).expect("a fresh store")
+    Solo::open(&path, id, epoch, options, clock).expect("a fresh store")
 }
 
 fn put(solo: &mut Solo, numbers: std::ops::Range<u64>, round: u64) {
-    let write = |number: u64| {
+    let numbers: Vec<u64> = numbers.collect();
+    for part in numbers.chunks(64) {
+        let content = |number| Change::Put(Content::new(&state(number, round), None));
+        let changes = part.iter().map(|number| (*number, content(*number)));
+        write(solo, changes.collect());
+    }
+}
+
+fn write(solo: &mut Solo, changes: Vec<(u64, Change)>) {
+    let commands = changes.into_iter().map(|(number, change)| {
         Command::Write(vec![Write {
             id: id(number),
             precondition: Precondition::None,
-            change: Change::Put(Content::new(&state(number, round), None)),
+            change,
         }])
-    };
-    let numbers: Vec<u64> = numbers.collect();
-    for part in numbers.chunks(64) {
-        let commands = part.iter().map(|number| write(*number)).collect();
-        let outcomes = solo.commit(commands, BTreeMap::new()).expect("a commit");
-        assert!(outcomes.iter().all(Result::is_ok));
-    }
+    });
+    let outcomes = solo.commit(commands.collect(), BTreeMap::new());
+    assert!(outcomes.expect("a commit").iter().all(Result::is_ok));
 }

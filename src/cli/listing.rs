@@ -169,6 +169,7 @@ struct VersionRow {
     updated_at: u64,
     #[serde(default)]
     deleted: bool,
+    expires_at: Option<u64>,
 }
 
 fn version_table(versions: &[VersionRow]) -> String {
@@ -179,11 +180,11 @@ fn version_table(versions: &[VersionRow]) -> String {
     ]);
     for version in versions {
         let hash = version.content_hash.as_deref().filter(|_| !version.deleted);
-        table.row([
-            utc(version.updated_at),
-            human_bytes(version.size),
-            printable(hash.unwrap_or("deleted")).into_owned(),
-        ]);
+        let mut what = printable(hash.unwrap_or("deleted")).into_owned();
+        if let Some(at) = version.expires_at {
+            what += &format!("  until {}", utc(at));
+        }
+        table.row([utc(version.updated_at), human_bytes(version.size), what]);
     }
     table.render()
 }
@@ -204,12 +205,14 @@ mod tests {
     fn deletions_are_told_from_versions() {
         let json = r#"[
             {"content_hash": null, "size": 0, "updated_at": 1000, "deleted": true},
+            {"content_hash": "cd34", "size": 1, "updated_at": 0, "expires_at": 9000},
             {"content_hash": "ab12", "size": 2048, "updated_at": 0}
         ]"#;
         let versions: Vec<VersionRow> = serde_json::from_str(json).unwrap();
         let expected = "\
 UPDATED (UTC)           SIZE  VERSION
 1970-01-01 00:00:01      0 B  deleted
+1970-01-01 00:00:00      1 B  cd34  until 1970-01-01 00:00:09
 1970-01-01 00:00:00  2.0 KiB  ab12
 ";
         assert_eq!(version_table(&versions), expected);

@@ -15,7 +15,6 @@ use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::peering::Peering;
 use crate::runtime::queue::{Committed, SubmitError};
 use crate::runtime::replica::Replica;
-use crate::store::error::StoreError;
 
 /// How the HTTP face protects itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,13 +98,8 @@ pub async fn commit(
     command: Command,
     reservation: Reservation,
 ) -> Result<Committed, SubmitError> {
-    let done = task::spawn(async move {
-        let outcome = namespace.submit(command).await;
-        drop(reservation);
-        outcome
-    });
-    let unexpected = || SubmitError::Storage(Arc::new(StoreError::Unexpected("a write")));
-    done.await.unwrap_or_else(|_| Err(unexpected()))
+    let held = Some(Box::new(reservation) as Box<dyn Send>);
+    namespace.submit_holding(command, held).await
 }
 
 /// Runs work that takes the processor for long, or blocks, where it holds up no other request.

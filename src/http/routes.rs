@@ -8,7 +8,7 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
-use tracing::debug;
+use tracing::{Level, debug, enabled};
 
 use crate::http::app::App;
 use crate::http::problem::Problem;
@@ -89,6 +89,9 @@ async fn refuse_other_sites(request: Request, next: Next) -> Response {
 }
 
 async fn log(request: Request, next: Next) -> Response {
+    if !enabled!(Level::DEBUG) {
+        return next.run(request).await;
+    }
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let start = Instant::now();
     let response = next.run(request).await;

@@ -1,7 +1,5 @@
 //! `/v1/ns/{ns}/states/{id}`: one state.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -24,6 +22,7 @@ use crate::http::problem::Problem;
 use crate::http::range::{self, Span};
 use crate::http::representation::{Found, Which, outside};
 use crate::replica::command::{Change, Command, Content, Receipt, Write};
+use crate::replica::view::View;
 use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::queue::Committed;
 use crate::store::body::Body as Packed;
@@ -34,6 +33,8 @@ use crate::types::version::check_content_type;
 
 /// Bytes that are packed without leaving the async thread: some dozen microseconds.
 const PACK_INLINE: usize = 16 << 10;
+/// Bytes that are read without leaving the async thread.
+const READ_INLINE: u64 = 64 << 10;
 /// Content is assumed to compress no better than this; what does is decompressed a second time.
 const EXPANSION: u64 = 16;
 
@@ -175,11 +176,8 @@ pub async fn head(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let wanted = Wanted::new(&target, query, headers)?;
-    let (which, id, now) = (wanted.which, wanted.id.clone(), wanted.now);
-    let found = target
-        .namespace
-        .read(move |view| Found::look(view, &id, which, now))
-        .await?;
+    let view = target.namespace.view();
+    let found = Found::look(&view, &wanted.id, wanted.which, wanted.now)?;
     let mut response = if conditions::is_held(&wanted.headers, &found.etag)? {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
@@ -208,13 +206,12 @@ impl WriteQuery {
 }
 
 /// What a client asks for.
-#[derive(Clone)]
 struct Wanted {
     id: GameId,
     which: Which,
     /// Milliseconds since 1970-01-01 UTC.
     now: u64,
-    headers: Arc<HeaderMap>,
+    headers: HeaderMap,
 }
 
 /// How far a read came.
@@ -239,42 +236,48 @@ impl Wanted {
             id: target.id.clone(),
             which,
             now,
-            headers: Arc::new(headers),
+            headers,
         })
     }
 
-    /// Looks the state up and loads its bytes in one go, if there is room for them.
+    /// Looks the state up and loads its bytes, if there is room for them.
+    ///
+    /// Small states are read right here: handing over to another thread and back takes longer.
     async fn read(
         &self,
         app: &App,
         namespace: &OpenNamespace,
         reservation: Reservation,
     ) -> Result<Answer, Problem> {
-        let (wanted, downloads, idle) = (self.clone(), app.downloads.clone(), app.idle);
-        let answer = namespace.read(move |view| {
-            let found = Found::look(view, &wanted.id, wanted.which, wanted.now)?;
-            if conditions::is_held(&wanted.headers, &found.etag)? {
-                let mut response = StatusCode::NOT_MODIFIED.into_response();
-                found.describe(response.headers_mut());
-                return Ok(Answer::Ready(response));
-            }
-            let size = found.placed.version.size;
-            let span = range::of_request(&wanted.headers, size, &found.etag);
-            if span == Span::Outside {
-                return Ok(Answer::Ready(outside(size)));
-            }
-            let reservation = match reservation {
-                held if held.covers(size) => held,
-                _ => match downloads.try_reserve(size) {
-                    Some(share) => share,
-                    None => return Ok(Answer::Lacks(size)),
-                },
-            };
-            let bytes = view.content(&found.placed)?.unwrap_or_default().into();
-            let body = |bytes| outgoing::body(bytes, reservation, idle);
-            Ok(Answer::Ready(found.response(bytes, span, body)))
-        });
-        answer.await
+        let view = namespace.view();
+        let found = Found::look(&view, &self.id, self.which, self.now)?;
+        if conditions::is_held(&self.headers, &found.etag)? {
+            let mut response = StatusCode::NOT_MODIFIED.into_response();
+            found.describe(response.headers_mut());
+            return Ok(Answer::Ready(response));
+        }
+        let size = found.placed.version.size;
+        let span = range::of_request(&self.headers, size, &found.etag);
+        if span == Span::Outside {
+            return Ok(Answer::Ready(outside(size)));
+        }
+        let reservation = match reservation {
+            held if held.covers(size) => held,
+            _ => match app.downloads.try_reserve(size) {
+                Some(share) => share,
+                None => return Ok(Answer::Lacks(size)),
+            },
+        };
+        let bytes = if size <= READ_INLINE {
+            view.content(&found.placed)?
+        } else {
+            let placed = found.placed.clone();
+            let content = move |view: &View| Ok::<_, Problem>(view.content(&placed)?);
+            namespace.read_view(view, content).await?
+        };
+        let body = |bytes| outgoing::body(bytes, reservation, app.idle);
+        let bytes = bytes.unwrap_or_default().into();
+        Ok(Answer::Ready(found.response(bytes, span, body)))
     }
 }
 
@@ -286,7 +289,8 @@ fn parse_moment(text: &str, now: u64) -> Result<u64, Problem> {
     };
     moment.ok_or_else(|| {
         Problem::bad_query(
-            "at takes a time such as 2026-01-31T12:00:00Z (RFC 3339; write + as %2B), or how long              ago it was, such as -10m, with a unit ms, s, m, h or d",
+            "at takes a time such as 2026-01-31T12:00:00Z (RFC 3339; write + as %2B), or how long \
+             ago it was, such as -10m, with a unit ms, s, m, h or d",
         )
     })
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use crate::replica::command::{Command, Meeting};
 use crate::replica::renew::Evidence;
 use crate::replica::view::View;
+use crate::runtime::handle::Queued;
 use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::orders::Order;
 use crate::runtime::queue::SubmitError;
 use crate::runtime::replica::Replica;
-use crate::runtime::writer::Queued;
 use crate::store::error::StoreError;
 use crate::store::rows::Agreement;
 use crate::sync::report::Report;
@@ -52,6 +52,10 @@ impl Home for LocalHome {
     }
 
     fn merge(&self, meeting: Meeting) -> Merging {
+        if !meeting.absent.is_empty() {
+            let namespace = Arc::clone(&self.namespace);
+            return Box::new(move || namespace.meet_blocking(meeting).map_err(unavailable));
+        }
         let queued = self.namespace.queue_blocking(Command::Meet(meeting));
         Box::new(move || {
             let committed = queued.and_then(Queued::wait);
@@ -63,8 +67,9 @@ impl Home for LocalHome {
     fn note_seen(&self, seen: &Seen, at_once: bool) {
         self.namespace.learn(seen);
         if at_once {
-            // When the namespace is closing, nothing is let go of either.
-            let _ = self.namespace.keep_learned();
+            // When it cannot be kept, nothing is let go of either.
+            let kept = self.namespace.keep_learned();
+            let _ = kept.map(|queued| queued.map(Queued::wait));
         }
     }
 

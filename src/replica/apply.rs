@@ -1,6 +1,6 @@
 //! Applying: decided mutations become rows, tree and head, in memory; the log makes them durable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tracing::warn;
@@ -29,7 +29,12 @@ pub struct Batch {
     pub facts: Facts,
     /// Newest millisecond of the clock.
     pub clock: u64,
+    /// Rows as the commit before left them, as far as deciding has read them.
+    pub read: ReadRows,
 }
+
+/// Rows that were read; `None` for states that have none.
+pub type ReadRows = HashMap<StateKey, Option<RecordRow>>;
 
 /// Carries a batch out as the store's next commit. `top` and `head` follow; when this fails,
 /// everything is as it was.
@@ -45,7 +50,7 @@ pub fn apply(
     let (mut next_top, mut next_head) = (top.clone(), *head);
     let work = store.change(|tables| {
         let mut work = Work::default();
-        let leaves = carry_out(tables, &batch.effects, &mut next_head)?;
+        let leaves = carry_out(tables, batch, &mut next_head)?;
         if !leaves.is_empty() {
             let changed: Vec<LeafChange> = leaves
                 .into_iter()
@@ -95,17 +100,27 @@ fn heal(tables: &mut Tables<'_>, healing: &Healing) -> Result<(), StoreError> {
 /// each touched state's final leaf.
 fn carry_out(
     tables: &mut Tables<'_>,
-    effects: &[Effect],
+    batch: &Batch,
     head: &mut Head,
 ) -> Result<BTreeMap<StateKey, Option<Leaf>>, StoreError> {
-    let mut sorted: Vec<&Effect> = effects.iter().collect();
+    let mut sorted: Vec<&Effect> = batch.effects.iter().collect();
     // Bytes are put right once the changes have been carried out.
     sorted.sort_by_key(|effect| (matches!(effect, Effect::Heal(_)), effect.key()));
-    let mut leaves = BTreeMap::new();
+    let (mut leaves, mut before) = (BTreeMap::new(), None);
     for effect in sorted {
+        let key = effect.key();
+        let is_first = key != before;
+        before = key;
         match effect {
             Effect::Change(mutation) => {
-                let leaf = put_record(tables, mutation, head)?;
+                let read = batch.read.get(&mutation.key).filter(|_| is_first);
+                let leaf = match read {
+                    Some(previous) => put_record(tables, mutation, previous.as_ref(), head)?,
+                    None => {
+                        let previous = tables.record(&mutation.key)?;
+                        put_record(tables, mutation, previous.as_ref(), head)?
+                    }
+                };
                 leaves.insert(mutation.key, Some(leaf));
             }
             Effect::Remove(key) => {
@@ -139,12 +154,12 @@ fn carry_out(
 fn put_record(
     tables: &mut Tables<'_>,
     mutation: &Mutation,
+    previous: Option<&RecordRow>,
     head: &mut Head,
 ) -> Result<Leaf, StoreError> {
-    let previous = tables.record(&mutation.key)?;
-    let row = put_row(tables, mutation, previous.as_ref())?;
+    let row = put_row(tables, mutation, previous)?;
     note_given_up(head, &row);
-    count(head, previous.as_ref(), &row);
+    count(head, previous, &row);
     head.seq = head.seq.max(mutation.seq);
     Ok(row.leaf)
 }

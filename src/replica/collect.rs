@@ -1,13 +1,16 @@
 //! Finding what is to be collected: a page of a view at a time, as steps small enough that none of
 //! the commands made of them holds up the writer.
 
-use crate::replica::command::Step;
+use std::sync::Arc;
+
+use crate::replica::command::{Command, Meeting, Step};
 use crate::replica::view::View;
 use crate::store::error::StoreError;
 use crate::store::placement::RELEASE_CHUNKS;
 use crate::store::read::{HistoryRow, Snapshot};
-use crate::store::rows::{Placed, RecordRow, STRIP_GRACE_MILLIS};
+use crate::store::rows::{Placed, Placement, RecordRow, STRIP_GRACE_MILLIS};
 use crate::types::hash::{ContentHash, StateKey};
+use crate::types::record::meet;
 use crate::types::seen::Seen;
 
 /// Rows that one command touches at most, unless its only step touches more by itself: a step that
@@ -49,10 +52,20 @@ impl Draft {
             if !self.steps.is_empty() && self.rows + rows > COMMAND_ROWS {
                 return false;
             }
-            self.steps.push(step);
+            self.push(step);
             self.rows += rows;
         }
         true
+    }
+
+    /// A state's changes are forgotten in one go: each step goes over those before it again.
+    fn push(&mut self, step: Step) {
+        match (self.steps.last_mut(), step) {
+            (Some(Step::Trim(last, through)), Step::Trim(key, seq)) if *last == key => {
+                *through = seq;
+            }
+            _ => self.steps.push(step),
+        }
     }
 
     fn plan<P>(self, next: Option<P>) -> Plan<P> {
@@ -121,23 +134,110 @@ fn steps(
     else {
         return Ok(Vec::new());
     };
-    let history = snapshot.history_between((key, 0), (key, u64::MAX), usize::MAX)?;
+    if row.record.has_departed(now) && row.record.is_covered(seen) {
+        return removal(snapshot, &row);
+    }
     let by = now.saturating_sub(STRIP_GRACE_MILLIS);
     let expired = |placed: &Placed| placed.version.has_expired(by);
-    if row.record.has_departed(now) {
-        if !row.record.is_covered(seen) {
-            return Ok(Vec::new());
-        }
-        let own = DEPART_ROWS + cost(snapshot, &placed(&row))?;
-        return in_pieces(snapshot, Step::Depart(key), own, &history);
+    let has_bytes = |placed: &Placed| placed.placement != Placement::Nothing;
+    let mut bytes = placed(&row);
+    bytes.retain(|placed| expired(placed) && has_bytes(placed));
+    if bytes.is_empty() {
+        // All that is left to do is to remove the record, which has to stay.
+        return Ok(Vec::new());
     }
-    let bytes: Vec<Placed> = placed(&row).into_iter().filter(expired).collect();
     let own = STRIP_ROWS + cost(snapshot, &bytes)?;
+    let history = whole_history(snapshot, key)?;
     let over = history
         .iter()
         .take_while(|row| row.entries.iter().all(expired));
     let over: Vec<HistoryRow> = over.cloned().collect();
     in_pieces(snapshot, Step::Strip(key), own, &over)
+}
+
+/// What removing a state takes.
+fn removal(snapshot: &Snapshot, row: &RecordRow) -> Result<Vec<(Step, usize)>, StoreError> {
+    let key = row.leaf.key;
+    let own = DEPART_ROWS + cost(snapshot, &placed(row))?;
+    let history = whole_history(snapshot, key)?;
+    in_pieces(snapshot, Step::Depart(key), own, &history)
+}
+
+fn whole_history(snapshot: &Snapshot, key: StateKey) -> Result<Vec<HistoryRow>, StoreError> {
+    let rows = snapshot.history_rows(&key)?.into_iter();
+    let rows = rows.map(|(seq, entries)| HistoryRow { key, seq, entries });
+    Ok(rows.collect())
+}
+
+/// Letting go of what the other side of a meeting has collected, as commands of which none holds up
+/// the writer: a state with a long history loses that first. `seen` is what this replica will have
+/// taken in by then.
+///
+/// # Errors
+/// [`StoreError`] when the view cannot be read.
+pub fn let_go(view: &View, seen: &Seen, meeting: Meeting) -> Result<Vec<Command>, StoreError> {
+    let (snapshot, theirs) = (view.snapshot(), meeting.seen);
+    let (mut commands, mut absent, mut rows) = (Vec::new(), Vec::new(), 0);
+    let of = |absent: &mut Vec<StateKey>| {
+        Command::Meet(Meeting {
+            incoming: Vec::new(),
+            absent: std::mem::take(absent),
+            seen: Arc::clone(&theirs),
+        })
+    };
+    for key in meeting.absent {
+        let steps = match steps_to_let_go(snapshot, key, seen, &theirs) {
+            // It stays, and `samestate verify` names it.
+            Err(StoreError::Damaged(_)) => continue,
+            steps => steps?,
+        };
+        let Some(((_, own), trims)) = steps.split_last() else {
+            continue;
+        };
+        if rows + own > COMMAND_ROWS && !absent.is_empty() {
+            commands.push(of(&mut absent));
+            rows = 0;
+        }
+        let mut first = Draft::default();
+        for trim in trims {
+            if !first.take(vec![*trim]) {
+                commands.push(Command::Collect(std::mem::take(&mut first).steps));
+                first.take(vec![*trim]);
+            }
+        }
+        if !first.steps.is_empty() {
+            commands.push(Command::Collect(first.steps));
+        }
+        absent.push(key);
+        rows += own;
+    }
+    if !absent.is_empty() {
+        commands.push(of(&mut absent));
+    }
+    if !meeting.incoming.is_empty() {
+        commands.push(Command::Meet(Meeting {
+            incoming: meeting.incoming,
+            absent: Vec::new(),
+            seen: theirs,
+        }));
+    }
+    Ok(commands)
+}
+
+/// Nothing for a state that is not there. The last step stands for what becomes of the record.
+fn steps_to_let_go(
+    snapshot: &Snapshot,
+    key: StateKey,
+    seen: &Seen,
+    theirs: &Seen,
+) -> Result<Vec<(Step, usize)>, StoreError> {
+    let Some(row) = snapshot.record(&key)? else {
+        return Ok(Vec::new());
+    };
+    match meet(Some(&row.record), seen, None, theirs) {
+        None => removal(snapshot, &row),
+        Some(_) => Ok(vec![(Step::Depart(key), DEPART_ROWS)]),
+    }
 }
 
 /// A step with the history that goes with it, which is forgotten first, change by change, when all
@@ -193,28 +293,45 @@ pub fn too_old(
     let last = (StateKey([u8::MAX; 32]), u64::MAX);
     let mut page = snapshot.history_between(first, last, HISTORY_PAGE)?;
     let is_last = page.len() < HISTORY_PAGE;
-    if !is_last && let Some(cut_off) = page.last().map(|row| row.key) {
-        let whole = page.iter().take_while(|row| row.key != cut_off).count();
+    if !is_last && let Some(cut_off) = page.last().map(|(key, _)| *key) {
+        let whole = page.iter().take_while(|(key, _)| *key != cut_off).count();
         // The bound on a state's history may have been lowered: then its oldest part is looked at.
         if whole > 0 {
             page.truncate(whole);
         }
     }
     let (mut draft, mut done) = (Draft::default(), after);
-    for state in page.chunk_by(|a, b| a.key == b.key) {
-        let Some(key) = state.first().map(|row| row.key) else {
-            continue;
+    let mut page = page.into_iter().peekable();
+    while let Some((key, first)) = page.next() {
+        let mut state = vec![first];
+        while let Some((_, row)) = page.next_if(|(next, _)| *next == key) {
+            state.push(row);
+        }
+        let steps = match trims_of_old(snapshot, key, state, before) {
+            // `samestate verify` names it.
+            Err(StoreError::Damaged(_)) => Vec::new(),
+            steps => steps?,
         };
-        let newest = snapshot.leaf(&key)?.map_or(0, |(leaf, _)| leaf.updated_at);
-        let over = superseded_at(state, newest)
-            .take_while(|at| *at <= before)
-            .count();
-        if !draft.take(trims(snapshot, state.get(..over).unwrap_or_default())?) {
+        if !draft.take(steps) {
             return Ok(draft.plan(Some(done.unwrap_or(StateKey([0; 32])))));
         }
         done = Some(key);
     }
     Ok(draft.plan(done.filter(|_| !is_last)))
+}
+
+fn trims_of_old(
+    snapshot: &Snapshot,
+    key: StateKey,
+    history: Vec<Result<HistoryRow, StoreError>>,
+    before: u64,
+) -> Result<Vec<(Step, usize)>, StoreError> {
+    let history: Vec<HistoryRow> = history.into_iter().collect::<Result<_, _>>()?;
+    let newest = snapshot.leaf(&key)?.map_or(0, |(leaf, _)| leaf.updated_at);
+    let over = superseded_at(&history, newest)
+        .take_while(|at| *at <= before)
+        .count();
+    trims(snapshot, history.get(..over).unwrap_or_default())
 }
 
 /// When each change of a state took place: the newest stamp of what was current after it, which

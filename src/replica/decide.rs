@@ -251,9 +251,9 @@ impl<'a> Decider<'a> {
     fn learn(&mut self, theirs: &Seen, draft: &mut Draft) -> Result<(), StoreError> {
         let (writer, mut theirs) = (self.writer, theirs.clone());
         theirs.forget(writer);
-        let seen = self.seen()?;
-        if seen.join(&theirs) {
-            draft.decision.effects.push(Effect::Learn(theirs));
+        let news = self.seen()?.learn(&theirs);
+        if news != Seen::default() {
+            draft.decision.effects.push(Effect::Learn(news));
         }
         Ok(())
     }

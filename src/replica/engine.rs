@@ -15,6 +15,7 @@ use crate::replica::facts::Facts;
 use crate::replica::journal;
 use crate::replica::recover::{Recovered, recover};
 use crate::replica::renew::{Evidence, Rewriting, part, rename};
+use crate::replica::source::Source;
 use crate::replica::view::View;
 use crate::store::checkpoint::{Flushed, Frozen};
 use crate::store::claim::Claim;
@@ -234,7 +235,8 @@ impl Engine {
     ) -> Result<Decided, StoreError> {
         let view = Arc::clone(&self.view);
         let (writer, now) = (self.store.identity().writer(), self.wall.now_millis());
-        let mut decider = Decider::new(&*view, &mut self.clock, writer, now, self.head.seq);
+        let source = Source::new(&view);
+        let mut decider = Decider::new(&source, &mut self.clock, writer, now, self.head.seq);
         let mut outcomes = Vec::with_capacity(commands.len());
         let mut effects = Vec::with_capacity(commands.len());
         for command in commands {
@@ -248,6 +250,7 @@ impl Engine {
             agreements,
             facts: std::mem::take(&mut self.seen),
             clock: self.clock.millis(),
+            read: source.into_read(),
         };
         Ok(self.decided(outcomes, batch))
     }

@@ -17,4 +17,5 @@ pub mod renew;
 pub mod repair;
 pub mod scrub;
 pub mod solo;
+pub mod source;
 pub mod view;

@@ -9,7 +9,6 @@ use crate::merkle::proof::Proof;
 use crate::merkle::top::Top;
 use crate::merkle::view::TreeView;
 use crate::reconcile::view::{SetView, ViewError};
-use crate::replica::decide::RecordSource;
 use crate::store::error::StoreError;
 use crate::store::read::Snapshot;
 use crate::store::rows::{Head, Identity, Placed, RecordRow};
@@ -18,7 +17,6 @@ use crate::types::hash::{ContentHash, StateKey};
 use crate::types::id::{GameId, WriterId};
 use crate::types::leaf::Leaf;
 use crate::types::lineage::Provenance;
-use crate::types::record::StateRecord;
 use crate::types::seen::Seen;
 use crate::types::version::Version;
 
@@ -245,20 +243,6 @@ impl View {
     /// [`StoreError`] when the tree cannot be read or the keys are not in order.
     pub fn prove_all(&self, keys: &[StateKey]) -> Result<MultiProof, StoreError> {
         Ok(self.tree().prove_all(keys)?)
-    }
-}
-
-impl RecordSource for View {
-    fn record(&self, key: &StateKey) -> Result<Option<StateRecord>, StoreError> {
-        Ok(self.snapshot.record(key)?.map(|row| row.record))
-    }
-
-    fn seen(&self) -> Result<Seen, StoreError> {
-        Self::seen(self)
-    }
-
-    fn collected(&self) -> Result<u64, StoreError> {
-        Ok(self.snapshot.seen()?.get(self.identity.writer()))
     }
 }
 

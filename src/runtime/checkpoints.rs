@@ -3,7 +3,7 @@
 //! watches the space on the disk.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -27,7 +27,9 @@ const WAKE_EVERY: Duration = Duration::from_secs(1);
 /// How long the views of a file that was compacted keep working.
 const RETIRED_FOR: Duration = Duration::from_secs(60);
 /// Time without a checkpoint after which the file is looked at for waste.
-const IDLE: Duration = Duration::from_secs(4);
+const IDLE: Duration = Duration::from_secs(15);
+/// Changes of one checkpoint for which a compaction that nobody asked for makes way.
+const BUSY: u64 = 512;
 /// Changes after which the file is worth a look for waste.
 const LOOK_AFTER: u64 = 10_000;
 
@@ -93,6 +95,7 @@ impl Checkpoints {
             compact_when_idle: options.compact_when_idle,
             flushed: Instant::now(),
             changes: 0,
+            survey: None,
         };
         let thread = std::thread::Builder::new()
             .name(format!("checkpoint-{name}"))
@@ -153,6 +156,8 @@ struct Worker {
     flushed: Instant,
     /// Changes that went into the file since it was last looked at for waste.
     changes: u64,
+    /// Tells whether there is waste, while that is looked at.
+    survey: Option<Receiver<bool>>,
 }
 
 impl Worker {
@@ -207,6 +212,7 @@ impl Worker {
     }
 
     fn flush(&mut self, frozen: Frozen) {
+        self.make_way(&frozen);
         match self.file.flush(&frozen) {
             Ok(flushed) => {
                 debug!(commit = frozen.commit(), "checkpoint");
@@ -270,17 +276,53 @@ impl Worker {
 
     /// Asks for a compaction when much was written, nothing is now, and it would give much back.
     fn look_for_waste(&mut self) {
+        if let Some(survey) = &self.survey {
+            match survey.try_recv() {
+                Ok(true) if self.flushed.elapsed() >= IDLE => self.upkeep.compacting.suggest(),
+                Err(TryRecvError::Empty) => return,
+                // Written to meanwhile, not wasteful, or not to be told.
+                Ok(_) | Err(TryRecvError::Disconnected) => {}
+            }
+            self.survey = None;
+        }
         let is_due = self.compact_when_idle
             && self.changes >= LOOK_AFTER
             && self.flushed.elapsed() >= IDLE
             && self.unfinished.is_none();
         if is_due {
             self.changes = 0;
-            match self.file.is_wasteful() {
-                Ok(true) => self.upkeep.compacting.want(),
-                Ok(false) => {}
+            match self.begin_survey() {
+                Ok(survey) => self.survey = Some(survey),
                 Err(error) => warn!(%error, "the file could not be looked at for waste"),
             }
+        }
+    }
+
+    /// Looks at the file from another thread: checkpoints must not wait for that.
+    fn begin_survey(&self) -> Result<Receiver<bool>, StoreError> {
+        let survey = self.file.survey()?;
+        let (tell, told) = channel();
+        let look = move || match survey.is_wasteful() {
+            // Nobody wants to know any more when the namespace has closed.
+            Ok(is_wasteful) => drop(tell.send(is_wasteful)),
+            Err(error) => warn!(%error, "the file could not be looked at for waste"),
+        };
+        let thread = std::thread::Builder::new().name("survey".to_owned());
+        if let Err(error) = thread.spawn(look) {
+            warn!(%error, "no thread to look at the file for waste");
+        }
+        Ok(told)
+    }
+
+    /// Gives up a compaction that nobody asked for once there is something else to do.
+    fn make_way(&mut self, frozen: &Frozen) {
+        if frozen.changes() >= BUSY && self.upkeep.compacting.makes_way() {
+            debug!("a compaction makes way for writes");
+            self.file.give_up_compaction();
+            let busy = "it made way for writes".to_owned();
+            self.upkeep.compacting.ended(Err(busy));
+            // It is still worthwhile.
+            self.changes = LOOK_AFTER;
         }
     }
 

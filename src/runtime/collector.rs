@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use thiserror::Error;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::replica::collect::{Plan, due, too_old};
 use crate::replica::command::{Command, Step};
 use crate::replica::view::View;
+use crate::runtime::handle::{Queued, WriterHandle};
 use crate::runtime::queue::SubmitError;
-use crate::runtime::writer::{Queued, WriterHandle};
 use crate::store::error::StoreError;
 use crate::types::hash::StateKey;
 
@@ -57,6 +58,8 @@ pub struct Site<'n> {
     pub views: &'n watch::Receiver<Arc<View>>,
     /// Who carries it out.
     pub writer: WriterHandle,
+    /// Set when the namespace is closed, which is not to wait for the rest of a round.
+    pub closed: &'n CancellationToken,
     /// How long superseded versions are kept, in milliseconds, if that is bounded.
     pub history_age: Option<u64>,
 }
@@ -106,7 +109,9 @@ impl Round<'_> {
     }
 
     fn old_history(&mut self, now: u64, age: u64, pass: &mut Pass) -> Result<(), CollectError> {
-        if !pass.is_running && now.saturating_sub(pass.began) < age / PASSES {
+        // A clock that was put back must not keep the next pass waiting.
+        let is_recent = pass.began <= now && now - pass.began < age / PASSES;
+        if !pass.is_running && is_recent {
             return Ok(());
         }
         if !pass.is_running {
@@ -140,6 +145,9 @@ impl Round<'_> {
     }
 
     fn submit(&self, steps: Vec<Step>) -> Result<(), SubmitError> {
+        if self.site.closed.is_cancelled() {
+            return Err(SubmitError::ShuttingDown);
+        }
         let queued = self.site.writer.queue_blocking(Command::Collect(steps));
         queued.and_then(Queued::wait).map(|_| ())
     }

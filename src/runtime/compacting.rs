@@ -12,6 +12,8 @@ pub type Ending = Result<CompactionProgress, String>;
 #[derive(Default)]
 struct State {
     wanted: bool,
+    /// True when somebody asked for it and waits.
+    ordered: bool,
     progress: CompactionProgress,
     /// How the last one ended.
     ending: Option<Ending>,
@@ -27,6 +29,12 @@ pub struct Compacting {
 impl Compacting {
     /// Asks for a compaction, or joins the one that goes on.
     pub fn want(&self) {
+        self.suggest();
+        lock(&self.state).ordered = true;
+    }
+
+    /// Asks for a compaction that nobody waits for: it makes way for writes.
+    pub fn suggest(&self) {
         let mut state = lock(&self.state);
         if !state.wanted {
             *state = State {
@@ -34,6 +42,12 @@ impl Compacting {
                 ..State::default()
             };
         }
+    }
+
+    /// True while one that makes way for writes is asked for and has not ended.
+    pub fn makes_way(&self) -> bool {
+        let state = lock(&self.state);
+        state.wanted && !state.ordered
     }
 
     /// True while one is asked for and has not ended.

@@ -226,7 +226,6 @@ fn answer(view: &Arc<View>, outcomes: Outcomes, answers: Vec<Answer>) {
             accepted,
             view: Arc::clone(view),
         });
-        // Nobody waits any more when the client hung up; the write stands.
-        let _ = answer.send(committed);
+        answer.send(committed);
     }
 }

@@ -5,6 +5,7 @@ pub mod checkpoints;
 pub mod collector;
 pub mod compacting;
 pub mod damage;
+pub mod handle;
 pub mod jobs;
 pub mod lock;
 pub mod log_thread;

@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::clock::WallClock;
-use crate::replica::command::Command;
+use crate::replica::collect::let_go;
+use crate::replica::command::{Command, Meeting, Refused};
 use crate::replica::engine::Opened;
 use crate::replica::renew::Evidence;
 use crate::replica::view::View;
@@ -19,12 +20,13 @@ use crate::runtime::checkpoints::Upkeep;
 use crate::runtime::collector::{CollectError, Collected, Pass, Site, collect};
 use crate::runtime::compacting::Ending;
 use crate::runtime::damage::DamageBook;
+use crate::runtime::handle::{Queued, WriterHandle};
 use crate::runtime::lock::lock;
 use crate::runtime::orders::Order;
 use crate::runtime::pins::Pins;
-use crate::runtime::queue::{Committed, SubmitError};
+use crate::runtime::queue::{Committed, Held, SubmitError};
 use crate::runtime::sightings::Sightings;
-use crate::runtime::writer::{PeerNotes, Queued, WriterHandle, spawn};
+use crate::runtime::writer::{PeerNotes, spawn};
 use crate::store::compaction::CompactionProgress;
 use crate::store::error::StoreError;
 use crate::store::options::StoreOptions;
@@ -138,6 +140,19 @@ impl OpenNamespace {
     /// [`SubmitError`] when it was not carried out.
     pub async fn submit(&self, command: Command) -> Result<Committed, SubmitError> {
         self.writer()?.submit(command).await
+    }
+
+    /// As [`OpenNamespace::submit`]. What is `held` is dropped when the command is done, even when
+    /// nobody waits for that any more.
+    ///
+    /// # Errors
+    /// As [`OpenNamespace::submit`].
+    pub async fn submit_holding(
+        &self,
+        command: Command,
+        held: Held,
+    ) -> Result<Committed, SubmitError> {
+        self.writer()?.submit_holding(command, held).await
     }
 
     /// Queues a command from a thread that may block.
@@ -296,19 +311,39 @@ impl OpenNamespace {
         self.queue_blocking(learn).map(Some)
     }
 
-    /// As [`OpenNamespace::keep_learned`], from async code; for later when the queue is full.
-    pub fn keep_learned_soon(&self) {
+    /// As [`OpenNamespace::keep_learned`], from async code; waits until it is kept.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; then it is for later.
+    pub async fn keep_learned_now(&self) -> Result<(), SubmitError> {
         let learned = std::mem::take(&mut *lock(&self.learned));
         if learned == Seen::default() {
-            return;
+            return Ok(());
         }
-        let learn = Command::Learn(Arc::new(learned.clone()));
-        if !self
-            .writer()
-            .is_ok_and(|writer| writer.queue(learn).is_ok())
-        {
+        let kept = self.submit(Command::Learn(Arc::new(learned.clone()))).await;
+        if kept.is_err() {
             self.learn(&learned);
         }
+        kept.map(|_| ())
+    }
+
+    /// Carries out what a meeting comes to, one command after the other, so that writes go on in
+    /// between. Blocks. Returns what was left out.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; what was carried out before stays so.
+    pub fn meet_blocking(&self, meeting: Meeting) -> Result<Vec<Refused>, SubmitError> {
+        let view = self.view();
+        let commands = view
+            .seen()
+            .and_then(|seen| let_go(&view, &seen, meeting))
+            .map_err(|error| SubmitError::Storage(Arc::new(error)))?;
+        let mut refused = Vec::new();
+        for command in commands {
+            let committed = self.queue_blocking(command)?.wait()?;
+            refused.extend(committed.accepted.refused);
+        }
+        Ok(refused)
     }
 
     /// Collects what is over: bytes of expired versions, records that have departed, history that
@@ -325,6 +360,7 @@ impl OpenNamespace {
             views: &self.views,
             writer: self.writer()?,
             history_age: self.history_age,
+            closed: &self.closed,
         };
         let collected = collect(site, self.now(), &mut pass)?;
         if collected.steps > 0 {

@@ -45,8 +45,28 @@ pub enum SubmitError {
 /// What becomes of a command.
 pub type Reply = Result<Committed, SubmitError>;
 
+/// What a command needs for as long as it is on its way, whoever still waits for it.
+pub type Held = Option<Box<dyn Send>>;
+
 /// Where a command's reply goes.
-pub type Answer = oneshot::Sender<Reply>;
+pub struct Answer {
+    reply: oneshot::Sender<Reply>,
+    held: Held,
+}
+
+impl Answer {
+    /// An answer, and where it comes out.
+    pub fn new(held: Held) -> (Self, oneshot::Receiver<Reply>) {
+        let (reply, receiver) = oneshot::channel();
+        (Self { reply, held }, receiver)
+    }
+
+    /// Answers. Nobody waits any more when a client hung up; what was done stands.
+    pub fn send(self, reply: Reply) {
+        drop(self.held);
+        let _ = self.reply.send(reply);
+    }
+}
 
 /// What the writer thread is asked for.
 pub enum Job {
@@ -61,7 +81,6 @@ pub enum Job {
 /// Tells everybody that their command was not carried out.
 pub fn refuse(answers: Vec<Answer>, failure: &Arc<StoreError>) {
     for answer in answers {
-        // Nobody waits any more when the client hung up.
-        let _ = answer.send(Err(SubmitError::Storage(Arc::clone(failure))));
+        answer.send(Err(SubmitError::Storage(Arc::clone(failure))));
     }
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use crate::replica::collect::let_go;
 use crate::replica::command::{Command, Meeting};
 use crate::replica::renew::Evidence;
 use crate::replica::view::View;
@@ -285,9 +286,15 @@ impl Asked<'_> {
             absent: head.keys.clone(),
             seen: self.namespace.pins().seen(head.session)?,
         };
-        self.namespace.keep_learned_soon();
-        let committed = self.namespace.submit(Command::Meet(meeting)).await?;
-        self.read(committed.view, move |view| {
+        self.namespace.keep_learned_now().await?;
+        let planned = self
+            .namespace
+            .read(move |view| let_go(view, &view.seen()?, meeting));
+        let commands: Result<Vec<Command>, StoreError> = planned.await;
+        for command in commands? {
+            self.namespace.submit(command).await?;
+        }
+        self.read(self.namespace.view(), move |view| {
             Ok((responder::kept(view, &head.keys)?, Vec::new()))
         })
         .await

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tracing::{error, warn};
 
 use crate::replica::command::{Accepted, Command};
@@ -16,10 +16,11 @@ use crate::replica::engine::{Decided, Engine, Opened};
 use crate::replica::renew::Evidence;
 use crate::replica::view::View;
 use crate::runtime::checkpoints::{Checkpoints, Upkeep};
+use crate::runtime::handle::WriterHandle;
 use crate::runtime::lock::lock;
 use crate::runtime::log_thread::LogThread;
 use crate::runtime::orders::{Order, Patience};
-use crate::runtime::queue::{Answer, Committed, Job, Reply, SubmitError, refuse};
+use crate::runtime::queue::{Answer, Job, SubmitError, refuse};
 use crate::runtime::sightings::SharedSightings;
 use crate::store::directory::fresh_epoch;
 use crate::store::error::StoreError;
@@ -36,8 +37,10 @@ const BATCH_BYTES: usize = 32 << 20;
 
 /// Longest time for which one batch waits so that checkpoints keep up.
 const HOLD_BACK_MAX: Duration = Duration::from_millis(25);
-/// How many times what a checkpoint takes may pile up behind one that is on its way.
-const LOAD_MAX: f64 = 3.0;
+/// How many times what makes a checkpoint worthwhile may pile up behind one that is on its way,
+/// until writers are slowed down, and at most.
+const LOAD_FREE: f64 = 2.0;
+const LOAD_MAX: f64 = 4.0;
 /// Time after which what has piled up is moved into the file, however little it is.
 const CHECKPOINT_IDLE: Duration = Duration::from_secs(2);
 
@@ -53,110 +56,6 @@ pub struct PeerNotes {
     pub sightings: SharedSightings,
     /// Set when writes count under a new epoch because there is a copy.
     pub has_renewed: Arc<AtomicBool>,
-}
-
-/// A command on its way.
-pub struct Queued {
-    answer: oneshot::Receiver<Reply>,
-}
-
-impl Queued {
-    /// Waits, blocking the thread, until the command is durable or refused.
-    ///
-    /// # Errors
-    /// [`SubmitError`] when it was not carried out.
-    pub fn wait(self) -> Reply {
-        let answer = self.answer.blocking_recv();
-        answer.unwrap_or(Err(SubmitError::ShuttingDown))
-    }
-}
-
-/// Hands commands to a writer thread.
-#[derive(Clone)]
-pub struct WriterHandle {
-    queue: mpsc::Sender<Job>,
-    failed: Arc<AtomicBool>,
-    is_low: Arc<AtomicBool>,
-}
-
-impl WriterHandle {
-    /// True when the store takes no writes until it is opened again.
-    pub fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Relaxed)
-    }
-
-    /// Queues a command and waits until it is durable or refused.
-    ///
-    /// # Errors
-    /// [`SubmitError`]; unless it is [`SubmitError::Storage`], nothing of the command happened.
-    pub async fn submit(&self, command: Command) -> Result<Committed, SubmitError> {
-        let answer = self.enqueue(command)?;
-        answer.await.unwrap_or(Err(SubmitError::ShuttingDown))
-    }
-
-    /// Queues a command from a thread that may block, waiting for a place in the queue.
-    ///
-    /// # Errors
-    /// [`SubmitError::ShuttingDown`].
-    pub fn queue_blocking(&self, command: Command) -> Result<Queued, SubmitError> {
-        self.check_space(&command)?;
-        let (reply, answer) = oneshot::channel();
-        let sent = self.queue.blocking_send(Job::Command(command, reply));
-        sent.map_err(|_| SubmitError::ShuttingDown)?;
-        Ok(Queued { answer })
-    }
-
-    /// What is left of a disk that is nearly full is for deletions.
-    fn check_space(&self, command: &Command) -> Result<(), SubmitError> {
-        if self.is_low.load(Ordering::Relaxed) && !command.only_deletes() {
-            return Err(SubmitError::Storage(Arc::new(StoreError::Full)));
-        }
-        Ok(())
-    }
-
-    /// Queues a command whose end nobody waits for.
-    ///
-    /// # Errors
-    /// [`SubmitError`] when it was not queued.
-    pub fn queue(&self, command: Command) -> Result<(), SubmitError> {
-        self.enqueue(command).map(drop)
-    }
-
-    fn enqueue(&self, command: Command) -> Result<oneshot::Receiver<Reply>, SubmitError> {
-        self.check_space(&command)?;
-        let (reply, answer) = oneshot::channel();
-        self.send(Job::Command(command, reply))?;
-        Ok(answer)
-    }
-
-    /// Queues an order and waits until it is carried out, or why not.
-    ///
-    /// # Errors
-    /// [`SubmitError`].
-    pub async fn order(&self, order: Order) -> Result<Committed, SubmitError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Job::Order(order, reply))?;
-        answer.await.unwrap_or(Err(SubmitError::ShuttingDown))
-    }
-
-    /// As [`WriterHandle::order`], from a thread that may block.
-    ///
-    /// # Errors
-    /// [`SubmitError`].
-    pub fn order_blocking(&self, order: Order) -> Result<Committed, SubmitError> {
-        let (reply, answer) = oneshot::channel();
-        let sent = self.queue.blocking_send(Job::Order(order, reply));
-        sent.map_err(|_| SubmitError::ShuttingDown)?;
-        Queued { answer }.wait()
-    }
-
-    fn send(&self, job: Job) -> Result<(), SubmitError> {
-        match self.queue.try_send(job) {
-            Ok(()) => Ok(()),
-            Err(mpsc::error::TrySendError::Full(_)) => Err(SubmitError::QueueFull),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(SubmitError::ShuttingDown),
-        }
-    }
 }
 
 /// Starts the threads that write to a namespace. They end, with everything queued committed and
@@ -181,11 +80,7 @@ pub fn spawn(
     let checkpoints = Checkpoints::start(name, file, log.shelf(), options, upkeep.clone(), wake)?;
     let durable = (engine.view(), engine.commit_number());
     let log = LogThread::start(name, log, views, checkpoints.inbox(), durable)?;
-    let handle = WriterHandle {
-        queue,
-        failed: Arc::clone(&failed),
-        is_low: upkeep.is_low,
-    };
+    let handle = WriterHandle::new(queue, Arc::clone(&failed), upkeep.is_low);
     let writer = Writer {
         failed,
         engine,
@@ -335,8 +230,7 @@ impl Writer {
                         "said to have a copy again, which is not believed so soon"
                     );
                     for answer in answers {
-                        // Nobody waits any more when the peer hung up.
-                        let _ = answer.send(Err(SubmitError::RenewedLately));
+                        answer.send(Err(SubmitError::RenewedLately));
                     }
                     return;
                 }
@@ -434,13 +328,14 @@ impl Writer {
     /// again by a start.
     fn hold_back(&mut self) {
         let load = self.engine.checkpoint_load();
-        if !self.engine.is_freezing() || load <= 1.0 {
+        if !self.engine.is_freezing() || load <= LOAD_FREE {
             return;
         }
-        let wait = HOLD_BACK_MAX.mul_f64(((load - 1.0) / LOAD_MAX).min(1.0));
+        let excess = (load - LOAD_FREE) / (LOAD_MAX - LOAD_FREE);
+        let wait = HOLD_BACK_MAX.mul_f64(excess.min(1.0));
         self.checkpoints.wait_report(wait);
         self.take_report();
-        while self.engine.is_freezing() && self.engine.checkpoint_load() > 1.0 + LOAD_MAX {
+        while self.engine.is_freezing() && self.engine.checkpoint_load() > LOAD_MAX {
             if self.failing.is_some() || self.failure.is_some() || self.log.broken().is_some() {
                 return;
             }

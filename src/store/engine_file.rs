@@ -170,16 +170,16 @@ impl EngineFile {
         size.map_err(|source| unusable(&self.path, source))
     }
 
-    /// True when a compaction would give much back. Looks at every page of the file, and keeps
-    /// checkpoints waiting meanwhile.
+    /// A look at the file as it is now, for another thread: it takes long.
     ///
     /// # Errors
-    /// [`StoreError`] when the engine fails.
-    pub fn is_wasteful(&self) -> Result<bool, StoreError> {
-        let transaction = self.database()?.begin_write()?;
-        let live = transaction.stats()?.stored_bytes();
-        transaction.abort()?;
-        Ok(self.bytes()? > live + live / 10 * 4 + WASTE_MIN)
+    /// [`StoreError`] when the engine or the disk fails.
+    pub fn survey(&self) -> Result<Survey, StoreError> {
+        let transaction = self.database()?.begin_read()?;
+        Ok(Survey {
+            tables: EngineTables::open(&transaction)?,
+            bytes: self.bytes()?,
+        })
     }
 
     /// Bytes that can still be written beside the file.
@@ -271,6 +271,23 @@ impl EngineFile {
 impl Drop for EngineFile {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+/// A file as it was at one moment.
+pub struct Survey {
+    tables: EngineTables,
+    bytes: u64,
+}
+
+impl Survey {
+    /// True when a compaction would give much back. Looks at every page of the file.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails.
+    pub fn is_wasteful(&self) -> Result<bool, StoreError> {
+        let live = guarded(|| self.tables.stored_bytes())?;
+        Ok(self.bytes > live + live / 10 * 4 + WASTE_MIN)
     }
 }
 

@@ -39,6 +39,9 @@ pub struct HistoryRow {
     pub entries: Vec<Placed>,
 }
 
+/// Rows of history with their states; those that are damaged as errors.
+pub type HistoryPage = Vec<(StateKey, Result<HistoryRow, StoreError>)>;
+
 /// The namespace as one commit left it.
 pub struct Snapshot {
     rows: Layered,
@@ -209,30 +212,32 @@ impl Snapshot {
     /// # Errors
     /// [`StoreError`] when the engine fails or a row is damaged.
     pub fn history(&self, key: &StateKey) -> Result<Vec<Placed>, StoreError> {
-        let rows = self.history_between((*key, 0), (*key, u64::MAX), usize::MAX)?;
-        Ok(rows.into_iter().rev().flat_map(|row| row.entries).collect())
+        let rows = self.history_rows(key)?;
+        Ok(rows
+            .into_iter()
+            .rev()
+            .flat_map(|(_, entries)| entries)
+            .collect())
     }
 
     /// What changes superseded, from the first to the last place, in order of key and change, at
-    /// most `limit` changes.
+    /// most `limit` changes, each with its state. A damaged row is an error in its place.
     ///
     /// # Errors
-    /// [`StoreError`] when the engine fails or a row is damaged.
+    /// [`StoreError`] when the engine fails.
     pub fn history_between(
         &self,
         first: (StateKey, u64),
         last: (StateKey, u64),
         limit: usize,
-    ) -> Result<Vec<HistoryRow>, StoreError> {
+    ) -> Result<HistoryPage, StoreError> {
         let first = Bound::Included((first.0.0, first.1));
         let last = Bound::Included((last.0.0, last.1));
         self.rows
             .collect::<History, _>((first, last), limit, |(key, seq), row| {
-                Ok(HistoryRow {
-                    key: StateKey(*key),
-                    seq,
-                    entries: history_from_bytes(row)?,
-                })
+                let key = StateKey(*key);
+                let entries = history_from_bytes(row);
+                Ok((key, entries.map(|entries| HistoryRow { key, seq, entries })))
             })
     }
 

@@ -1,6 +1,6 @@
 //! Every table of a namespace's file, in one place: its name, its keys and its values.
 
-use redb::{ReadOnlyTable, ReadTransaction, TableDefinition, Value};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTableMetadata, TableDefinition, Value};
 
 use crate::store::error::StoreError;
 use crate::store::forms::{KeyForm, RowBytes, RowForm};
@@ -70,6 +70,14 @@ macro_rules! tables {
                 Ok(Self {
                     $($field: transaction.open_table($name::DEFINITION)?,)+
                 })
+            }
+
+            /// Bytes of all keys and rows. Looks at every page.
+            ///
+            /// # Errors
+            /// [`StoreError`] when the engine fails.
+            pub fn stored_bytes(&self) -> Result<u64, StoreError> {
+                Ok([$(self.$field.stats()?.stored_bytes(),)+].iter().sum())
             }
         }
 

@@ -125,8 +125,9 @@ impl<'m> Tables<'m> {
         Ok(())
     }
 
-    /// Gives up the bytes of a state's versions that expired at `by` or before, and such versions
-    /// in its history altogether.
+    /// Gives up the bytes of a state's versions that expired at `by` or before, and forgets the
+    /// oldest part of its history as far as it is of such versions. Those behind another one stay:
+    /// without them that one would seem to have been shown at their time.
     ///
     /// # Errors
     /// [`StoreError`] when the engine fails or a row is damaged.
@@ -142,18 +143,11 @@ impl<'m> Tables<'m> {
         self.set::<Records>(key.0, stripped.to_bytes().into());
         self.move_deadline(&stripped, Some(row));
         for (seq, entries) in self.history(&key, u64::MAX)? {
-            let (expired, kept): (Vec<Placed>, Vec<Placed>) = entries
-                .into_iter()
-                .partition(|entry| entry.version.has_expired(by));
-            if expired.is_empty() {
-                continue;
+            if !entries.iter().all(|entry| entry.version.has_expired(by)) {
+                break;
             }
-            self.release_all(&expired)?;
-            if kept.is_empty() {
-                self.remove::<History>((key.0, seq));
-            } else {
-                self.set::<History>((key.0, seq), history_to_bytes(&kept).into());
-            }
+            self.remove::<History>((key.0, seq));
+            self.release_all(&entries)?;
         }
         Ok(stripped)
     }

@@ -37,7 +37,7 @@ pub fn push(
             records.extend(view.snapshot().record(key)?.map(|row| row.record));
         }
         records.sort_by(|a, b| a.id.cmp(&b.id));
-        let outcome = offer(exchange, &view, session, records)?;
+        let outcome = offer(exchange, &view, session, records, home.now())?;
         refused += outcome.refused;
         withheld += outcome.withheld;
         home.progress(exchange.report);
@@ -90,6 +90,7 @@ fn offer(
     view: &View,
     session: u64,
     records: Vec<StateRecord>,
+    now: u64,
 ) -> Result<Offered, SessionError> {
     let head = OfferRequest { session, records };
     let asked = exchange.ask("state_request", Endpoint::Offer, &head, &[]);
@@ -105,7 +106,7 @@ fn offer(
         let record = records.get(index as usize).cloned();
         wanted.push(record.ok_or(SessionError::Misfit("the peer wants what was not offered"))?);
     }
-    hand_over(exchange, view, session, parcels(wanted, reply.wants)?)
+    hand_over(exchange, view, session, parcels(wanted, reply.wants, now)?)
 }
 
 /// A record with what the peer lacks of it.
@@ -116,8 +117,18 @@ struct Parcel {
     bytes: u64,
 }
 
+/// Nobody asks for bytes of what is over.
+fn brought(record: &StateRecord, now: u64) -> u64 {
+    let there = record.versions().iter().filter(|v| !v.is_dead(now));
+    there.fold(0, |bytes, version| bytes.saturating_add(version.size))
+}
+
 /// Puts records and wants together; wants stand in the order of their records.
-fn parcels(records: Vec<StateRecord>, wants: Vec<Want>) -> Result<VecDeque<Parcel>, SessionError> {
+fn parcels(
+    records: Vec<StateRecord>,
+    wants: Vec<Want>,
+    now: u64,
+) -> Result<VecDeque<Parcel>, SessionError> {
     let mut wants = wants.into_iter().peekable();
     let mut parcels = VecDeque::with_capacity(records.len());
     for record in records {
@@ -130,7 +141,7 @@ fn parcels(records: Vec<StateRecord>, wants: Vec<Want>) -> Result<VecDeque<Parce
             mine.push(want);
         }
         parcels.push_back(Parcel {
-            bytes: record.versions().iter().map(|version| version.size).sum(),
+            bytes: brought(&record, now),
             wants: mine,
             record,
         });
@@ -196,7 +207,8 @@ fn send(
         }
         let sent = parcel.wants.iter().map(|want| usize::from(want.version));
         let sizes = sent.filter_map(|index| parcel.record.versions().get(index));
-        exchange.report.bytes_if_sent_whole += sizes.map(|version| version.size).sum::<u64>();
+        let whole = sizes.fold(0, |bytes: u64, version| bytes.saturating_add(version.size));
+        exchange.report.bytes_if_sent_whole += whole;
         blob.extend_from_slice(&bytes);
         message.heads.extend(heads);
         message.wants.extend(parcel.wants);

@@ -13,6 +13,10 @@ use crate::types::version::VersionVector;
 /// never seen, and what they deleted is never forgotten.
 pub const SEEN_WRITERS_MAX: usize = 1024;
 
+/// How many of them are kept for the names under which a replica writes itself: whatever it is told,
+/// it must know its own writes again.
+const OWN_WRITERS: usize = 64;
+
 /// More writers than a replica remembers.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 #[error("at most {SEEN_WRITERS_MAX} writers are remembered, these are {0}")]
@@ -63,6 +67,18 @@ impl Seen {
             learned |= self.raise(*writer, *counter);
         }
         learned
+    }
+
+    /// Takes note of what others have seen, as far as there is room. Returns what was not known.
+    pub fn learn(&mut self, theirs: &Self) -> Self {
+        let mut news = Self::default();
+        for (writer, counter) in &theirs.0 {
+            let has_room = self.0.len() < SEEN_WRITERS_MAX - OWN_WRITERS;
+            if (has_room || self.0.contains_key(writer)) && self.raise(*writer, *counter) {
+                news.raise(*writer, *counter);
+            }
+        }
+        news
     }
 
     /// Leaves a writer out.
@@ -116,6 +132,13 @@ mod tests {
         assert!(!seen.raise(WriterId(u64::MAX), 1));
         assert!(seen.raise(WriterId(0), 2));
         assert_eq!(decode::<Seen>(&encode(&seen)).unwrap(), seen);
+        // However many others told of, there is room for writers of one's own.
+        let mut crowded = Seen::default();
+        let taken = crowded.learn(&seen);
+        assert_eq!(taken, crowded);
+        assert_eq!(crowded.learn(&seen), Seen::default());
+        assert_eq!(crowded.0.len(), SEEN_WRITERS_MAX - OWN_WRITERS);
+        assert!(crowded.raise(WriterId(u64::MAX), 7));
         let mut surplus: BTreeMap<WriterId, u64> = seen.0.clone();
         surplus.insert(WriterId(u64::MAX), 1);
         assert!(decode::<Seen>(&encode(&surplus)).is_err());

@@ -25,7 +25,7 @@ use samestate::types::version::Version;
 use tempfile::TempDir;
 
 use crate::harness::Rng;
-use crate::harness::replica::{Node, Plan, delete, id, put};
+use crate::harness::replica::{Node, Plan, TestClock, delete, id, put, put_for};
 
 /// A folder of backups, and others to restore into.
 struct Vault {
@@ -223,6 +223,62 @@ fn a_restored_replica_syncs_with_the_one_it_was_made_from() {
     assert_eq!(row.record.conflicts(), 0);
     assert_eq!(again.contents(), node.contents());
     again.check();
+}
+
+#[test]
+fn a_restored_replica_brings_back_what_was_lost_and_nothing_that_was_deleted() {
+    let day = 24 * 60 * 60 * 1000;
+    for plans in [
+        [(true, Plan::BOTH), (true, Plan::BOTH)],
+        [(false, Plan::BOTH), (false, Plan::BOTH)],
+        [(true, Plan::PULL), (false, Plan::PULL)],
+    ] {
+        let (vault, clock) = (Vault::new(), TestClock::new());
+        let node = |replica| Node::with_clock(replica, ReplicaOptions::default(), clock.clone());
+        let (a, b) = (node(1), node(2));
+        a.write(vec![
+            put("kept", b"1"),
+            put("lost", b"1"),
+            put("gone", b"1"),
+        ])
+        .unwrap();
+        a.write(vec![put_for("lobby", b"1", day)]).unwrap();
+        assert!(b.sync(&a, Plan::BOTH).equal);
+        vault.save(&a);
+        a.put("lost", b"2, which only b still has");
+        a.write(vec![delete("gone")]).unwrap();
+        assert!(b.sync(&a, Plan::BOTH).equal);
+        drop(a);
+        clock.advance(3 * day);
+        b.collect();
+        assert_eq!(b.view().head().root.leaves, 2);
+        b.put("new", b"1");
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        vault.restore(None, "new").unwrap();
+        let path = vault.target("new");
+        let again = Node::open_at(dir, &path, ReplicaOptions::default(), clock.clone());
+        again.put("own", b"1");
+        for _ in 0..2 {
+            for (restored_begins, plan) in plans {
+                if restored_begins {
+                    again.sync(&b, plan);
+                } else {
+                    b.sync(&again, plan);
+                }
+                again.collect();
+                b.collect();
+            }
+        }
+        assert_eq!(again.root(), b.root(), "{plans:?}");
+        let contents = b.contents();
+        let names: Vec<&str> = contents.keys().map(String::as_str).collect();
+        assert_eq!(names, ["kept", "lost", "new", "own"]);
+        assert_eq!(
+            contents["lost"],
+            [Some(b"2, which only b still has".to_vec())]
+        );
+        again.check();
+    }
 }
 
 #[test]

@@ -9,8 +9,10 @@ mod sessions;
 use std::collections::BTreeMap;
 
 use samestate::clock::WallClock;
-use samestate::replica::collect::COMMAND_ROWS;
+use samestate::replica::collect::{COMMAND_ROWS, due};
+use samestate::replica::command::{Command, Incoming, Step};
 use samestate::runtime::replica::ReplicaOptions;
+use samestate::store::body::Body;
 use samestate::store::read::Snapshot;
 
 use crate::harness::Rng;
@@ -194,4 +196,108 @@ fn a_large_state_that_is_written_anew_while_it_is_given_up_is_whole() {
     node.check();
     let row = node.view().row(&id("other")).unwrap().unwrap();
     assert_eq!(node.view().shown_content(&row).unwrap().unwrap().1, bytes);
+}
+
+#[test]
+fn bytes_go_although_the_record_has_to_stay_beyond_its_day() {
+    let clock = TestClock::new();
+    let (a, b) = (
+        Node::with_clock(1, ReplicaOptions::default(), clock.clone()),
+        Node::with_clock(2, ReplicaOptions::default(), clock.clone()),
+    );
+    b.write(vec![put_for("lobby", &[7; 30_000], HOUR)]).unwrap();
+    // Not from a session, which alone could tell what else there is of b's.
+    let view = b.view();
+    let row = view.row(&id("lobby")).unwrap().unwrap();
+    let incoming = Incoming {
+        bodies: vec![Body::new(&[7; 30_000])],
+        record: row.record,
+    };
+    let merge = Command::Merge(vec![incoming]);
+    a.namespace().queue_blocking(merge).unwrap().wait().unwrap();
+    // Nobody collects until the record has departed.
+    clock.advance(HOUR + LONG);
+    a.collect();
+    a.check();
+    assert_eq!(rows(a.view().snapshot()), [1, 1, 1, 0, 0, 0, 1]);
+    assert_eq!(a.collect().steps, 0);
+}
+
+#[test]
+fn a_namespace_that_is_closed_does_not_wait_until_everything_is_collected() {
+    let clock = TestClock::new();
+    let node = Node::with_clock(1, ReplicaOptions::default(), clock.clone());
+    for part in 0..10 {
+        let puts = (0..1000).map(|n| put(&format!("{part}/{n}"), b"x"));
+        node.write(puts.collect()).unwrap();
+        let deletions = (0..1000).map(|n| delete(&format!("{part}/{n}")));
+        node.write(deletions.collect()).unwrap();
+    }
+    clock.advance(LONG);
+    let namespace = node.namespace();
+    let collecting = {
+        let namespace = node.namespace();
+        std::thread::spawn(move || namespace.collect())
+    };
+    while namespace.view().head().root.leaves == 10_000 {
+        std::thread::yield_now();
+    }
+    namespace.stop();
+    assert!(collecting.join().unwrap().is_err());
+    assert!(namespace.view().head().root.leaves > 0);
+}
+
+#[test]
+fn no_command_removes_more_rows_than_its_plan_says() {
+    let (clock, mut rng) = (TestClock::new(), Rng::seeded(10));
+    let mut options = ReplicaOptions::default();
+    options.store.history_versions = 1000;
+    let node = Node::with_clock(1, options, clock.clone());
+    node.put("large", &rng.bytes(20 << 20));
+    for n in 0..700 {
+        // Rows of their own, contents that are shared, chunks.
+        let length = [50, 5_000, 40_000][rng.below(3)];
+        let bytes = rng.bytes(length);
+        let writes = vec![
+            put("match", &bytes),
+            put_for(&format!("lobby/{n}"), &bytes, HOUR),
+        ];
+        node.write(writes).unwrap();
+    }
+    node.write(vec![delete("match"), delete("large")]).unwrap();
+    for wait in [2 * HOUR, LONG] {
+        clock.advance(wait);
+        let mut after = None;
+        loop {
+            let view = node.view();
+            let plan = due(&view, &view.seen().unwrap(), clock.now_millis(), after).unwrap();
+            after = plan.next;
+            assert!(plan.rows <= COMMAND_ROWS + 64, "{}", plan.rows);
+            let trims = |step: &&Step| matches!(step, Step::Trim(..));
+            assert!(
+                plan.steps.iter().filter(trims).count() <= 1,
+                "one for a state"
+            );
+            assert_bounded(&node, Command::Collect(plan.steps), plan.rows);
+            if after.is_none() {
+                break;
+            }
+        }
+    }
+    node.collect();
+    assert_eq!(rows(node.view().snapshot()), [0; 7]);
+    node.check();
+}
+
+/// Carries a command out and counts what it removes: chunks twice, for their reference counts.
+fn assert_bounded(node: &Node, command: Command, most: usize) {
+    let count = || {
+        let rows = rows(node.view().snapshot());
+        rows.iter().sum::<usize>() + rows[5]
+    };
+    let before = count();
+    let queued = node.namespace().queue_blocking(command).unwrap();
+    queued.wait().unwrap();
+    let removed = before.saturating_sub(count());
+    assert!(removed <= most, "{removed} rows, planned were {most}");
 }

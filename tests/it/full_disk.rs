@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use samestate::clock::SystemClock;
+use samestate::clock::{SystemClock, WallClock};
 use samestate::replica::check::check;
 use samestate::replica::command::{Command, Write};
 use samestate::replica::engine::Engine;
@@ -19,12 +19,16 @@ use samestate::types::cursor::Epoch;
 use samestate::types::id::{Namespace, ReplicaId};
 use tokio::sync::Semaphore;
 
-use crate::harness::replica::{delete, id, put, runtime};
+use crate::harness::replica::{TestClock, delete, id, put, put_for, runtime};
 use crate::simulated_disk::RecordingDisk;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn start(disk: &RecordingDisk, reserve_bytes: u64) -> OpenNamespace {
+    start_at(disk, reserve_bytes, Arc::new(SystemClock))
+}
+
+fn start_at(disk: &RecordingDisk, reserve_bytes: u64, wall: Arc<dyn WallClock>) -> OpenNamespace {
     let options = StoreOptions {
         reserve_bytes,
         compact_when_idle: false,
@@ -36,7 +40,7 @@ fn start(disk: &RecordingDisk, reserve_bytes: u64) -> OpenNamespace {
         ReplicaId(1),
         Epoch(1),
         options,
-        Arc::new(SystemClock),
+        wall,
     );
     let name = Namespace::default_namespace();
     let readers = Arc::new(Semaphore::new(4));
@@ -106,6 +110,33 @@ fn below_the_reserve_only_deletions_are_taken_until_there_is_space_again() {
     wait_until("the space is noticed", || !namespace.is_low_on_space());
     submit(&namespace, put("match/3", b"three")).unwrap();
     assert_eq!(namespace.view().head().live, 2);
+    namespace.stop();
+}
+
+#[test]
+fn what_is_over_is_collected_however_little_space_there_is() {
+    const HOUR: u64 = 60 * 60 * 1000;
+    let (disk, clock) = (RecordingDisk::new(), TestClock::new());
+    let namespace = start_at(&disk, 64 << 20, clock.clone());
+    for (part, free) in (0u32..).zip([63 << 20, 0]) {
+        for n in 0..40 {
+            let lobby = put_for(&format!("lobby/{n}"), &noise(n + 1, 20_000), HOUR);
+            submit(&namespace, lobby).unwrap();
+            submit(&namespace, put(&format!("match/{n}"), &noise(n + 1, 500))).unwrap();
+            submit(&namespace, delete(&format!("match/{n}"))).unwrap();
+        }
+        disk.set_free_bytes(free);
+        wait_until("the low disk is noticed", || namespace.is_low_on_space());
+        for wait in [2 * HOUR, 26 * HOUR] {
+            clock.advance(wait);
+            assert_ne!(namespace.collect().unwrap().steps, 0, "{part}");
+        }
+        assert_eq!(namespace.view().head().root.leaves, 0);
+        disk.set_free_bytes(80 << 20);
+        wait_until("the space is noticed", || !namespace.is_low_on_space());
+    }
+    let report = check(namespace.view().snapshot(), &mut |_| {}).unwrap();
+    assert_eq!(report.faults, []);
     namespace.stop();
 }
 

@@ -6,7 +6,7 @@ use samestate::types::hash::StateKey;
 
 use crate::collection::{HOUR, MINUTE};
 use crate::harness::Rng;
-use crate::harness::replica::{Node, TestClock, delete, id, put_for};
+use crate::harness::replica::{Node, TestClock, delete, id, put, put_for};
 
 #[test]
 fn history_is_what_a_list_of_all_writes_says() {
@@ -110,4 +110,90 @@ fn history_of_many_states_is_gone_through_in_pages() {
     node.collect();
     assert_eq!(held(), 0);
     node.check();
+}
+
+#[test]
+fn a_version_that_expired_between_two_others_is_not_passed_over() {
+    let clock = TestClock::new();
+    let node = Node::with_clock(1, ReplicaOptions::default(), clock.clone());
+    let key = StateKey::of(&id("match"));
+    // The first two are the oldest of the history and go when they have expired; the last one does not.
+    let lives = [
+        Some(MINUTE),
+        Some(2 * MINUTE),
+        None,
+        Some(MINUTE),
+        Some(MINUTE),
+    ];
+    let mut stamps = Vec::new();
+    for (n, ttl) in lives.iter().enumerate() {
+        clock.advance(1000);
+        let bytes = [n as u8; 5000];
+        let write = ttl.map_or_else(|| put("match", &bytes), |ttl| put_for("match", &bytes, ttl));
+        node.write(vec![write]).unwrap();
+        stamps.push(clock.now_millis());
+    }
+    clock.advance(5 * MINUTE);
+    assert_eq!(node.collect().steps, 1);
+    node.check();
+    let found = |moment: u64| {
+        let found = node.view().at(&key, moment).unwrap();
+        found.map(|placed| placed.version.stamp.millis)
+    };
+    assert_eq!(found(stamps[0]), None);
+    assert_eq!(found(stamps[1]), None);
+    for stamp in &stamps[2..] {
+        assert_eq!(found(*stamp), Some(*stamp));
+    }
+}
+
+#[test]
+fn a_clock_that_was_ahead_for_a_while_does_not_keep_history_from_going() {
+    let (clock, mut options) = (TestClock::new(), ReplicaOptions::default());
+    options.store.history_age = Some(8 * HOUR);
+    let node = Node::with_clock(1, options, clock.clone());
+    let year = 365 * 24 * HOUR;
+    clock.advance(year);
+    node.collect();
+    clock.turn_back(year);
+    node.put("match", b"1");
+    node.put("match", b"2");
+    clock.advance(9 * HOUR);
+    node.collect();
+    let history = node.view().snapshot().history(&StateKey::of(&id("match")));
+    assert_eq!(history.unwrap().len(), 0);
+}
+
+#[test]
+fn a_damaged_row_of_history_keeps_no_other_from_going() {
+    let (clock, mut options) = (TestClock::new(), ReplicaOptions::default());
+    options.store.history_age = Some(HOUR);
+    let node = Node::with_clock(1, options, clock.clone());
+    for bytes in [b"1", b"2"] {
+        let writes = (0..20).map(|n| put(&format!("match/{n}"), bytes));
+        node.write(writes.collect()).unwrap();
+    }
+    let dir = node.dir();
+    drop(node);
+    let file = dir.path().join("namespaces").join("default.redb");
+    let database = redb::Database::create(file).unwrap();
+    let history: redb::TableDefinition<'_, (&[u8; 32], u64), &[u8]> =
+        redb::TableDefinition::new("history");
+    let hurt = StateKey::of(&id("match/7")).0;
+    let transaction = database.begin_write().unwrap();
+    transaction
+        .open_table(history)
+        .unwrap()
+        .insert((&hurt, 28), &[0xff_u8; 3][..])
+        .unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let path = dir.path().to_owned();
+    let node = Node::open_at(dir, &path, options, clock.clone());
+    clock.advance(2 * HOUR);
+    node.collect();
+    let (view, mut left) = (node.view(), Vec::new());
+    let visited = view.snapshot().visit_history(&mut |key, _| left.push(key));
+    visited.unwrap();
+    assert_eq!(left.len(), 1, "{left:?}");
 }

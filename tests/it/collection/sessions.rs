@@ -4,10 +4,17 @@ use std::sync::Arc;
 
 use samestate::clock::WallClock;
 use samestate::reconcile::strategy::StrategyName;
+use samestate::replica::collect::{COMMAND_ROWS, let_go};
+use samestate::replica::command::{Command, Incoming, Meeting};
 use samestate::runtime::replica::ReplicaOptions;
 use samestate::sync::report::Report;
+use samestate::types::hash::{ContentHash, StateKey};
+use samestate::types::id::{ReplicaId, WriterId};
+use samestate::types::record::StateRecord;
+use samestate::types::seen::Seen;
+use samestate::types::version::{Stamp, Version, VersionVector};
 
-use crate::collection::{HOUR, LONG, MINUTE, shown};
+use crate::collection::{HOUR, LONG, MINUTE, assert_bounded, shown};
 use crate::harness::Rng;
 use crate::harness::replica::{Node, Plan, TestClock, delete, id, put, put_for};
 
@@ -225,11 +232,11 @@ fn a_tombstone_stays_until_everything_it_knows_of_is_known_for_good() {
     let view = b.view();
     let row = view.row(&id("second")).unwrap().unwrap();
     let (_, bytes) = view.shown_content(&row).unwrap().unwrap();
-    let incoming = samestate::replica::command::Incoming {
+    let incoming = Incoming {
         record: row.record,
         bodies: vec![samestate::store::body::Body::new(&bytes)],
     };
-    let merge = samestate::replica::command::Command::Merge(vec![incoming]);
+    let merge = Command::Merge(vec![incoming]);
     let queued = a.namespace().queue_blocking(merge).unwrap();
     queued.wait().unwrap_or_else(|error| panic!("{error}"));
     a.write(vec![delete("second")]).unwrap();
@@ -256,4 +263,94 @@ fn a_tombstone_stays_until_everything_it_knows_of_is_known_for_good() {
         assert_eq!(node.view().head().root.leaves, 1);
         assert_eq!(node.root(), a.root());
     }
+}
+
+#[test]
+fn sizes_of_what_has_expired_keep_no_record_from_travelling() {
+    let clock = TestClock::new();
+    let (a, b) = (node(1, &clock), node(2, &clock));
+    // Larger together than any message; nobody asks for bytes of either.
+    let version = |writer: u64| {
+        let mut vector = VersionVector::default();
+        vector.set(WriterId(writer), 1);
+        Version {
+            vector,
+            stamp: Stamp {
+                millis: clock.now_millis() - MINUTE,
+                logical: 0,
+                replica: ReplicaId(writer),
+            },
+            content: ContentHash::of(&writer.to_le_bytes()),
+            size: u64::MAX,
+            content_type: None,
+            expires_at: Some(clock.now_millis() - 1),
+            tombstone: false,
+            lease_epoch: 0,
+        }
+    };
+    let versions = vec![version(77), version(78)];
+    let (record, _) = StateRecord::from_versions(id("lobby"), versions).unwrap();
+    let incoming = Incoming {
+        record,
+        bodies: Vec::new(),
+    };
+    let merge = Command::Merge(vec![incoming]);
+    let queued = a.namespace().queue_blocking(merge).unwrap();
+    assert_eq!(queued.wait().unwrap().accepted.refused, []);
+    let report = a.sync(&b, PUSH);
+    assert_eq!(
+        (report.states_pushed, report.equal),
+        (1, true),
+        "{report:?}"
+    );
+    assert_eq!(a.root(), b.root());
+    b.check();
+}
+
+#[test]
+fn letting_go_of_long_histories_is_done_in_small_commands() {
+    let (clock, mut rng) = (TestClock::new(), Rng::seeded(2400));
+    let mut options = ReplicaOptions::default();
+    options.store.history_versions = 1000;
+    let open = |replica| Node::with_clock(replica, options, clock.clone());
+    let (a, b) = (open(1), open(2));
+    let states: Vec<String> = (0..6).map(|n| format!("match/{n}")).collect();
+    for _ in 0..400 {
+        let writes = states.iter().map(|name| put(name, &rng.bytes(20)));
+        a.write(writes.collect()).unwrap();
+    }
+    a.put("large", &rng.bytes(20 << 20));
+    a.put("large", &rng.bytes(20 << 20));
+    a.put("stays", b"1");
+    assert!(b.sync(&a, Plan::BOTH).equal);
+    assert!(a.sync(&b, Plan::BOTH).equal);
+    let gone = states.iter().map(String::as_str).chain(["large"]);
+    b.write(gone.clone().map(delete).collect()).unwrap();
+    clock.advance(LONG);
+    b.collect();
+    assert_eq!(b.view().head().root.leaves, 1);
+    // What a has to let go of, once it knows as much as b.
+    let meeting = || Meeting {
+        absent: gone
+            .clone()
+            .chain(["none"])
+            .map(|n| StateKey::of(&id(n)))
+            .collect(),
+        seen: Arc::new(b.view().seen().unwrap()),
+        ..Meeting::default()
+    };
+    let ours = a.view().seen().unwrap();
+    let kept = let_go(&a.view(), &Seen::default(), meeting()).unwrap();
+    assert!(
+        kept.iter()
+            .all(|command| matches!(command, Command::Meet(_)))
+    );
+    assert_eq!(kept.len(), 1, "nothing of what stays is touched");
+    let planned = let_go(&a.view(), &ours, meeting()).unwrap();
+    assert!(planned.len() > 3, "{}", planned.len());
+    for command in planned {
+        assert_bounded(&a, command, COMMAND_ROWS + 64);
+        a.check();
+    }
+    assert_eq!(names(&a, &clock), ["stays"]);
 }

@@ -76,6 +76,10 @@ impl TestClock {
     pub fn advance(&self, millis: u64) {
         self.0.fetch_add(millis, Ordering::Relaxed);
     }
+
+    pub fn turn_back(&self, millis: u64) {
+        self.0.fetch_sub(millis, Ordering::Relaxed);
+    }
 }
 
 impl WallClock for TestClock {
@@ -166,6 +170,20 @@ impl Node {
     /// A replica on a directory that is there.
     pub fn open(dir: Arc<TempDir>, options: ReplicaOptions) -> Self {
         let replica = Replica::open(dir.path(), options).unwrap();
+        Self {
+            replica: Arc::new(replica),
+            dir,
+        }
+    }
+
+    /// The replica of a data directory in `dir` or below, which goes by this clock.
+    pub fn open_at(
+        dir: Arc<TempDir>,
+        path: &Path,
+        options: ReplicaOptions,
+        wall: Arc<dyn WallClock>,
+    ) -> Self {
+        let replica = Replica::open_at(path, options, wall).unwrap();
         Self {
             replica: Arc::new(replica),
             dir,

@@ -160,6 +160,11 @@ async fn a_state_is_read_as_it_was_at_some_time() {
             "{millis}: {problem}"
         );
     }
+}
+
+#[tokio::test]
+async fn times_that_are_none_are_refused_with_what_is_expected() {
+    let face = Face::new();
     for bad in [
         "",
         "now",
@@ -173,9 +178,10 @@ async fn a_state_is_read_as_it_was_at_some_time() {
             .get(&format!("{A}?at={bad}"))
             .await
             .problem(400, "bad_query");
+        let detail = problem["detail"].as_str().unwrap();
         assert!(
-            problem["detail"].as_str().unwrap().contains("RFC 3339"),
-            "{problem}"
+            detail.contains("(RFC 3339; write + as %2B), or how long ago"),
+            "{detail}"
         );
     }
     let both = format!("{A}?at=-1m&version={}", "0".repeat(64));
