@@ -229,6 +229,15 @@ impl Client {
         self.text(response).await
     }
 
+    /// [`Client::ask`] for an answer in bytes.
+    ///
+    /// # Errors
+    /// As [`Client::send`]; [`CliError::NotSamestate`] when it is too long.
+    pub async fn ask_bytes(&self, request: RequestBuilder) -> Result<Vec<u8>, CliError> {
+        let response = self.send(request.timeout(ANSWER_TIMEOUT)).await?;
+        self.body(response, JSON_BYTES_MAX).await
+    }
+
     /// The whole body of a JSON answer.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! `proof` and `verify-proof`: that a replica holds a state, or holds none, checkable offline.
+//! `proof` and `verify-proof`: that a replica holds states, or does not, checkable offline.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -7,28 +7,40 @@ use std::process::ExitCode;
 
 use clap::Args;
 use reqwest::Method;
-use serde::Deserialize;
-use serde_json::json;
+use reqwest::header::ACCEPT;
+use serde_json::{Value, json};
 
 use crate::cli::error::{CliError, file_error};
 use crate::cli::options::Options;
-use crate::cli::output::print;
-use crate::cli::text::{human_bytes, printable, utc};
-use crate::merkle::node::Summary;
-use crate::merkle::proof::{PROOF_SIBLINGS_MAX, Proof, Proven};
-use crate::types::hash::{BadHash, NodeHash, StateKey};
+use crate::cli::output::{flush, print, print_bytes};
+use crate::cli::text::{human_bytes, utc};
+use crate::merkle::asked::ShownIds;
+use crate::merkle::proof::Proven;
+use crate::merkle::proof_bytes::{PROOF_BYTES_MAX, PROOF_MAGIC, verify_bytes};
+use crate::merkle::proof_text::{Kind, PROOF_TEXT_MAX, verify_text};
+use crate::types::hash::NodeHash;
 use crate::types::id::GameId;
-use crate::types::leaf::Leaf;
 
-/// Largest proof in JSON: about 200 bytes for each of at most 256 nodes.
-const PROOF_BYTES_MAX: u64 = 1 << 20;
+/// Largest proof of either form.
+const FILE_BYTES_MAX: usize = if PROOF_BYTES_MAX > PROOF_TEXT_MAX {
+    PROOF_BYTES_MAX
+} else {
+    PROOF_TEXT_MAX
+};
 
-/// Make a proof that a state is in a replica's contents, or is not
+/// Make a proof that states are in a replica's contents, or are not
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  samestate proof match/eu-1/42 -o 42.proof")]
+#[command(after_help = "\
+Examples:
+  samestate proof match/eu-1/42 -o 42.proof
+  samestate proof match/eu-1/42 match/eu-1/43 --binary -o both.proof")]
 pub struct ProofArgs {
-    /// The state
-    id: GameId,
+    /// The states, at most 1000; what the paths to several share is in the proof once
+    #[arg(required = true, value_name = "ID")]
+    ids: Vec<GameId>,
+    /// Make bytes, a quarter of the size of JSON
+    #[arg(long)]
+    binary: bool,
     /// Write into a file instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -43,38 +55,11 @@ Example:
   samestate verify-proof 42.proof --root \\
     9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
 pub struct VerifyProofArgs {
-    /// The proof; `-` reads standard input
+    /// The proof, as JSON or bytes; `-` reads standard input
     file: PathBuf,
     /// The root that the proof has to lead to
     #[arg(long, value_name = "HEX")]
     root: NodeHash,
-}
-
-/// A proof as replicas give it out.
-#[derive(Debug, Deserialize)]
-struct ProofFile {
-    namespace: String,
-    id: GameId,
-    leaf: Option<ProofLeaf>,
-    path: Vec<ProofNode>,
-}
-
-/// The leaf where the path ends. In a proof of absence that is another state's.
-#[derive(Debug, Deserialize)]
-struct ProofLeaf {
-    key: String,
-    digest: String,
-    size: u64,
-    updated_at: u64,
-}
-
-/// A subtree passed by, the root's child first.
-#[derive(Debug, Deserialize)]
-struct ProofNode {
-    hash: String,
-    leaves: u64,
-    size: u64,
-    updated_at: u64,
 }
 
 /// Fetches a proof.
@@ -83,11 +68,25 @@ struct ProofNode {
 /// [`CliError`] of the connection, the server or the file.
 pub async fn proof(args: ProofArgs, options: &Options) -> Result<ExitCode, CliError> {
     let client = options.client()?;
-    let request = client.state_request(Method::GET, "proofs", &args.id, &[])?;
-    let text = client.ask(request).await?;
+    let request = match args.ids.as_slice() {
+        [id] => client.state_request(Method::GET, "proofs", id, &[])?,
+        ids => {
+            let request = client.request(Method::POST, "proofs", &[]);
+            request.json(&json!({ "ids": ids }))
+        }
+    };
+    let proof = if args.binary {
+        let request = request.header(ACCEPT, "application/octet-stream");
+        client.ask_bytes(request).await?
+    } else {
+        (client.ask(request).await? + "\n").into_bytes()
+    };
     match &args.output {
-        Some(path) => std::fs::write(path, text).map_err(file_error("write", path))?,
-        None => print(&text)?,
+        Some(path) => std::fs::write(path, proof).map_err(file_error("write", path))?,
+        None => {
+            print_bytes(&proof)?;
+            flush()?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -97,118 +96,107 @@ pub async fn proof(args: ProofArgs, options: &Options) -> Result<ExitCode, CliEr
 /// # Errors
 /// [`CliError::BadProof`] when it proves nothing, [`CliError::File`].
 pub fn verify_proof(args: &VerifyProofArgs, options: &Options) -> Result<ExitCode, CliError> {
-    let bad = |reason: String| CliError::BadProof {
-        path: args.file.clone(),
-        reason,
-    };
-    let text = read_proof(&args.file)?;
-    let file: ProofFile = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
-    let proven = file.check(&args.root).map_err(bad)?;
+    let bytes = read_proof(&args.file)?;
+    let shown = check(&bytes, &args.root).map_err(|reason| bad(&args.file, reason))?;
     print(&if options.json {
-        file.json(&args.root, &proven)
+        in_json(&shown, &args.root).to_string()
     } else {
-        file.sentence(&args.root, &proven)
+        in_words(&shown, &args.root)
     })?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn read_proof(path: &Path) -> Result<String, CliError> {
-    let mut text = String::new();
-    let read = if path == Path::new("-") {
-        io::stdin()
-            .take(PROOF_BYTES_MAX + 1)
-            .read_to_string(&mut text)
-    } else {
-        let file = File::open(path).map_err(file_error("open", path))?;
-        file.take(PROOF_BYTES_MAX + 1).read_to_string(&mut text)
-    };
-    read.map_err(file_error("read", path))?;
-    if text.len() as u64 > PROOF_BYTES_MAX {
-        return Err(CliError::BadProof {
-            path: path.to_owned(),
-            reason: format!("it has more than {}", human_bytes(PROOF_BYTES_MAX)),
-        });
-    }
-    Ok(text)
+fn bad(path: &Path, reason: String) -> CliError {
+    let path = path.to_owned();
+    CliError::BadProof { path, reason }
 }
 
-impl ProofFile {
-    fn check(&self, root: &NodeHash) -> Result<Proven, String> {
-        if self.path.len() > PROOF_SIBLINGS_MAX {
-            return Err(format!("its path has more than {PROOF_SIBLINGS_MAX} nodes"));
-        }
-        let proof = self.proof().map_err(|error| error.to_string())?;
-        let proven = proof.verify(root, &StateKey::of(&self.id));
-        proven.map_err(|error| error.to_string())
+fn read_proof(path: &Path) -> Result<Vec<u8>, CliError> {
+    let mut bytes = Vec::new();
+    let most = FILE_BYTES_MAX as u64 + 1;
+    let read = if path == Path::new("-") {
+        io::stdin().take(most).read_to_end(&mut bytes)
+    } else {
+        let file = File::open(path).map_err(file_error("open", path))?;
+        file.take(most).read_to_end(&mut bytes)
+    };
+    read.map_err(file_error("read", path))?;
+    if bytes.len() > FILE_BYTES_MAX {
+        let most = human_bytes(FILE_BYTES_MAX as u64);
+        return Err(bad(path, format!("it has more than {most}")));
     }
+    Ok(bytes)
+}
 
-    fn proof(&self) -> Result<Proof, BadHash> {
-        let siblings: Result<Vec<_>, _> = self.path.iter().map(ProofNode::summary).collect();
-        Ok(Proof {
-            siblings: siblings?,
-            terminal: self.leaf.as_ref().map(ProofLeaf::leaf).transpose()?,
-        })
+/// What a proof of either form shows.
+fn check(bytes: &[u8], root: &NodeHash) -> Result<ShownIds, String> {
+    if bytes.starts_with(&PROOF_MAGIC) {
+        return verify_bytes(bytes, root).map_err(|error| error.to_string());
     }
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| "it is neither JSON nor begins like a proof in bytes".to_owned())?;
+    verify_text(text, root).map_err(|error| error.to_string())
+}
 
-    fn sentence(&self, root: &NodeHash, proven: &Proven) -> String {
-        let namespace = printable(&self.namespace);
-        let held = match proven {
+fn in_words(shown: &ShownIds, root: &NodeHash) -> String {
+    let whole = &shown.whole;
+    let mut lines = vec![format!(
+        "proven: the contents with root {root}, {} records and {},",
+        whole.leaves,
+        human_bytes(whole.size)
+    )];
+    for (id, proven) in &shown.answers {
+        lines.push(match proven {
             Proven::Included(leaf) => format!(
-                "has {}: {}, updated {} UTC, digest {}",
-                self.id,
+                "have {id}: {}, updated {} UTC, digest {}",
                 human_bytes(leaf.size),
                 utc(leaf.updated_at),
                 leaf.digest
             ),
-            Proven::Absent => format!("has no {}", self.id),
-        };
-        format!("proven: the namespace {namespace} with root {root} {held}")
-    }
-
-    fn json(&self, root: &NodeHash, proven: &Proven) -> String {
-        let (kind, leaf) = match proven {
-            Proven::Included(leaf) => ("inclusion", Some(leaf)),
-            Proven::Absent => ("absence", None),
-        };
-        let leaf = leaf.map(|leaf| {
-            json!({
-                "key": leaf.key.to_hex(),
-                "digest": leaf.digest.to_hex(),
-                "size": leaf.size,
-                "updated_at": leaf.updated_at,
-            })
+            Proven::Absent => format!("have no {id}"),
         });
-        let root = root.to_hex();
-        json!({"valid": true, "id": self.id, "root": root, "kind": kind, "leaf": leaf}).to_string()
     }
+    lines.join("\n")
 }
 
-impl ProofLeaf {
-    fn leaf(&self) -> Result<Leaf, BadHash> {
-        Ok(Leaf {
-            key: self.key.parse()?,
-            digest: self.digest.parse()?,
-            size: self.size,
-            updated_at: self.updated_at,
-        })
+fn in_json(shown: &ShownIds, root: &NodeHash) -> Value {
+    let states: Vec<Value> = shown.answers.iter().map(state_json).collect();
+    let whole = &shown.whole;
+    let mut told = json!({
+        "valid": true,
+        "root": root.to_hex(),
+        "records": whole.leaves,
+        "total_size": whole.size,
+        "updated_at": whole.updated_at,
+    });
+    if let (Some(told), [Value::Object(only)]) = (told.as_object_mut(), states.as_slice()) {
+        told.extend(only.clone());
     }
+    if let Some(told) = told.as_object_mut() {
+        told.insert("states".into(), Value::Array(states));
+    }
+    told
 }
 
-impl ProofNode {
-    fn summary(&self) -> Result<Summary, BadHash> {
-        Ok(Summary {
-            hash: self.hash.parse()?,
-            leaves: self.leaves,
-            size: self.size,
-            updated_at: self.updated_at,
-        })
-    }
+fn state_json((id, proven): &(GameId, Proven)) -> Value {
+    let leaf = match proven {
+        Proven::Included(leaf) => Some(json!({
+            "key": leaf.key.to_hex(),
+            "digest": leaf.digest.to_hex(),
+            "size": leaf.size,
+            "updated_at": leaf.updated_at,
+        })),
+        Proven::Absent => None,
+    };
+    json!({"id": id, "kind": Kind::of(proven), "leaf": leaf})
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::hash::LeafDigest;
+    use crate::merkle::node::Summary;
+    use crate::types::hash::{LeafDigest, StateKey};
+    use crate::types::leaf::Leaf;
 
     fn leaf(id: &str) -> Leaf {
         Leaf {
@@ -219,68 +207,63 @@ mod tests {
         }
     }
 
-    fn file(id: &str, end: Option<&Leaf>) -> ProofFile {
+    fn file(id: &str, kind: Kind, end: Option<&Leaf>, root: &NodeHash) -> Vec<u8> {
         let leaf = end.map(|leaf| {
             json!({"key": leaf.key.to_hex(), "digest": leaf.digest.to_hex(), "size": 10, "updated_at": 0})
         });
-        serde_json::from_value(json!({
-            "namespace": "default", "id": id, "root": "ignored", "kind": "inclusion",
+        let file = json!({
+            "namespace": "default", "id": id, "root": root.to_hex(), "kind": kind,
             "leaf": leaf, "path": [],
-        }))
-        .unwrap()
+        });
+        file.to_string().into_bytes()
     }
 
     #[test]
     fn proofs_are_checked_against_the_given_root() {
         let only = leaf("match/1");
         let root = Summary::of_leaf(&only).hash;
-        let held = file("match/1", Some(&only));
-        let proven = held.check(&root).unwrap();
-        assert_eq!(proven, Proven::Included(only));
-        let json: serde_json::Value = serde_json::from_str(&held.json(&root, &proven)).unwrap();
+        let held = file("match/1", Kind::Inclusion, Some(&only), &root);
+        let shown = check(&held, &root).unwrap();
+        let json = in_json(&shown, &root);
         assert_eq!(
             (&json["kind"], &json["valid"]),
             (&json!("inclusion"), &json!(true))
         );
-        assert!(held.check(&NodeHash([1; 32])).is_err());
-        let absent = file("match/2", Some(&only));
-        let proven = absent.check(&root).unwrap();
-        assert_eq!(proven, Proven::Absent);
-        assert!(absent.sentence(&root, &proven).ends_with("has no match/2"));
-        assert!(file("match/1", None).check(&root).is_err());
+        assert_eq!(
+            (&json["records"], &json["id"]),
+            (&json!(1), &json!("match/1"))
+        );
+        assert_eq!(json["states"][0]["leaf"], json["leaf"]);
+        assert!(in_words(&shown, &root).contains("have match/1: 10 B"));
+        assert!(check(&held, &NodeHash([1; 32])).is_err());
+        let absent = file("match/2", Kind::Absence, Some(&only), &root);
+        let shown = check(&absent, &root).unwrap();
+        assert!(in_words(&shown, &root).ends_with("have no match/2"));
+        assert!(check(&file("match/1", Kind::Absence, None, &root), &root).is_err());
+        assert!(check(&file("match/2", Kind::Inclusion, Some(&only), &root), &root).is_err());
     }
 
     #[test]
     fn malformed_proofs_are_refused() {
-        let root = Summary::of_leaf(&leaf("a")).hash;
-        let mut long = file("a", Some(&leaf("a")));
-        let node = || ProofNode {
-            hash: "00".repeat(32),
-            leaves: 1,
-            size: 0,
-            updated_at: 0,
-        };
-        long.path = (0..=PROOF_SIBLINGS_MAX).map(|_| node()).collect();
-        assert!(long.check(&root).is_err());
-        let mut odd = file("a", Some(&leaf("a")));
-        odd.path = vec![ProofNode {
-            hash: "xyz".into(),
-            ..node()
-        }];
-        assert!(
-            odd.check(&root)
-                .unwrap_err()
-                .contains("64 hexadecimal digits")
-        );
+        let root = NodeHash([0; 32]);
+        for (bytes, reason) in [
+            (&b"ssp\x01"[..], "cut off"),
+            (b"ssp\xff", "neither JSON"),
+            (b"[]", "not a proof in JSON"),
+            (b"", "not a proof in JSON"),
+        ] {
+            let error = check(bytes, &root).unwrap_err();
+            assert!(error.contains(reason), "{error}");
+        }
     }
 
     #[test]
     fn files_are_read_up_to_a_bound() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("proof");
-        std::fs::write(&path, "x".repeat(PROOF_BYTES_MAX as usize + 1)).unwrap();
+        std::fs::write(&path, "x".repeat(FILE_BYTES_MAX + 1)).unwrap();
         assert!(matches!(read_proof(&path), Err(CliError::BadProof { .. })));
         std::fs::write(&path, "x").unwrap();
-        assert_eq!(read_proof(&path).unwrap(), "x");
+        assert_eq!(read_proof(&path).unwrap(), b"x");
     }
 }

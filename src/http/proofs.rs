@@ -1,94 +1,105 @@
-//! `GET /v1/ns/{ns}/proofs/{id}`: that a state is in the tree, or is not.
+//! Proofs that states are in the tree, or are not: `GET /v1/ns/{ns}/proofs/{id}` for one,
+//! `POST /v1/ns/{ns}/proofs` for several.
 
 use axum::Json;
-use serde::Serialize;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{CONTENT_TYPE, VARY};
+use axum::http::{HeaderMap, HeaderName};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
 
-use crate::http::extract::Target;
+use crate::http::app::App;
+use crate::http::body::{Bound, receive};
+use crate::http::extract::{InNamespace, Target, accepts};
 use crate::http::problem::Problem;
-use crate::merkle::node::Summary;
-use crate::merkle::proof::Proof;
+use crate::merkle::asked::Asked;
+use crate::merkle::multiproof::MultiProof;
+use crate::merkle::proof_bytes::encode;
+use crate::merkle::proof_text::{MultiProofText, ProofText};
+use crate::runtime::namespace::OpenNamespace;
 use crate::types::hash::{NodeHash, StateKey};
-use crate::types::leaf::Leaf;
+use crate::types::id::GameId;
 
-/// A proof in the form that `samestate verify-proof` reads.
-#[derive(Debug, Serialize)]
-pub struct ProofBody {
-    namespace: String,
-    id: String,
-    root: String,
-    kind: &'static str,
-    /// The leaf at the end of the path: the state's own, or the one that stands in its way.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    leaf: Option<LeafBody>,
-    /// The subtrees passed by, the root's child first.
-    path: Vec<NodeBody>,
+/// What a client that wants bytes accepts.
+const BYTES: &str = "application/octet-stream";
+/// The root that a proof in bytes was made for, which does not name it itself.
+const ROOT: HeaderName = HeaderName::from_static("samestate-root");
+/// Largest list of ids: a thousand of the longest, with room for JSON's escapes.
+const IDS_BYTES_MAX: u64 = 4 << 20;
+
+/// Which states to prove.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    ids: Vec<GameId>,
 }
 
-#[derive(Debug, Serialize)]
-struct LeafBody {
-    key: String,
-    digest: String,
-    size: u64,
-    updated_at: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct NodeBody {
-    hash: String,
-    leaves: u64,
-    size: u64,
-    updated_at: u64,
-}
-
-/// Makes a proof against the root of the newest commit.
+/// Makes a proof for one id against the root of the newest commit.
 ///
 /// # Errors
 /// [`Problem`] when the tree cannot be read.
-pub async fn get(target: Target) -> Result<Json<ProofBody>, Problem> {
+pub async fn get(target: Target, headers: HeaderMap) -> Result<Response, Problem> {
     let Target { namespace, id } = target;
+    if accepts(&headers, BYTES) {
+        let asked = Asked::new(vec![id]).map_err(|_| Problem::unexpected())?;
+        let (asked, proof, root) = prove(&namespace, asked).await?;
+        return in_bytes(&asked, &proof, &root);
+    }
     let key = StateKey::of(&id);
     let made =
         namespace.read(move |view| Ok::<_, Problem>((view.prove(&key)?, view.head().root.hash)));
     let (proof, root) = made.await?;
-    Ok(Json(ProofBody {
-        namespace: namespace.name().to_string(),
-        id: id.into(),
-        ..ProofBody::of(&proof, &key, &root)
-    }))
+    let body = ProofText::new(namespace.name().clone(), root, id, &proof);
+    Ok(([(VARY, "accept")], Json(body)).into_response())
 }
 
-impl ProofBody {
-    fn of(proof: &Proof, key: &StateKey, root: &NodeHash) -> Self {
-        let included = proof.terminal.is_some_and(|leaf| leaf.key == *key);
-        Self {
-            namespace: String::new(),
-            id: String::new(),
-            root: root.to_hex(),
-            kind: if included { "inclusion" } else { "absence" },
-            leaf: proof.terminal.as_ref().map(LeafBody::of),
-            path: proof.siblings.iter().map(NodeBody::of).collect(),
-        }
+/// Makes one proof for several ids against the root of the newest commit.
+///
+/// # Errors
+/// [`Problem`] when the request is malformed or the tree cannot be read.
+pub async fn post(
+    State(app): State<App>,
+    InNamespace(namespace): InNamespace,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let bound = Bound {
+        bytes: IDS_BYTES_MAX,
+        exceeded: Problem::body_too_large,
+    };
+    let received = receive(&app, &headers, body, bound).await?;
+    let wanted: Wanted =
+        serde_json::from_slice(&received.bytes).map_err(|error| Problem::bad_json(&error))?;
+    drop(received);
+    let asked = Asked::new(wanted.ids)
+        .map_err(|error| Problem::bad_request("bad_ids", error.to_string()))?;
+    let (asked, proof, root) = prove(&namespace, asked).await?;
+    if accepts(&headers, BYTES) {
+        return in_bytes(&asked, &proof, &root);
     }
+    let body = MultiProofText::new(namespace.name().clone(), root, &asked, &proof);
+    let body = body.map_err(|_| Problem::unexpected())?;
+    Ok(([(VARY, "accept")], Json(body)).into_response())
 }
 
-impl LeafBody {
-    fn of(leaf: &Leaf) -> Self {
-        Self {
-            key: leaf.key.to_hex(),
-            digest: leaf.digest.to_hex(),
-            size: leaf.size,
-            updated_at: leaf.updated_at,
-        }
-    }
+async fn prove(
+    namespace: &OpenNamespace,
+    asked: Asked,
+) -> Result<(Asked, MultiProof, NodeHash), Problem> {
+    let made = namespace.read(move |view| {
+        let proof = view.prove_all(asked.keys())?;
+        Ok::<_, Problem>((asked, proof, view.head().root.hash))
+    });
+    made.await
 }
 
-impl NodeBody {
-    fn of(node: &Summary) -> Self {
-        Self {
-            hash: node.hash.to_hex(),
-            leaves: node.leaves,
-            size: node.size,
-            updated_at: node.updated_at,
-        }
-    }
+fn in_bytes(asked: &Asked, proof: &MultiProof, root: &NodeHash) -> Result<Response, Problem> {
+    let bytes = encode(asked, proof).map_err(|_| Problem::unexpected())?;
+    let headers = [
+        (CONTENT_TYPE, BYTES.to_owned()),
+        (VARY, "accept".to_owned()),
+        (ROOT, root.to_hex()),
+    ];
+    Ok((headers, bytes).into_response())
 }

@@ -37,6 +37,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/ns/{ns}/conflicts", get(conflicts::list))
         .route("/v1/ns/{ns}/changes", get(changes::get))
         .route("/v1/ns/{ns}/root", get(root::get))
+        .route("/v1/ns/{ns}/proofs", post(proofs::post))
         .route("/v1/ns/{ns}/proofs/{*id}", get(proofs::get))
         .route("/v1/ns/{ns}/sync/run", post(sync::run))
         .route("/v1/ns/{ns}/sync/diff", post(sync::diff))

@@ -3,10 +3,15 @@
 //!
 //! The definition of every hash is prose in docs/reference/merkle-tree.md.
 
+pub mod asked;
+pub mod difference;
+pub mod multiproof;
 pub mod node;
 pub mod overlay;
 pub mod prefix;
 pub mod proof;
+pub mod proof_bytes;
+pub mod proof_text;
 pub mod row;
 pub mod storage;
 pub mod stream;

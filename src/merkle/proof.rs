@@ -19,6 +19,9 @@ use crate::types::leaf::Leaf;
 /// Most siblings a path can have: one for each bit of a key.
 pub const PROOF_SIBLINGS_MAX: usize = 256;
 
+/// Most ids of one proof.
+pub const PROOF_IDS_MAX: usize = 1000;
+
 /// The path from the root towards a key, and what stands at its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof {
@@ -64,6 +67,27 @@ pub enum BadProof {
         /// Depth of the parent.
         depth: u8,
     },
+    /// Keys asked about that are not sorted or not unique, or none at all.
+    #[error("ask about at least one key, in order and each once")]
+    Unsorted,
+    /// More ids than one proof is about.
+    #[error("a proof is about at most {PROOF_IDS_MAX} ids, this one about {0}: ask in parts")]
+    TooManyIds(usize),
+    /// The proof ends before its last node.
+    #[error("the proof ends too early: it was cut off")]
+    Truncated,
+    /// The proof goes on behind its last node.
+    #[error("the proof goes on behind its end")]
+    Surplus,
+    /// A node of a kind that cannot stand there.
+    #[error("the node at depth {depth} cannot stand over those keys: the proof is for other ids")]
+    Misplaced {
+        /// Depth of the node.
+        depth: usize,
+    },
+    /// Bytes that nothing encodes to.
+    #[error("the proof is malformed: {0}")]
+    Malformed(&'static str),
     /// A sound path, but in another tree.
     #[error("the proof leads to another root")]
     OtherRoot,
@@ -77,6 +101,18 @@ impl Proof {
     /// [`BadProof`] when it does not prove anything. The proof and the key, not the tree, are then
     /// at fault.
     pub fn verify(&self, root: &NodeHash, key: &StateKey) -> Result<Proven, BadProof> {
+        Ok(self.verify_whole(root, key)?.0)
+    }
+
+    /// [`Proof::verify`], and what the whole tree adds up to: its root hash covers that.
+    ///
+    /// # Errors
+    /// As [`Proof::verify`].
+    pub fn verify_whole(
+        &self,
+        root: &NodeHash,
+        key: &StateKey,
+    ) -> Result<(Proven, Summary), BadProof> {
         if self.siblings.len() > PROOF_SIBLINGS_MAX {
             return Err(BadProof::TooLong(self.siblings.len()));
         }
@@ -96,7 +132,7 @@ impl Proof {
             };
         }
         if node.hash.matches(root) {
-            Ok(proven)
+            Ok((proven, node))
         } else {
             Err(BadProof::OtherRoot)
         }
@@ -121,7 +157,7 @@ impl Proof {
 }
 
 /// How many leading bits two keys share.
-fn shared_bits(a: &StateKey, b: &StateKey) -> usize {
+pub(crate) fn shared_bits(a: &StateKey, b: &StateKey) -> usize {
     let pairs = a.0.iter().zip(&b.0);
     let equal = pairs.take_while(|(a, b)| a == b).count();
     let differing = a.0.iter().zip(&b.0).nth(equal);

@@ -63,6 +63,20 @@ impl Row {
         bytes
     }
 
+    /// The row with these nodes.
+    pub fn of_nodes(nodes: &RowNodes) -> Self {
+        let mut row = Self::EMPTY;
+        row.0.copy_from_slice(&nodes[ROW_CHILDREN..]);
+        row
+    }
+
+    /// Length of the encoded row with these nodes.
+    pub fn encoded_bytes(nodes: &RowNodes) -> usize {
+        let (_, children) = nodes.split_at(ROW_CHILDREN);
+        let held = children.iter().filter(|child| child.leaves > 0);
+        BITMAP_BYTES + held.count() * SUMMARY_BYTES
+    }
+
     /// Reads what [`Row::encode`] wrote; `None` for anything it does not write.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (bitmap, children) = bytes.split_first_chunk::<BITMAP_BYTES>()?;
@@ -96,6 +110,30 @@ impl Row {
         }
         nodes
     }
+
+    /// [`Row::nodes`] from those before the children in the slots `changed`, in order, became these.
+    pub fn nodes_after(
+        &self,
+        depth: u8,
+        before: &RowNodes,
+        changed: &[usize],
+        hashes: &mut u64,
+    ) -> RowNodes {
+        let mut nodes = *before;
+        nodes[ROW_CHILDREN..].copy_from_slice(&self.0);
+        let mut touched: Vec<usize> = changed.iter().map(|slot| ROW_CHILDREN + slot).collect();
+        for level in (0..ROW_LEVELS).rev() {
+            for at in &mut touched {
+                *at /= 2;
+            }
+            touched.dedup();
+            for at in &touched {
+                let (left, right) = (nodes[2 * at], nodes[2 * at + 1]);
+                nodes[*at] = join(depth.saturating_add(level), &left, &right, hashes);
+            }
+        }
+        nodes
+    }
 }
 
 #[cfg(test)]
@@ -110,6 +148,30 @@ mod tests {
             row.0[*slot] = Summary::of_leaf(&leaf(spread_key(*slot as u64), 1));
         }
         row
+    }
+
+    #[test]
+    fn changed_children_take_their_ancestors_only() {
+        let (before, after) = (row_of(&[0, 3, 9, 12, 15]), row_of(&[0, 4, 9, 10, 12, 15]));
+        let known = before.nodes(TOP_DEPTH, &mut 0);
+        let mut hashes = 0;
+        let nodes = after.nodes_after(TOP_DEPTH, &known, &[3, 4, 10], &mut hashes);
+        assert_eq!(nodes, after.nodes(TOP_DEPTH, &mut 0));
+        let mut one = after.clone();
+        one.0[12] = Summary::of_leaf(&leaf(spread_key(99), 1));
+        let mut hashes = 0;
+        let renewed = one.nodes_after(TOP_DEPTH, &nodes, &[12], &mut hashes);
+        assert_eq!(renewed, one.nodes(TOP_DEPTH, &mut 0));
+        assert!(hashes <= 4, "{hashes}");
+    }
+
+    #[test]
+    fn the_length_of_a_row_follows_from_its_nodes() {
+        for slots in [&[0][..], &[3, 9], &[0, 1, 2, 15]] {
+            let row = row_of(slots);
+            let nodes = row.nodes(TOP_DEPTH, &mut 0);
+            assert_eq!(Row::encoded_bytes(&nodes), row.encode().len());
+        }
     }
 
     #[test]

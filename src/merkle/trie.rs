@@ -89,7 +89,8 @@ fn summarize_child(leaves: &[Leaf], parent: u8, hashes: &mut u64) -> Summary {
     }
 }
 
-fn split(leaves: &[Leaf], depth: u8) -> (&[Leaf], &[Leaf]) {
+/// Sorted leaves that share `depth` bits, by the bit behind those.
+pub(crate) fn split(leaves: &[Leaf], depth: u8) -> (&[Leaf], &[Leaf]) {
     leaves.split_at(leaves.partition_point(|leaf| !bit(&leaf.key, depth)))
 }
 

@@ -3,6 +3,7 @@
 //! Whatever is read on the way is checked against the node above it, so an answer either adds up
 //! to the root or is an error that names the damage.
 
+use crate::merkle::multiproof::{MultiProof, ProofNode, passed_by, prove_among, split_keys};
 use crate::merkle::node::Summary;
 use crate::merkle::prefix::Prefix;
 use crate::merkle::proof::Proof;
@@ -80,6 +81,94 @@ impl<S: TreeStorage> TreeView<'_, S> {
         }
     }
 
+    /// Proves what the tree holds under each of `keys`, sorted and unique. Reads each row once.
+    ///
+    /// # Errors
+    /// [`TreeError::NotSorted`], otherwise as [`TreeView::subtree`].
+    pub fn prove_all(&self, keys: &[StateKey]) -> Result<MultiProof, TreeError<S::Error>> {
+        if let Some(pair) = keys.windows(2).find(|pair| pair[0] >= pair[1]) {
+            return Err(TreeError::NotSorted { key: pair[1] });
+        }
+        let mut nodes = Vec::new();
+        self.walk(&Region::Top(self.top), Prefix::ROOT, keys, &mut nodes)?;
+        Ok(MultiProof { nodes })
+    }
+
+    /// What the leaves with keys from `first` to `last`, both included, add up to. Subtrees that lie
+    /// in the range as a whole are not read: it takes the rows on the way to both ends only.
+    ///
+    /// # Errors
+    /// As [`TreeView::subtree`].
+    pub fn totals(&self, first: &StateKey, last: &StateKey) -> Result<Totals, TreeError<S::Error>> {
+        let mut totals = Totals::default();
+        let top = Region::Top(self.top);
+        self.add_up(&top, Prefix::ROOT, (first, last), &mut totals)?;
+        Ok(totals)
+    }
+
+    fn add_up(
+        &self,
+        region: &Region<'_>,
+        at: Prefix,
+        range: (&StateKey, &StateKey),
+        totals: &mut Totals,
+    ) -> Result<(), TreeError<S::Error>> {
+        let ((first, last), (from, to)) = (range, at.key_range());
+        let summary = region.summary(at);
+        if summary.leaves == 0 || to < *first || *last < from {
+            return Ok(());
+        }
+        if *first <= from && to <= *last {
+            totals.add(summary.leaves, summary.size, summary.updated_at);
+            return Ok(());
+        }
+        if let Region::Bucket(leaves) = region {
+            let inside = within(leaves, at).iter();
+            for leaf in inside.filter(|leaf| (first..=last).contains(&&leaf.key)) {
+                totals.add(1, leaf.size, leaf.updated_at);
+            }
+            return Ok(());
+        }
+        if at.depth() == region.floor() || summary.leaves == 1 {
+            return self.add_up(&self.below(at, &summary)?, at, range, totals);
+        }
+        for slot in 0..2 {
+            let child = at.child(slot, 1);
+            let child = child.ok_or(TreeError::TooDeep { at, levels: 1 })?;
+            self.add_up(region, child, range, totals)?;
+        }
+        Ok(())
+    }
+
+    /// Appends the nodes that prove `keys`, all below `at`, which lies in `region`.
+    fn walk(
+        &self,
+        region: &Region<'_>,
+        at: Prefix,
+        keys: &[StateKey],
+        nodes: &mut Vec<ProofNode>,
+    ) -> Result<(), TreeError<S::Error>> {
+        if let Region::Bucket(leaves) = region {
+            prove_among(within(leaves, at), at.depth(), keys, nodes);
+            return Ok(());
+        }
+        let summary = region.summary(at);
+        if keys.is_empty() {
+            nodes.push(passed_by(&summary));
+            return Ok(());
+        }
+        if at.depth() == region.floor() || summary.leaves <= 1 {
+            return self.walk(&self.below(at, &summary)?, at, keys, nodes);
+        }
+        let (Some(left), Some(right)) = (at.child(0, 1), at.child(1, 1)) else {
+            return Err(TreeError::TooDeep { at, levels: 1 });
+        };
+        nodes.push(ProofNode::Inner);
+        let (left_keys, right_keys) = split_keys(keys, at.depth());
+        self.walk(region, left, left_keys, nodes)?;
+        self.walk(region, right, right_keys, nodes)
+    }
+
     /// Fills `out` with the subtrees at `depth` below `at`, which lies in `region` or below it.
     fn spread(
         &self,
@@ -109,10 +198,11 @@ impl<S: TreeStorage> TreeView<'_, S> {
     }
 
     /// What is known below a place where a region ends, or where it has at most one leaf left.
-    fn below(&self, at: Prefix, summary: &Summary) -> Result<Region<'static>, TreeError<S::Error>> {
-        if summary.leaves == 0 {
-            return Ok(Region::Bucket(Vec::new()));
-        }
+    pub(crate) fn below(
+        &self,
+        at: Prefix,
+        summary: &Summary,
+    ) -> Result<Region<'static>, TreeError<S::Error>> {
         if summary.leaves > 1 && is_stored(at, summary.leaves) {
             let row = self.storage.row(at).map_err(TreeError::Storage)?;
             return row
@@ -121,6 +211,18 @@ impl<S: TreeStorage> TreeView<'_, S> {
                 .filter(|nodes| nodes[1] == *summary)
                 .map(|nodes| Region::Row(at.depth(), Box::new(nodes)))
                 .ok_or(TreeError::DamagedRow { at });
+        }
+        self.bucket(at, summary)
+    }
+
+    /// All leaves below a place, whether it keeps rows or not.
+    pub(crate) fn bucket(
+        &self,
+        at: Prefix,
+        summary: &Summary,
+    ) -> Result<Region<'static>, TreeError<S::Error>> {
+        if summary.leaves == 0 {
+            return Ok(Region::Bucket(Vec::new()));
         }
         let leaves = self.storage.leaves(at).map_err(TreeError::Storage)?;
         if summary_at(&leaves, at.depth()) == *summary {
@@ -131,8 +233,27 @@ impl<S: TreeStorage> TreeView<'_, S> {
     }
 }
 
+/// What a range of leaves adds up to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Records, tombstones included.
+    pub leaves: u64,
+    /// Bytes of their shown versions.
+    pub size: u64,
+    /// Newest version, in milliseconds since 1970-01-01 UTC; 0 without any.
+    pub updated_at: u64,
+}
+
+impl Totals {
+    fn add(&mut self, leaves: u64, size: u64, updated_at: u64) {
+        self.leaves = self.leaves.saturating_add(leaves);
+        self.size = self.size.saturating_add(size);
+        self.updated_at = self.updated_at.max(updated_at);
+    }
+}
+
 /// A part of the tree that has been read.
-enum Region<'a> {
+pub(crate) enum Region<'a> {
     Top(&'a Top),
     /// A row at a depth, with the nodes between it and its children.
     Row(u8, Box<RowNodes>),
@@ -142,7 +263,7 @@ enum Region<'a> {
 
 impl Region<'_> {
     /// The depth of the last subtrees it knows.
-    fn floor(&self) -> u8 {
+    pub(crate) fn floor(&self) -> u8 {
         match self {
             Self::Top(_) => TOP_DEPTH,
             Self::Row(depth, _) => depth + ROW_LEVELS,
@@ -151,7 +272,7 @@ impl Region<'_> {
     }
 
     /// The subtree at a place in it, no deeper than its floor.
-    fn summary(&self, at: Prefix) -> Summary {
+    pub(crate) fn summary(&self, at: Prefix) -> Summary {
         match self {
             Self::Top(top) => top.summary(at),
             Self::Row(depth, nodes) => nodes[heap_index(at, at.depth() - depth)],
@@ -219,6 +340,68 @@ mod tests {
                 prop_assert_eq!(proof.verify(&top.root().hash, &key), Ok(expected));
             }
         }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn any_set_of_keys_is_proven_as_by_the_trie(
+            leaves in any_leaves(300), step in 1usize..40, others in any::<[u8; 4]>()
+        ) {
+            let mut memory = Memory::default();
+            let top = memory.rebuild(leaves.iter().copied());
+            let view = TreeView { top: &top, storage: &memory };
+            let own = leaves.iter().step_by(step).map(|leaf| leaf.key);
+            let others = others.iter().enumerate().map(|(cluster, n)| key(cluster as u8, *n));
+            let mut keys: Vec<StateKey> = own.chain(others).collect();
+            keys.sort();
+            keys.dedup();
+            let proof = view.prove_all(&keys).unwrap();
+            prop_assert_eq!(&proof, &MultiProof::among(&leaves, &keys));
+            let shown = proof.verify(&top.root().hash, &keys).unwrap();
+            prop_assert_eq!(shown.whole, top.root());
+            keys.push(StateKey([0; 32]));
+            let unsorted = view.prove_all(&keys);
+            let key = StateKey([0; 32]);
+            prop_assert_eq!(unsorted, Err(TreeError::NotSorted { key }));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn totals_of_any_range_are_those_of_its_leaves(
+            leaves in any_leaves(300), ends in any::<[(u8, u8); 2]>()
+        ) {
+            let mut memory = Memory::default();
+            let top = memory.rebuild(leaves.iter().copied());
+            let view = TreeView { top: &top, storage: &memory };
+            let [first, last] = ends.map(|(cluster, n)| key(cluster % 6, n));
+            let everything = (StateKey([0; 32]), StateKey([0xff; 32]));
+            for (first, last) in [(first, last), (last, first), (first, first), everything] {
+                let mut expected = Totals::default();
+                for leaf in leaves.iter().filter(|leaf| first <= leaf.key && leaf.key <= last) {
+                    expected.add(1, leaf.size, leaf.updated_at);
+                }
+                prop_assert_eq!(view.totals(&first, &last).unwrap(), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn totals_take_the_rows_at_both_ends_only() {
+        let mut memory = Memory::default();
+        let top = memory.rebuild((0..20_000).map(|n| leaf(spread_key(n), n)));
+        // Two rows and two buckets at the ends.
+        memory.calls_left.set(4);
+        let view = TreeView {
+            top: &top,
+            storage: &memory,
+        };
+        let (first, last) = (StateKey([0x11; 32]), StateKey([0xdd; 32]));
+        let totals = view.totals(&first, &last).unwrap();
+        let inside = memory.leaves.range(first..=last).count() as u64;
+        assert_eq!(totals.leaves, inside);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::merkle::multiproof::MultiProof;
 use crate::merkle::node::Summary;
 use crate::merkle::prefix::Prefix;
 use crate::merkle::proof::Proof;
@@ -234,6 +235,14 @@ impl View {
     /// [`StoreError`] when the tree cannot be read.
     pub fn prove(&self, key: &StateKey) -> Result<Proof, StoreError> {
         Ok(self.tree().prove(key)?)
+    }
+
+    /// One proof for several states, their keys sorted and unique.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the tree cannot be read or the keys are not in order.
+    pub fn prove_all(&self, keys: &[StateKey]) -> Result<MultiProof, StoreError> {
+        Ok(self.tree().prove_all(keys)?)
     }
 }
 

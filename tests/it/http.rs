@@ -9,6 +9,7 @@ mod expiry;
 mod feed;
 mod many;
 mod peers;
+mod proofs;
 mod states;
 
 use std::path::PathBuf;

@@ -29,6 +29,8 @@ mod hostile_peers;
 #[cfg(test)]
 mod http;
 #[cfg(test)]
+mod merkle_vectors;
+#[cfg(test)]
 mod references;
 #[cfg(test)]
 mod replication;
