@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use crate::copies::{copy_over, forge};
 use crate::harness::Rng;
+use crate::harness::http::wait_until;
 use crate::harness::replica::{Node, Plan};
 
 /// States that are written; few, so that writes meet.
@@ -214,10 +215,15 @@ fn a_copy_that_meets_only_those_who_never_met_the_original_loses_nothing() {
     let (_, first) = copy.try_sync(far, Plan::BOTH);
     let told = first.unwrap_err().to_string();
     assert!(told.contains("takes another name now"), "{told}");
-    assert!(copy.sync(far, Plan::BOTH).equal);
+    // The peer is answered before the new name is durable, and a session has to wait for that.
+    let is_equal = |node: &Node| {
+        let (report, ended) = node.try_sync(far, Plan::BOTH);
+        ended.is_ok() && report.equal
+    };
+    wait_until("the copy has taken another name", || is_equal(&copy));
     assert_ne!(copy.view().cursor().epoch, epoch);
     // The original takes another name too, once it hears of the copy.
-    let _ = original.try_sync(far, Plan::BOTH);
+    wait_until("the original is in step", || is_equal(original));
     for _ in 0..2 {
         for node in [original, peer, &copy] {
             assert!(node.sync(far, Plan::BOTH).equal);
