@@ -31,7 +31,7 @@ pub struct Manifest {
     /// When it was begun, RFC 3339.
     pub time: String,
     /// The replica that it is of.
-    #[serde(with = "crate::backup::as_text")]
+    #[serde(with = "crate::types::as_text")]
     pub replica: ReplicaId,
     /// Release that wrote it.
     pub samestate: String,
@@ -45,10 +45,10 @@ pub struct NamespacePart {
     /// Its name.
     pub namespace: Namespace,
     /// Where its change feed stood.
-    #[serde(with = "crate::backup::as_text")]
+    #[serde(with = "crate::types::as_text")]
     pub cursor: Cursor,
     /// Its Merkle root.
-    #[serde(with = "crate::backup::as_text")]
+    #[serde(with = "crate::types::as_text")]
     pub root: NodeHash,
     /// Records, deleted ones included.
     pub records: u64,
@@ -74,7 +74,7 @@ pub struct FilePart {
     /// Its length in bytes.
     pub length: u64,
     /// Its SHA-256.
-    #[serde(with = "crate::backup::as_text")]
+    #[serde(with = "crate::types::as_text")]
     pub sha256: FileHash,
     /// Where its tables begin.
     pub tables: u64,

@@ -3,7 +3,6 @@
 //!
 //! The layout of a destination is prose in docs/reference/backup-format.md.
 
-pub mod as_text;
 pub mod block;
 pub mod chain;
 pub mod changes;

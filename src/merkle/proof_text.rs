@@ -77,7 +77,7 @@ pub struct ProofText {
     /// Where it was made. No root covers the name.
     namespace: Namespace,
     id: GameId,
-    #[serde(with = "as_hex")]
+    #[serde(with = "crate::types::as_text")]
     root: NodeHash,
     kind: Kind,
     /// The leaf at the end of the path: the state's own, or the one that stands in its way.
@@ -92,7 +92,7 @@ pub struct ProofText {
 pub struct MultiProofText {
     /// Where it was made. No root covers the name.
     namespace: Namespace,
-    #[serde(with = "as_hex")]
+    #[serde(with = "crate::types::as_text")]
     root: NodeHash,
     /// In the order of their keys.
     states: Vec<StateText>,
@@ -108,9 +108,9 @@ struct StateText {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct LeafText {
-    #[serde(with = "as_hex")]
+    #[serde(with = "crate::types::as_text")]
     key: StateKey,
-    #[serde(with = "as_hex")]
+    #[serde(with = "crate::types::as_text")]
     digest: LeafDigest,
     size: u64,
     updated_at: u64,
@@ -118,7 +118,7 @@ struct LeafText {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct SubtreeText {
-    #[serde(with = "as_hex")]
+    #[serde(with = "crate::types::as_text")]
     hash: NodeHash,
     leaves: u64,
     size: u64,
@@ -303,29 +303,6 @@ impl NodeText {
             Self::Leaf(leaf) => ProofNode::Leaf(leaf.leaf()),
             Self::Subtree(summary) => ProofNode::Subtree(summary.summary()),
         }
-    }
-}
-
-/// Hashes in lower-case hexadecimal.
-mod as_hex {
-    use std::borrow::Cow;
-    use std::fmt::Display;
-    use std::str::FromStr;
-
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub fn serialize<T: Display, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(value)
-    }
-
-    pub fn deserialize<'de, T, D>(from: D) -> Result<T, D::Error>
-    where
-        T: FromStr<Err: Display>,
-        D: Deserializer<'de>,
-    {
-        let text = Cow::<'de, str>::deserialize(from)?;
-        text.parse().map_err(D::Error::custom)
     }
 }
 

@@ -7,6 +7,7 @@ use crate::delta::registry::{decode, encode_smallest};
 use crate::replica::view::View;
 use crate::store::body::Body;
 use crate::store::error::StoreError;
+use crate::sync::decode::each_body;
 use crate::sync::exchange::{SessionError, reply_limit};
 use crate::sync::responder::ResponderError;
 use crate::sync::transfer::{TransferError, record_at};
@@ -124,26 +125,7 @@ fn ask(
     let request = seal(endpoint.kind(), &head, &[]);
     let reply = transport.call(endpoint, request, limit + HEADER_BYTES)?;
     let (BodyHeads { heads }, blob): (BodyHeads, Vec<u8>) = open(endpoint.kind(), &reply, limit)?;
-    if heads.is_empty() || heads.len() > part.len() {
-        return Err(TransferError::Malformed("the number of bodies is wrong").into());
-    }
-    let mut rest = &blob[..];
-    let mut bodies = Vec::with_capacity(heads.len());
-    for (one, head) in part.iter().zip(heads) {
-        if head.codec == BodyHead::MISSING {
-            bodies.push(None);
-            continue;
-        }
-        let (payload, behind) = rest
-            .split_at_checked(head.length as usize)
-            .ok_or(TransferError::Malformed("a body ends too early"))?;
-        rest = behind;
-        bodies.push(Some(checked(one, &head, payload)?));
-    }
-    if !rest.is_empty() {
-        return Err(TransferError::Malformed("bytes are left behind the bodies").into());
-    }
-    Ok(bodies)
+    Ok(each_body(part, &heads, &blob, checked)?)
 }
 
 fn checked(one: &Lacking, head: &BodyHead, payload: &[u8]) -> Result<Body, TransferError> {

@@ -23,6 +23,21 @@ pub fn decode_bodies(
     blob: &[u8],
     decoder: &mut Decoder,
 ) -> Result<Vec<Option<Bytes>>, TransferError> {
+    each_body(wanted, heads, blob, |wanted, head, payload| {
+        decoder.decode(view, wanted, head, payload)
+    })
+}
+
+/// Takes the bodies of an answer apart and makes something of each that is there.
+///
+/// # Errors
+/// [`TransferError`] when the answer does not fit what was `wanted`, or the first of `make`.
+pub fn each_body<W, B>(
+    wanted: &[W],
+    heads: &[BodyHead],
+    blob: &[u8],
+    mut make: impl FnMut(&W, &BodyHead, &[u8]) -> Result<B, TransferError>,
+) -> Result<Vec<Option<B>>, TransferError> {
     if heads.is_empty() || heads.len() > wanted.len() {
         return Err(TransferError::Malformed("the number of bodies is wrong"));
     }
@@ -37,7 +52,7 @@ pub fn decode_bodies(
             .split_at_checked(head.length as usize)
             .ok_or(TransferError::Malformed("a body ends too early"))?;
         rest = behind;
-        bodies.push(Some(decoder.decode(view, wanted, head, payload)?));
+        bodies.push(Some(make(wanted, head, payload)?));
     }
     if !rest.is_empty() {
         return Err(TransferError::Malformed("bytes are left behind the bodies"));

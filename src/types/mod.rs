@@ -2,6 +2,7 @@
 //!
 //! Nothing here does I/O or knows about storage, HTTP or time.
 
+pub mod as_text;
 pub mod binary;
 pub mod cursor;
 pub mod hash;
