@@ -33,9 +33,9 @@ use crate::types::lineage::Provenance;
 
 /// Changes after which a checkpoint is worth its price. A start has to carry out again as many, and
 /// those of one checkpoint on its way.
-pub const CHECKPOINT_CHANGES: usize = 4096;
+pub const CHECKPOINT_CHANGES: usize = 8192;
 /// Memory taken by changes after which a checkpoint is worth its price, in bytes.
-pub const CHECKPOINT_BYTES: usize = 16 << 20;
+pub const CHECKPOINT_BYTES: usize = 32 << 20;
 
 /// What became of each command of a batch.
 pub type Outcomes = Vec<Result<Accepted, Refused>>;

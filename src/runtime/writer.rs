@@ -39,8 +39,8 @@ const BATCH_BYTES: usize = 32 << 20;
 const HOLD_BACK_MAX: Duration = Duration::from_millis(25);
 /// How many times what makes a checkpoint worthwhile may pile up behind one that is on its way,
 /// until writers are slowed down, and at most.
-const LOAD_FREE: f64 = 1.5;
-const LOAD_MAX: f64 = 3.0;
+const LOAD_FREE: f64 = 1.0;
+const LOAD_MAX: f64 = 2.0;
 /// Time after which what has piled up is moved into the file, however little it is.
 const CHECKPOINT_IDLE: Duration = Duration::from_secs(2);
 
