@@ -13,6 +13,7 @@ pub mod merkle;
 pub mod peer;
 pub mod reconcile;
 pub mod replica;
+pub mod roots;
 pub mod runtime;
 pub mod server;
 pub mod store;

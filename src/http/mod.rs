@@ -24,6 +24,7 @@ pub mod proofs;
 pub mod range;
 pub mod representation;
 pub mod root;
+pub mod roots;
 pub mod routes;
 pub mod sessions;
 pub mod states;

@@ -14,7 +14,7 @@ use crate::http::app::App;
 use crate::http::problem::Problem;
 use crate::http::{
     admin, batch, changes, conflicts, health, history, listing, namespaces, peers, proofs, root,
-    sessions, states, sync,
+    roots, sessions, states, sync,
 };
 
 /// Every endpoint, over the state of a replica.
@@ -38,6 +38,10 @@ pub fn router(app: App) -> Router {
         .route("/v1/ns/{ns}/changes", get(changes::get))
         .route("/v1/ns/{ns}/root", get(root::get))
         .route("/v1/ns/{ns}/proofs", post(proofs::post))
+        .route("/v1/ns/{ns}/roots", get(roots::list))
+        .route("/v1/ns/{ns}/roots/heads", get(roots::heads))
+        .route("/v1/ns/{ns}/roots/inclusion", get(roots::inclusion))
+        .route("/v1/ns/{ns}/roots/consistency", get(roots::consistency))
         .route("/v1/ns/{ns}/proofs/{*id}", get(proofs::get))
         .route("/v1/ns/{ns}/sync/run", post(sync::run))
         .route("/v1/ns/{ns}/sync/diff", post(sync::diff))

@@ -140,6 +140,9 @@ fn carry_out(
             Effect::Trim(key, through) => tables.trim_history(key, *through)?,
             Effect::Free(hash) => tables.free(hash)?,
             Effect::Heal(healing) => heal(tables, healing)?,
+            Effect::Seal(entry) => tables.append_root(entry)?,
+            Effect::Witness(witnessed) => tables.set_witnessed(witnessed)?,
+            Effect::Accuse(accusation) => tables.accuse(accusation)?,
             Effect::Learn(seen) => {
                 let mut all = tables.seen()?;
                 if all.join(seen) {

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::roots::entry::RootEntry;
+use crate::roots::witness::{Accusation, Witnessed};
 use crate::store::body::Body;
 use crate::types::hash::{ContentHash, StateKey};
 use crate::types::id::GameId;
@@ -27,6 +29,10 @@ pub enum Command {
     Learn(Arc<Seen>),
     /// To collect what is over. Steps that the rules do not allow (any more) are left out.
     Collect(Vec<Step>),
+    /// To remember a head of another replica's log of roots.
+    Witness(Arc<Witnessed>),
+    /// To keep evidence against another replica.
+    Accuse(Arc<Accusation>),
 }
 
 impl Command {
@@ -36,7 +42,7 @@ impl Command {
             Self::Write(writes) => writes.iter().all(|w| matches!(w.change, Change::Delete)),
             Self::Merge(_) | Self::Heal(_) => false,
             Self::Meet(meeting) => meeting.incoming.is_empty(),
-            Self::Learn(_) | Self::Collect(_) => true,
+            Self::Learn(_) | Self::Collect(_) | Self::Witness(_) | Self::Accuse(_) => true,
         }
     }
 
@@ -47,7 +53,7 @@ impl Command {
             Self::Merge(incoming) => incoming.iter().map(Incoming::weight).sum(),
             Self::Heal(healings) => healings.iter().map(|h| h.body.weight()).sum(),
             Self::Meet(meeting) => meeting.incoming.iter().map(Incoming::weight).sum(),
-            Self::Learn(_) | Self::Collect(_) => 0,
+            Self::Learn(_) | Self::Collect(_) | Self::Witness(_) | Self::Accuse(_) => 0,
         }
     }
 }
@@ -281,6 +287,12 @@ pub enum Effect {
     Learn(Seen),
     /// Bytes are put right, once everything else of the commit has been carried out.
     Heal(Healing),
+    /// The log of roots grows by an entry.
+    Seal(RootEntry),
+    /// A head of another replica's log is remembered.
+    Witness(Arc<Witnessed>),
+    /// Evidence against another replica is kept.
+    Accuse(Arc<Accusation>),
 }
 
 impl Effect {
@@ -290,7 +302,9 @@ impl Effect {
             Self::Change(mutation) => Some(mutation.key),
             Self::Remove(key) | Self::Strip(key, _) | Self::Trim(key, _) => Some(*key),
             Self::Heal(healing) => Some(healing.key),
-            Self::Free(_) | Self::Learn(_) => None,
+            Self::Free(_) | Self::Learn(_) | Self::Seal(_) | Self::Witness(_) | Self::Accuse(_) => {
+                None
+            }
         }
     }
 

@@ -120,6 +120,8 @@ impl<'a> Decider<'a> {
                     refusal_of(self.collect(step, &mut draft))?;
                 }
             }
+            Command::Witness(head) => draft.decision.effects.push(Effect::Witness(head)),
+            Command::Accuse(held) => draft.decision.effects.push(Effect::Accuse(held)),
             Command::Heal(healings) => {
                 let healings = healings.into_iter().map(Effect::Heal);
                 draft.decision.effects.extend(healings);

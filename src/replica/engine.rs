@@ -17,6 +17,7 @@ use crate::replica::recover::{Recovered, recover};
 use crate::replica::renew::{Evidence, Rewriting, part, rename};
 use crate::replica::source::Source;
 use crate::replica::view::View;
+use crate::roots::entry::RootEntry;
 use crate::store::checkpoint::{Flushed, Frozen};
 use crate::store::claim::Claim;
 use crate::store::disk::{Disk, MachineDisk};
@@ -59,6 +60,8 @@ pub struct Engine {
     seen: Facts,
     /// How far a renewal has come.
     rewriting: Option<Rewriting>,
+    /// An entry of the log of roots for the next batch to take along.
+    sealing: Option<RootEntry>,
 }
 
 /// A namespace that was opened for writing.
@@ -193,6 +196,7 @@ impl Engine {
             pending,
             seen: Facts::default(),
             rewriting: None,
+            sealing: None,
         };
         let mut opened = Opened {
             engine,
@@ -238,7 +242,8 @@ impl Engine {
         let source = Source::new(&view);
         let mut decider = Decider::new(&source, &mut self.clock, writer, now, self.head.seq);
         let mut outcomes = Vec::with_capacity(commands.len());
-        let mut effects = Vec::with_capacity(commands.len());
+        let mut effects = Vec::with_capacity(commands.len() + 1);
+        effects.extend(self.sealing.take().map(Effect::Seal));
         for command in commands {
             outcomes.push(decider.decide(command)?.map(|decision| {
                 effects.extend(decision.effects);
@@ -267,6 +272,35 @@ impl Engine {
             entry,
             batch,
         }
+    }
+
+    /// Lets the next batch take an entry of the log of roots along, which says where the namespace
+    /// stands now. False when the log says so already.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the log of roots cannot be read.
+    pub fn seal(&mut self) -> Result<bool, StoreError> {
+        let snapshot = self.view.snapshot();
+        let size = snapshot.root_log_size()?;
+        let newest = match size.checked_sub(1) {
+            Some(place) => snapshot.root_entry(place)?,
+            None => None,
+        };
+        let root = self.head.root.hash;
+        if newest.map_or(self.head.root.leaves == 0, |newest| newest.root == root) {
+            return Ok(false);
+        }
+        let identity = self.store.identity();
+        self.sealing = Some(RootEntry {
+            root,
+            seq: self.head.seq,
+            epoch: identity.epoch,
+            incarnation: identity.incarnation,
+            time: newest
+                .map_or(0, |newest| newest.time)
+                .max(self.wall.now_millis()),
+        });
+        Ok(true)
     }
 
     /// Lets the next batch that is decided remember what was seen of peers.
@@ -368,6 +402,7 @@ impl Engine {
         self.store
             .adopt(*view.identity(), Arc::clone(view.provenance()));
         self.rewriting = None;
+        self.sealing = None;
         self.look();
     }
 

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::replica::command::{Effect, Healing, Mutation};
 use crate::replica::facts::Facts;
+use crate::roots::entry::RootEntry;
+use crate::roots::witness::{Accusation, Witnessed};
 use crate::store::body::{Body, BodyHead};
 use crate::store::error::StoreError;
 use crate::types::binary::{FORMAT, decode_prefix, encode};
@@ -47,6 +49,9 @@ enum Other {
     Trim(StateKey, u64),
     Free(ContentHash),
     Learn(Seen),
+    Seal(RootEntry),
+    Witness(Box<Witnessed>),
+    Accuse(Box<Accusation>),
 }
 
 /// What facts begin with, where an effect would begin with another byte.
@@ -73,6 +78,11 @@ pub fn to_bytes(facts: &Facts, effects: &[Effect]) -> Bytes {
             Effect::Trim(key, through) => append(&mut bytes, &Other::Trim(*key, *through)),
             Effect::Free(hash) => append(&mut bytes, &Other::Free(*hash)),
             Effect::Learn(seen) => append(&mut bytes, &Other::Learn(seen.clone())),
+            Effect::Seal(entry) => append(&mut bytes, &Other::Seal(*entry)),
+            Effect::Witness(head) => {
+                append(&mut bytes, &Other::Witness(Box::new((**head).clone())));
+            }
+            Effect::Accuse(held) => append(&mut bytes, &Other::Accuse(Box::new((**held).clone()))),
             Effect::Heal(healing) => append_healing(&mut bytes, healing),
         }
     }
@@ -172,16 +182,23 @@ fn take_other(bytes: &mut Bytes) -> Result<Effect, StoreError> {
         Other::Trim(key, through) => Effect::Trim(key, through),
         Other::Free(hash) => Effect::Free(hash),
         Other::Learn(seen) => Effect::Learn(seen),
+        Other::Seal(entry) => Effect::Seal(entry),
+        Other::Witness(head) => Effect::Witness(head.into()),
+        Other::Accuse(held) => Effect::Accuse(held.into()),
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::clock::HybridClock;
+    use crate::roots::head::{LogHead, SecretKey};
+    use crate::roots::witness::Fault;
     use crate::types::cursor::Epoch;
-    use crate::types::hash::ContentHash;
-    use crate::types::id::{GameId, ReplicaId, WriterId};
+    use crate::types::hash::{ContentHash, LogHash, NodeHash};
+    use crate::types::id::{GameId, Namespace, ReplicaId, WriterId};
     use crate::types::version::{Version, VersionVector};
 
     fn change(seq: u64, bytes: Option<&[u8]>) -> Effect {
@@ -212,6 +229,22 @@ mod tests {
         let large = vec![7; 100_000];
         let (key, mut seen) = (StateKey([2; 32]), Seen::default());
         seen.raise(WriterId(7), 300);
+        let entry = RootEntry {
+            root: NodeHash([4; 32]),
+            seq: 1 << 40,
+            epoch: Epoch(3),
+            incarnation: 2,
+            time: 1_700_000_000_000,
+        };
+        let head = LogHead {
+            replica: ReplicaId(1),
+            log: LogHash([5; 32]),
+            size: 1,
+            hash: entry.leaf(),
+            newest: entry,
+        };
+        let name = Namespace::default_namespace();
+        let head = SecretKey::from_seed(&[6; 32]).sign(&name, head);
         let effects = [
             change(1, Some(b"small")),
             Effect::Remove(key),
@@ -220,6 +253,17 @@ mod tests {
             Effect::Trim(key, 9),
             Effect::Learn(seen),
             Effect::Free(ContentHash([3; 32])),
+            Effect::Seal(entry),
+            Effect::Witness(Arc::new(Witnessed {
+                head: head.clone(),
+                heard_at: 5,
+            })),
+            Effect::Accuse(Arc::new(Accusation {
+                fault: Fault::Rewritten,
+                first: head.clone(),
+                second: head,
+                found_at: 6,
+            })),
             Effect::Heal(Healing {
                 key,
                 body: Body::new(&large),

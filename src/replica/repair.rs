@@ -257,6 +257,9 @@ impl Repair {
                     Effect::Change(mutation) => mutation,
                     // They were used where bytes were lacking.
                     Effect::Heal(_) => continue,
+                    // The log of roots begins anew, under another name: one that lacks entries
+                    // would contradict what was signed.
+                    Effect::Seal(_) => continue,
                     Effect::Learn(seen) => {
                         self.taken_in.join(&seen);
                         continue;

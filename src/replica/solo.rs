@@ -114,6 +114,19 @@ impl Solo {
         Ok(decided.outcomes)
     }
 
+    /// Writes the root of now down in the log of roots. False when it says so already.
+    ///
+    /// # Errors
+    /// As for [`Solo::commit`].
+    pub fn seal(&mut self) -> Result<bool, StoreError> {
+        let seals = self.engine.seal();
+        let seals = self.or_reopened(seals)?;
+        if seals {
+            self.commit_logged(Vec::new(), BTreeMap::new())?;
+        }
+        Ok(seals)
+    }
+
     /// Moves everything that only the log holds into the engine's file.
     ///
     /// # Errors

@@ -9,6 +9,9 @@ use crate::merkle::proof::Proof;
 use crate::merkle::top::Top;
 use crate::merkle::view::TreeView;
 use crate::reconcile::view::{SetView, ViewError};
+use crate::roots::entry::log_name;
+use crate::roots::head::LogHead;
+use crate::roots::mountains;
 use crate::store::error::StoreError;
 use crate::store::read::Snapshot;
 use crate::store::rows::{Head, Identity, Placed, RecordRow};
@@ -81,6 +84,33 @@ impl View {
     /// The stored tables.
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
+    }
+
+    /// The head of the log of roots, not signed; `None` before the first entry. Whoever signs one
+    /// must have the view from the writer's channel, where it is once it is durable.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the log cannot be read.
+    pub fn log_head(&self) -> Result<Option<LogHead>, StoreError> {
+        let size = self.snapshot.root_log_size()?;
+        let Some(last) = size.checked_sub(1) else {
+            return Ok(None);
+        };
+        let (first, newest) = (
+            self.snapshot.root_entry(0)?,
+            self.snapshot.root_entry(last)?,
+        );
+        let hash = mountains::root(&self.snapshot, size)?;
+        let (Some(first), Some(newest), Some(hash)) = (first, newest, hash) else {
+            return Err(StoreError::damaged("the log of roots lacks entries"));
+        };
+        Ok(Some(LogHead {
+            replica: self.identity.replica,
+            log: log_name(self.identity.epoch, &first.leaf()),
+            size,
+            hash,
+            newest,
+        }))
     }
 
     /// The tree.

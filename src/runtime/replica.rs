@@ -11,6 +11,8 @@ use tracing::{error, info, warn};
 
 use crate::clock::{SystemClock, WallClock};
 use crate::replica::engine::Engine;
+use crate::replica::view::View;
+use crate::roots::head::{LogHead, SignedHead};
 use crate::runtime::jobs::Jobs;
 use crate::runtime::lock::lock;
 use crate::runtime::namespace::OpenNamespace;
@@ -180,6 +182,21 @@ impl Replica {
     /// The replica's id.
     pub fn id(&self) -> ReplicaId {
         self.directory.replica()
+    }
+
+    /// The head of a view's log of roots, signed; `None` before the first entry. The view must be
+    /// one that a namespace has shown, so that nothing is signed that a crash takes back.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the log cannot be read.
+    pub fn signed_head(
+        &self,
+        namespace: &Namespace,
+        view: &View,
+    ) -> Result<Option<SignedHead>, StoreError> {
+        let (replica, key) = self.directory.signer();
+        let head = view.log_head()?;
+        Ok(head.map(|head| key.sign(namespace, LogHead { replica, ..head })))
     }
 
     /// What is accepted from outside.

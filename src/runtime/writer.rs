@@ -44,6 +44,9 @@ const LOAD_MAX: f64 = 2.0;
 /// Time after which what has piled up is moved into the file, however little it is.
 const CHECKPOINT_IDLE: Duration = Duration::from_secs(2);
 
+/// Least time between two entries of the log of roots.
+const SEAL_EVERY: Duration = Duration::from_secs(1);
+
 /// Agreements with peers that the next commit takes along.
 pub type Agreements = Arc<Mutex<BTreeMap<ReplicaId, Agreement>>>;
 
@@ -80,7 +83,7 @@ pub fn spawn(
     let checkpoints = Checkpoints::start(name, file, log.shelf(), options, upkeep.clone(), wake)?;
     let durable = (engine.view(), engine.commit_number());
     let log = LogThread::start(name, log, views, checkpoints.inbox(), durable)?;
-    let handle = WriterHandle::new(queue, Arc::clone(&failed), upkeep.is_low);
+    let handle = WriterHandle::new(queue, Arc::clone(&failed), Arc::clone(&upkeep.is_low));
     let writer = Writer {
         failed,
         engine,
@@ -91,6 +94,8 @@ pub fn spawn(
         log,
         checkpoints,
         checkpointed: Instant::now(),
+        sealed: Instant::now(),
+        is_low: upkeep.is_low,
         failing: None,
         failure: None,
     };
@@ -111,6 +116,10 @@ struct Writer {
     checkpoints: Checkpoints,
     /// When a checkpoint last began.
     checkpointed: Instant,
+    /// When the log of roots was last brought up to date.
+    sealed: Instant,
+    /// What is left of the disk is for deletions.
+    is_low: Arc<AtomicBool>,
     /// Why checkpoints fail at present.
     failing: Option<Arc<StoreError>>,
     /// Set when it is unknown what the store holds: from then on every command is refused.
@@ -156,7 +165,8 @@ impl Writer {
         self.recover_from_a_full_disk();
         self.take_report();
         self.hold_back();
-        if !commands.is_empty() {
+        let seals = self.sealed.elapsed() >= SEAL_EVERY && self.seal();
+        if seals || !commands.is_empty() {
             self.commit(commands, answers);
         }
         for (order, answer) in std::mem::take(&mut self.orders) {
@@ -167,6 +177,21 @@ impl Writer {
             self.rewrite();
         }
         self.begin_checkpoint_if_due();
+    }
+
+    /// Lets the next commit write down the root of now, if that is not the newest of the log of
+    /// roots. What is written down with it rides along with the commands at hand, so that a writer
+    /// that is busy pays no sync for it.
+    fn seal(&mut self) -> bool {
+        let is_stuck = self.is_stuck() || self.is_low.load(Ordering::Relaxed);
+        if self.failure.is_some() || self.log.broken().is_some() || is_stuck {
+            return false;
+        }
+        self.sealed = Instant::now();
+        attempt(|| self.engine.seal()).unwrap_or_else(|error| {
+            error!(%error, "the root of now could not be written down");
+            false
+        })
     }
 
     fn commit(&mut self, commands: Vec<Command>, answers: Vec<Answer>) {
@@ -367,6 +392,7 @@ impl Writer {
     fn finish(&mut self) {
         self.recover_from_a_full_disk();
         if self.failure.is_none() {
+            self.seal();
             self.commit(Vec::new(), Vec::new());
         }
         self.wait_for_checkpoint();

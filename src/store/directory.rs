@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/lock                       held while a process uses the directory
 //! DIR/replica                    the replica's id, 16 hex digits
+//! DIR/key                        what the replica signs with, for its owner's eyes only
 //! DIR/place                      which file this is, to notice copies of the directory
 //! DIR/namespaces/NAME.redb       one file a namespace
 //! DIR/namespaces/NAME.redb.new   one that is being made
@@ -14,9 +15,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tracing::warn;
+
+use crate::roots::head::SecretKey;
 use crate::store::claim::{Claim, Known};
 use crate::store::draft::finish_draft;
 use crate::store::error::StoreError;
+use crate::store::key::key_of;
 use crate::store::place::{Found, Place};
 use crate::types::cursor::Epoch;
 use crate::types::id::{Namespace, ReplicaId};
@@ -37,6 +42,7 @@ pub struct DataDirectory {
 #[derive(Debug)]
 struct Naming {
     replica: ReplicaId,
+    key: SecretKey,
     place: Place,
 }
 
@@ -93,7 +99,17 @@ impl DataDirectory {
             },
             TryLockError::Error(source) => unusable(&path, source),
         })?;
+        let is_new = !root.join("replica").exists();
         let replica = replica_id(root)?;
+        let found = key_of(root, replica).map_err(|source| unusable(&root.join("key"), source))?;
+        if found.is_new && !is_new {
+            warn!(
+                %replica,
+                "there was no key of this replica in {}: it signs its log of roots with a new one \
+                 from now on",
+                root.join("key").display()
+            );
+        }
         let (known, place) = match Place::find(root).map_err(|source| unusable(root, source))? {
             Found::Nothing => (KnownFiles::Unasked, Place::default()),
             Found::Same(place) => (KnownFiles::Openings, place),
@@ -101,7 +117,11 @@ impl DataDirectory {
         };
         Ok(Self {
             root: root.to_path_buf(),
-            naming: Mutex::new(Naming { replica, place }),
+            naming: Mutex::new(Naming {
+                replica,
+                key: found.key,
+                place,
+            }),
             known,
             _lock: lock,
         })
@@ -114,6 +134,12 @@ impl DataDirectory {
     /// The replica that this directory belongs to.
     pub fn replica(&self) -> ReplicaId {
         self.naming().replica
+    }
+
+    /// The replica's id, and the key that it signs with.
+    pub fn signer(&self) -> (ReplicaId, SecretKey) {
+        let naming = self.naming();
+        (naming.replica, naming.key.clone())
     }
 
     /// True when this directory was found to be a copy, or an older copy that was put back.
@@ -134,6 +160,10 @@ impl DataDirectory {
             let (path, replica) = (self.root.join("replica"), ReplicaId(random()?));
             write_durably(&path, &format!("{replica}\n"))
                 .map_err(|source| unusable(&path, source))?;
+            let found = key_of(&self.root, replica);
+            naming.key = found
+                .map_err(|source| unusable(&self.root.join("key"), source))?
+                .key;
             naming.replica = replica;
         }
         Ok(naming.replica)

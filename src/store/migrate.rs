@@ -12,6 +12,8 @@ mod v0001_initial;
 mod v0002_log;
 #[path = "../../migrations/v0003_deadlines.rs"]
 mod v0003_deadlines;
+#[path = "../../migrations/v0004_roots.rs"]
+mod v0004_roots;
 
 type Step = fn(&WriteTransaction) -> Result<(), StoreError>;
 
@@ -19,7 +21,12 @@ type Step = fn(&WriteTransaction) -> Result<(), StoreError>;
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
 /// All steps in order; the schema version of a file is how many of them it has seen.
-const STEPS: &[Step] = &[v0001_initial::run, v0002_log::run, v0003_deadlines::run];
+const STEPS: &[Step] = &[
+    v0001_initial::run,
+    v0002_log::run,
+    v0003_deadlines::run,
+    v0004_roots::run,
+];
 
 /// Name of the schema version in the meta table.
 const SCHEMA: &str = "schema";
@@ -83,6 +90,7 @@ mod tests {
     use crate::types::version::{Stamp, Version, VersionVector};
 
     const DEADLINES: TableDefinition<'_, (u64, &[u8; 32]), ()> = TableDefinition::new("deadlines");
+    const ROOTS: TableDefinition<'_, (u8, u64), &[u8]> = TableDefinition::new("roots");
 
     fn row(seq: u64, tombstone: bool) -> RecordRow {
         let mut vector = VersionVector::default();
@@ -138,6 +146,7 @@ mod tests {
         let database = Database::open(&path).unwrap();
         let transaction = database.begin_write().unwrap();
         assert!(transaction.delete_table(DEADLINES).unwrap());
+        assert!(transaction.delete_table(ROOTS).unwrap());
         let mut meta = transaction.open_table(META).unwrap();
         meta.insert(SCHEMA, 2u32.to_le_bytes().as_slice()).unwrap();
         drop(meta);
@@ -156,5 +165,6 @@ mod tests {
             .collect();
         expected.sort_unstable();
         assert_eq!(due, expected);
+        assert_eq!(store.snapshot().root_log_size().unwrap(), 0);
     }
 }

@@ -53,6 +53,10 @@ impl Snapshot {
         Self { rows }
     }
 
+    pub(in crate::store) fn rows(&self) -> &Layered {
+        &self.rows
+    }
+
     /// Where the namespace stood.
     ///
     /// # Errors

@@ -129,6 +129,8 @@ tables! {
     /// (Moment in milliseconds, state key) -> nothing: when something of a state is to be collected.
     /// At moment 0 stand contents that are being given up, under their hashes.
     Deadlines, deadlines: (u64, [u8; 32]) => ();
+    /// (0, place) -> entry of the log of roots; (height, place) -> node above the entries.
+    Roots, roots: (u8, u64) => RowBytes;
     /// Replica id of a peer -> what we last agreed on with it.
     Peers, peers: u64 => RowBytes;
     /// Facts about the file and its newest commit, by name.
@@ -145,6 +147,10 @@ pub mod meta_names {
     pub const PROVENANCE: &str = "provenance";
     /// In front of the epoch of a [`crate::types::lineage::Sighting`].
     pub const SEEN: &str = "seen/";
+    /// In front of the key that signed a [`crate::roots::witness::Witnessed`].
+    pub const WITNESSED: &str = "witnessed/";
+    /// In front of the key that an [`crate::roots::witness::Accusation`] is against.
+    pub const ACCUSED: &str = "accused/";
     /// [`crate::types::seen::Seen`]; for own writes how far they have been collected.
     pub const TAKEN_IN: &str = "taken_in";
 }

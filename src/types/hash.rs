@@ -87,6 +87,10 @@ hash_type! {
     NodeHash
 }
 hash_type! {
+    /// A hash of the log of roots, as described in docs/reference/root-log.md.
+    LogHash
+}
+hash_type! {
     /// SHA-256 of one content-defined chunk.
     ChunkHash
 }

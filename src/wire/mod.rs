@@ -1,6 +1,7 @@
-//! What replicas say to each other, as bytes: frames and the messages in them.
+//! What replicas say to each other, as bytes: frames, the messages in them, and heads of logs.
 //!
 //! The protocol is prose in docs/protocol.md.
 
 pub mod frame;
 pub mod messages;
+pub mod roots;

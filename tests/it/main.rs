@@ -37,6 +37,8 @@ mod replication;
 #[cfg(test)]
 mod restart;
 #[cfg(test)]
+mod roots;
+#[cfg(test)]
 mod sessions;
 #[cfg(test)]
 mod simulated_disk;

@@ -14,7 +14,7 @@ use source::{Module, Source, production_sources, rust_sources, text_files};
 /// Layers from the bottom up. Layers of one rank are siblings that do not know each other.
 const RANKS: &[(u32, &[&str])] = &[
     (0, &["types"]),
-    (1, &["clock", "merkle", "delta", "bloom"]),
+    (1, &["clock", "merkle", "delta", "bloom", "roots"]),
     (2, &["reconcile"]),
     (3, &["wire", "store"]),
     (4, &["replica"]),
@@ -32,6 +32,7 @@ const ROOTS: &[&str] = &["lib", "main"];
 /// What may be named only below the listed modules: a path, or a single word.
 const CONFINED: &[(&str, &[&str])] = &[
     ("redb", &["store"]),
+    ("ed25519_dalek", &["roots"]),
     ("fastcdc", &["delta"]),
     ("zstd", &["delta"]),
     ("bincode", &["types::binary"]),

@@ -1,0 +1,6 @@
+//! Logs of roots: the format against vectors made by another implementation, heads that no crash
+//! takes back, and what the HTTP face proves.
+
+mod crashes;
+mod face;
+mod vectors;
