@@ -4,6 +4,7 @@
 //! handler in its resource's file and one line in [`routes`].
 
 pub mod admin;
+pub mod agreement;
 pub mod app;
 pub mod batch;
 pub mod body;

@@ -13,8 +13,8 @@ use tracing::{Level, debug, enabled};
 use crate::http::app::App;
 use crate::http::problem::Problem;
 use crate::http::{
-    admin, batch, changes, conflicts, health, history, listing, namespaces, peers, proofs, root,
-    roots, sessions, states, sync,
+    admin, agreement, batch, changes, conflicts, health, history, listing, namespaces, peers,
+    proofs, root, roots, sessions, states, sync,
 };
 
 /// Every endpoint, over the state of a replica.
@@ -38,6 +38,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/ns/{ns}/changes", get(changes::get))
         .route("/v1/ns/{ns}/root", get(root::get))
         .route("/v1/ns/{ns}/proofs", post(proofs::post))
+        .route("/v1/ns/{ns}/agreement", get(agreement::get))
         .route("/v1/ns/{ns}/roots", get(roots::list))
         .route("/v1/ns/{ns}/roots/heads", get(roots::heads))
         .route("/v1/ns/{ns}/roots/inclusion", get(roots::inclusion))

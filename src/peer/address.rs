@@ -33,6 +33,11 @@ impl PeerAddress {
         format!("{}/v1/ns/{namespace}/sync/{message}", self.0)
     }
 
+    /// The URL of something below a namespace.
+    pub fn within(&self, namespace: &Namespace, path: &str) -> String {
+        format!("{}/v1/ns/{namespace}/{path}", self.0)
+    }
+
     /// The URL of the change feed.
     pub fn changes(&self, namespace: &Namespace) -> String {
         format!("{}/v1/ns/{namespace}/changes", self.0)

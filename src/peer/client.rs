@@ -95,6 +95,16 @@ impl PeerClient {
             .map_err(|_| TransportError::Unreachable("its change feed is malformed".to_owned()))
     }
 
+    /// Reads what is at a path below the namespace, at most `limit` bytes.
+    ///
+    /// # Errors
+    /// [`TransportError`] when the peer cannot be asked or refuses.
+    pub async fn get(&self, path: &str, limit: usize) -> Result<Vec<u8>, TransportError> {
+        let url = self.address.within(&self.namespace, path);
+        let response = self.guarded(self.http.get(url).send()).await?;
+        self.guarded_body(response, limit).await
+    }
+
     async fn post(
         &self,
         endpoint: Endpoint,

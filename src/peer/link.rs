@@ -64,6 +64,8 @@ pub struct LinkState {
     pub last_error: Option<String>,
     /// When a session last succeeded, RFC 3339.
     pub last_synced: Option<String>,
+    /// What is held against it about its log of roots.
+    pub accused: Vec<&'static str>,
 }
 
 /// Keeps one namespace in sync with one peer.

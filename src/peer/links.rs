@@ -1,7 +1,7 @@
 //! All peers of a replica: configured at start or at run time, one link for each peer and
 //! namespace.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use crate::peer::address::{PeerAddress, check_name};
 use crate::peer::client::http_client;
 use crate::peer::link::{Health, Link, LinkState};
 use crate::peer::runner::{Job, Runner};
+use crate::peer::witness::Watching;
 use crate::reconcile::strategy::BloomSettings;
 use crate::runtime::lock::lock;
 use crate::runtime::peering::{
@@ -147,6 +148,8 @@ impl Links {
         };
         let failed = states.iter().find(|state| state.last_error.is_some());
         let replica = states.iter().find_map(|state| state.replica);
+        let accused: BTreeSet<&'static str> =
+            states.iter().flat_map(|s| s.accused.clone()).collect();
         PeerStatus {
             name: name.to_owned(),
             url: peer.address.to_string(),
@@ -156,6 +159,7 @@ impl Links {
             penalties,
             last_error: failed.and_then(|state| state.last_error.clone()),
             last_synced: states.iter().filter_map(|s| s.last_synced.clone()).max(),
+            accused: accused.into_iter().collect(),
         }
     }
 }
@@ -183,6 +187,13 @@ fn link_new_namespaces(
         let link = Link::new(
             Arc::clone(runner),
             address.clone(),
+            Arc::clone(&namespace),
+            Arc::clone(&state),
+            stop.clone(),
+        );
+        let watching = Watching::new(
+            Arc::clone(runner),
+            address.clone(),
             namespace,
             state,
             stop.clone(),
@@ -190,6 +201,7 @@ fn link_new_namespaces(
         tokio::spawn(async move {
             tokio::select! {
                 () = link.run() => {}
+                () = watching.run() => {}
                 () = closed.cancelled() => {}
             }
         });

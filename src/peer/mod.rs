@@ -4,8 +4,10 @@
 pub mod address;
 pub mod client;
 pub mod healing;
+pub mod heard;
 pub mod home;
 pub mod link;
 pub mod links;
 pub mod penalty;
 pub mod runner;
+pub mod witness;

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use crate::peer::address::PeerAddress;
 use crate::peer::client::{BlockingClient, PeerClient};
+use crate::peer::heard::Heard;
 use crate::peer::home::LocalHome;
 use crate::peer::penalty::Penalty;
 use crate::reconcile::strategy::{BloomSettings, StrategyName};
@@ -73,6 +74,7 @@ pub struct Runner {
     bloom: BloomSettings,
     shutdown: CancellationToken,
     known: Arc<Mutex<Known>>,
+    heard: Heard,
 }
 
 impl Runner {
@@ -89,7 +91,18 @@ impl Runner {
             bloom,
             shutdown,
             known: Arc::default(),
+            heard: Heard::default(),
         }
+    }
+
+    /// What peers have seen of each other's logs of roots.
+    pub fn heard(&self) -> &Heard {
+        &self.heard
+    }
+
+    /// Counts a misbehaviour of a peer.
+    pub fn penalize(&self, address: &PeerAddress) {
+        lock(&self.known).penalize(address.clone());
     }
 
     /// The replica that the sessions work for.

@@ -17,7 +17,7 @@ const CONTEXT: &[u8] = b"samestate root log head 1\0";
 pub const SIGNATURE_BYTES: usize = 64;
 
 /// A replica's public key.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct PublicKey(pub [u8; 32]);
 
 /// A replica's secret key. Shows nothing of itself.

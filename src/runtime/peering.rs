@@ -36,6 +36,9 @@ pub struct PeerStatus {
     /// When a session last proved equality or pulled everything, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_synced: Option<String>,
+    /// What is held against it about its log of roots; the evidence is in `/agreement`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub accused: Vec<&'static str>,
 }
 
 /// One session, asked for by a user.

@@ -171,16 +171,19 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// Keeps evidence against a replica's key, unless there is some already.
+    /// Keeps evidence against a replica's key, unless there is some of its kind already.
     ///
     /// # Errors
     /// [`StoreError`] when the engine fails or a row is damaged.
     pub fn accuse(&mut self, accusation: &Accusation) -> Result<(), StoreError> {
         let prefix = meta_names::ACCUSED;
         let known = under(self.rows(), prefix, |row| Ok(decode::<Accusation>(row)?))?;
-        let key = accusation.first.key;
-        if known.len() < ACCUSED_MAX && known.iter().all(|known| known.first.key != key) {
-            self.set::<Meta>(name(prefix, &key), encode(accusation).into());
+        let of = |held: &Accusation| (held.first.key, held.fault);
+        let is_known = known.iter().any(|known| of(known) == of(accusation));
+        if known.len() < ACCUSED_MAX && !is_known {
+            let name = name(prefix, &accusation.first.key);
+            let name = format!("{name}/{}", accusation.fault.name());
+            self.set::<Meta>(name, encode(accusation).into());
         }
         Ok(())
     }

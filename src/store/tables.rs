@@ -149,7 +149,7 @@ pub mod meta_names {
     pub const SEEN: &str = "seen/";
     /// In front of the key that signed a [`crate::roots::witness::Witnessed`].
     pub const WITNESSED: &str = "witnessed/";
-    /// In front of the key that an [`crate::roots::witness::Accusation`] is against.
+    /// In front of the key that an [`crate::roots::witness::Accusation`] is against, and its kind.
     pub const ACCUSED: &str = "accused/";
     /// [`crate::types::seen::Seen`]; for own writes how far they have been collected.
     pub const TAKEN_IN: &str = "taken_in";

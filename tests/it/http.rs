@@ -224,6 +224,7 @@ impl Peering for Told {
         peers.retain(|peer| peer.name != name);
         let is_new = peers.len() == before;
         peers.push(PeerStatus {
+            accused: Vec::new(),
             name: name.into(),
             url: url.into(),
             replica: None,

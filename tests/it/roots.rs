@@ -3,4 +3,5 @@
 
 mod crashes;
 mod face;
+mod peers;
 mod vectors;
