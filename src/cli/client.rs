@@ -309,7 +309,8 @@ impl Client {
         }
     }
 
-    fn not_samestate(&self, what: &str) -> CliError {
+    /// What this replica sent is none of a replica's answers.
+    pub fn not_samestate(&self, what: &str) -> CliError {
         CliError::NotSamestate {
             server: self.server(),
             what: what.to_owned(),

@@ -21,6 +21,21 @@ const BLOCK_BYTES: usize = 64 << 10;
 /// Files up to this size are sent from memory, so that HTTP can send them again by itself.
 const SMALL_BYTES: u64 = 256 << 10;
 
+/// Reads a whole file, or standard input when it is `-`; `None` when there is more than `most`.
+///
+/// # Errors
+/// The operating system's.
+pub fn read_at_most(path: &Path, most: usize) -> io::Result<Option<Vec<u8>>> {
+    let (mut bytes, one_more) = (Vec::new(), most as u64 + 1);
+    if path == Path::new("-") {
+        io::stdin().take(one_more).read_to_end(&mut bytes)?;
+    } else {
+        let file = std::fs::File::open(path)?;
+        file.take(one_more).read_to_end(&mut bytes)?;
+    }
+    Ok((bytes.len() <= most).then_some(bytes))
+}
+
 /// The body of a request, with its length where that is known beforehand.
 #[derive(Debug)]
 pub struct Upload {

@@ -20,6 +20,7 @@ mod output;
 mod progress;
 mod proof;
 mod restore;
+mod roots;
 mod serve;
 mod settings;
 mod states;
@@ -81,6 +82,8 @@ enum ClientCommand {
     Diff(diff::DiffArgs),
     Proof(proof::ProofArgs),
     VerifyProof(proof::VerifyProofArgs),
+    Roots(roots::RootsArgs),
+    VerifyRoots(roots::VerifyRootsArgs),
 }
 
 /// Runs the program: reads the arguments, does what they say, and tells how it went.
@@ -134,6 +137,8 @@ impl ClientCommand {
             Self::Diff(args) => diff::diff(args, options).await,
             Self::Proof(args) => proof::proof(args, options).await,
             Self::VerifyProof(args) => proof::verify_proof(&args, options),
+            Self::Roots(args) => roots::roots(args, options).await,
+            Self::VerifyRoots(args) => roots::verify_roots(&args, options),
         }
     }
 }

@@ -1,7 +1,5 @@
 //! `proof` and `verify-proof`: that a replica holds states, or does not, checkable offline.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -11,6 +9,7 @@ use reqwest::header::ACCEPT;
 use serde_json::{Value, json};
 
 use crate::cli::error::{CliError, file_error};
+use crate::cli::files::read_at_most;
 use crate::cli::options::Options;
 use crate::cli::output::{flush, print, print_bytes};
 use crate::cli::text::{human_bytes, utc};
@@ -112,20 +111,11 @@ fn bad(path: &Path, reason: String) -> CliError {
 }
 
 fn read_proof(path: &Path) -> Result<Vec<u8>, CliError> {
-    let mut bytes = Vec::new();
-    let most = FILE_BYTES_MAX as u64 + 1;
-    let read = if path == Path::new("-") {
-        io::stdin().take(most).read_to_end(&mut bytes)
-    } else {
-        let file = File::open(path).map_err(file_error("open", path))?;
-        file.take(most).read_to_end(&mut bytes)
-    };
-    read.map_err(file_error("read", path))?;
-    if bytes.len() > FILE_BYTES_MAX {
+    let bytes = read_at_most(path, FILE_BYTES_MAX).map_err(file_error("read", path))?;
+    bytes.ok_or_else(|| {
         let most = human_bytes(FILE_BYTES_MAX as u64);
-        return Err(bad(path, format!("it has more than {most}")));
-    }
-    Ok(bytes)
+        bad(path, format!("it has more than {most}"))
+    })
 }
 
 /// What a proof of either form shows.

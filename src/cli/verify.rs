@@ -1,6 +1,6 @@
 //! `verify`: reads everything in a data directory and compares it; repairs it when told to.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -18,9 +18,10 @@ use crate::replica::repair::{RepairReport, repair};
 use crate::store::directory::DataDirectory;
 use crate::store::disk::{Disk, MachineDisk};
 use crate::store::error::StoreError;
+use crate::types::hash::hex;
 use crate::types::id::Namespace;
 
-/// Check a data directory: every body, count, feed entry and Merkle node
+/// Check a data directory: every body, count, feed entry, Merkle node and logged root
 ///
 /// The server must not be running. Nothing is changed unless --repair is given: then a namespace
 /// with faults is made anew from what is left of it, and its old files are kept beside it as
@@ -42,6 +43,10 @@ pub struct VerifyArgs {
 #[derive(Serialize)]
 struct Found {
     ok: bool,
+    /// What the replica signs with, in hexadecimal.
+    key: Option<String>,
+    /// What is wrong with the directory itself.
+    faults: Vec<Fault>,
     namespaces: Vec<NamespaceFound>,
 }
 
@@ -80,16 +85,46 @@ pub fn verify(args: &VerifyArgs, options: &Options) -> Result<ExitCode, CliError
             Err(error) => failed = failed.or(Some(error)),
         }
     }
-    let ok = failed.is_none() && verified.iter().all(NamespaceFound::is_ok);
+    let (key, faults) = look_at_key(&directory, &args.data)?;
+    if !options.json {
+        print(&key_in_words(key.as_deref(), &faults))?;
+    }
+    let is_whole = verified.iter().all(NamespaceFound::is_ok);
+    let ok = failed.is_none() && faults.is_empty() && is_whole;
     if options.json && !(verified.is_empty() && failed.is_some()) {
         let namespaces = verified;
-        print(&json(&Found { ok, namespaces }))?;
+        print(&json(&Found {
+            ok,
+            key,
+            faults,
+            namespaces,
+        }))?;
     }
     match failed {
         Some(error) => Err(error.into()),
         None if ok => Ok(ExitCode::SUCCESS),
         None => Ok(ExitCode::FAILURE),
     }
+}
+
+/// What the replica signs with, and what is wrong with it.
+fn look_at_key(
+    directory: &DataDirectory,
+    root: &Path,
+) -> Result<(Option<String>, Vec<Fault>), StoreError> {
+    let (key, fault) = directory.look_at_key()?;
+    let fault = fault.map(|detail| Fault {
+        kind: "key",
+        what: root.join("key").display().to_string(),
+        detail: detail.to_owned(),
+    });
+    let key = key.map(|key| hex(&key.0));
+    Ok((key, fault.into_iter().collect()))
+}
+
+fn key_in_words(key: Option<&str>, faults: &[Fault]) -> String {
+    let key = key.map_or_else(String::new, |key| format!("signs with key {key}\n"));
+    key + &listed(faults)
 }
 
 fn verify_namespace(
@@ -99,9 +134,11 @@ fn verify_namespace(
 ) -> Result<NamespaceFound, StoreError> {
     let disk: Arc<dyn Disk> = Arc::new(MachineDisk);
     let (path, claim) = (directory.file(namespace), directory.claim(namespace)?);
-    let report = showing(|progress| inspect(&disk, &path, &claim, progress))?;
+    let report = showing(|progress| inspect(&disk, &path, namespace, &claim, progress))?;
     let repair = if repairs && !report.faults.is_empty() {
-        Some(showing(|progress| repair(&path, &claim, progress))?)
+        Some(showing(|progress| {
+            repair(&path, namespace, &claim, progress)
+        })?)
     } else {
         None
     };
@@ -128,11 +165,12 @@ fn showing<R>(work: impl FnOnce(&mut dyn FnMut(u64, u64)) -> R) -> R {
 fn in_words(verified: &NamespaceFound) -> String {
     let (namespace, report) = (&verified.namespace, &verified.report);
     let mut text = format!(
-        "{namespace}: {}, {} read, {}, {}, root {}\n",
+        "{namespace}: {}, {} read, {}, {}, {}, root {}\n",
         count(report.states, "state"),
         human_bytes(report.bytes),
         count(report.chunks, "chunk"),
         count(report.nodes, "Merkle row"),
+        count(report.roots, "logged root"),
         report.root,
     );
     text += &listed(&report.faults);
@@ -160,6 +198,12 @@ fn repaired_in_words(namespace: &Namespace, repair: &RepairReport) -> String {
         text += &format!(
             "{namespace}: its change feed begins anew: cursors of before are refused, and peers \
              compare everything\n"
+        );
+    }
+    if repair.new_root_log {
+        text += &format!(
+            "{namespace}: its log of roots begins anew under another name: peers notice, and keep that \
+             on record; the old one is in what is kept\n"
         );
     }
     for kept in &repair.kept {

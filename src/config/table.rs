@@ -303,6 +303,20 @@ pub const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "root_log_interval",
+        flag: "root-log-interval",
+        value_name: "TIME",
+        help: "Least time between two entries of the log of roots; off for no more entries",
+        allowed: "a time from 1s to 1d, or off",
+        default: Some("1s"),
+        repeats: false,
+        take: |settings, text| {
+            let interval = unless_off(text, |text| duration(text, 1..=86_400))?;
+            settings.replica.store.root_log_interval = interval;
+            Some(())
+        },
+    },
+    Setting {
         key: "shutdown_grace_seconds",
         flag: "shutdown-grace-seconds",
         value_name: "SECONDS",

@@ -1,5 +1,7 @@
 //! `GET /v1/ns/{ns}/agreement`: which replicas hold which root, by the heads that they have signed.
 
+use std::cmp::Reverse;
+
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
@@ -11,6 +13,7 @@ use crate::http::problem::Problem;
 use crate::replica::view::View;
 use crate::roots::entry::RootEntry;
 use crate::roots::head::SignedHead;
+use crate::roots::witness::Witnessed;
 use crate::types::hash::{NodeHash, hex};
 use crate::wire::roots::AccusationBody;
 
@@ -71,7 +74,7 @@ pub async fn get(
         let snapshot = view.snapshot();
         let own = app.replica.signed_head(&name, view)?;
         let mut heads: Vec<_> = own.into_iter().map(|own| (own, None)).collect();
-        let witnessed = snapshot.witnessed()?.into_iter();
+        let witnessed = newest_of_each(snapshot.witnessed()?);
         heads.extend(witnessed.map(|seen| (seen.head, Some(seen.heard_at))));
         let first = snapshot.root_log_size()?.saturating_sub(LOOK_BACK);
         let log = snapshot.root_entries(first, LOOK_BACK as usize)?;
@@ -87,6 +90,13 @@ pub async fn get(
         })
     });
     Ok(Json(told.await?))
+}
+
+/// One head for each replica, by the key that it signed with last.
+fn newest_of_each(mut witnessed: Vec<Witnessed>) -> impl Iterator<Item = Witnessed> {
+    witnessed.sort_by_key(|seen| (seen.head.head.replica, Reverse(seen.heard_at)));
+    witnessed.dedup_by_key(|seen| seen.head.head.replica);
+    witnessed.into_iter()
 }
 
 fn stand(

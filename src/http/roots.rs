@@ -3,18 +3,22 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::http::app::App;
 use crate::http::extract::{InNamespace, Params, page_limit};
 use crate::http::problem::Problem;
 use crate::replica::view::View;
-use crate::roots::entry::RootEntry;
 use crate::roots::mountains;
 use crate::runtime::namespace::OpenNamespace;
 use crate::store::error::StoreError;
 use crate::types::hash::LogHash;
-use crate::wire::roots::{ConsistencyBody, EntryBody, HeadBody, HeadsBody, InclusionBody};
+use crate::wire::roots::{
+    ConsistencyBody, HeadBody, HeadsBody, InclusionBody, PlacedBody, RootsBody,
+};
+
+/// Entries of one page, when there is a proof for each.
+const PROOFS_MAX: usize = 1000;
 
 /// Which entries.
 #[derive(Debug, Deserialize)]
@@ -23,55 +27,69 @@ pub struct RootsQuery {
     /// The place of the first one, counted from 0.
     from: Option<u64>,
     limit: Option<usize>,
-}
-
-#[derive(Debug, Serialize)]
-struct PlacedBody {
-    place: u64,
-    #[serde(flatten)]
-    entry: EntryBody,
-}
-
-/// A page of the log.
-#[derive(Debug, Serialize)]
-pub struct RootsBody {
-    roots: Vec<PlacedBody>,
-    /// Place behind the last one, when there are more.
-    next: Option<u64>,
-    /// Over all entries; absent before the first.
-    head: Option<HeadBody>,
+    /// With the proof for each.
+    #[serde(default)]
+    proofs: bool,
+    /// A size that the log had, to be shown that it is the beginning of what the log is now.
+    since: Option<u64>,
 }
 
 /// Lists entries, oldest first, with the signed head.
 ///
 /// # Errors
-/// [`Problem`] when the log cannot be read.
+/// [`Problem`] `root_not_found` when the log has never been as long as asked about.
 pub async fn list(
     State(app): State<App>,
     InNamespace(namespace): InNamespace,
     Params(query): Params<RootsQuery>,
 ) -> Result<Json<RootsBody>, Problem> {
-    let (first, limit) = (query.from.unwrap_or(0), page_limit(query.limit));
     read(&app, &namespace, move |view, head| {
-        let entries = view.snapshot().root_entries(first, limit)?;
-        let behind = entries.last().map(|(place, _)| place + 1);
         let size = head.as_ref().map_or(0, |head| head.size);
+        let mut limit = page_limit(query.limit);
+        if query.proofs {
+            limit = limit.min(PROOFS_MAX);
+        }
+        let entries = view.snapshot();
+        let entries = entries.root_entries(query.from.unwrap_or(0), limit)?;
+        let behind = entries.last().map(|(place, _)| place + 1);
+        let roots = entries.iter().map(|(place, entry)| {
+            let proof = query
+                .proofs
+                .then(|| prove(view, *place, size))
+                .transpose()?;
+            Ok(PlacedBody {
+                place: *place,
+                entry: entry.into(),
+                proof,
+            })
+        });
+        let roots = roots.collect::<Result<Vec<_>, Problem>>()?;
+        let since = query.since.map(|since| lead(view, since, size));
         Ok(RootsBody {
             next: behind.filter(|behind| *behind < size),
-            roots: entries.iter().map(PlacedBody::from).collect(),
+            roots,
+            consistency: since.transpose()?,
             head,
         })
     })
     .await
 }
 
-impl From<&(u64, RootEntry)> for PlacedBody {
-    fn from((place, entry): &(u64, RootEntry)) -> Self {
-        Self {
-            place: *place,
-            entry: entry.into(),
-        }
-    }
+/// The proof that there is an entry at a place.
+fn prove(view: &View, place: u64, size: u64) -> Result<Vec<String>, Problem> {
+    let proof = mountains::inclusion(view.snapshot(), place, size)?;
+    Ok(in_hex(&proof.ok_or_else(not_found)?))
+}
+
+/// The proof that the log of `from` entries is the beginning of that of `to`.
+fn lead(view: &View, from: u64, to: u64) -> Result<ConsistencyBody, Problem> {
+    let proof = mountains::consistency(view.snapshot(), from, to)?;
+    Ok(ConsistencyBody {
+        from,
+        to,
+        proof: in_hex(&proof.ok_or_else(not_found)?),
+        head: None,
+    })
 }
 
 /// The signed head of this replica, and those that it has seen of others.
@@ -120,11 +138,10 @@ pub async fn inclusion(
         let place = place.filter(|place| *place < head.size);
         let place = place.ok_or_else(not_found)?;
         let entry = view.snapshot().root_entry(place)?.ok_or_else(not_found)?;
-        let proof = mountains::inclusion(view.snapshot(), place, head.size)?;
         Ok(InclusionBody {
             place,
             entry: (&entry).into(),
-            proof: in_hex(&proof.ok_or_else(not_found)?),
+            proof: prove(view, place, head.size)?,
             head,
         })
     })
@@ -163,16 +180,14 @@ pub async fn consistency(
     Params(query): Params<ConsistencyQuery>,
 ) -> Result<Json<ConsistencyBody>, Problem> {
     read(&app, &namespace, move |view, head| {
-        let size = head.map_or(0, |head| head.size);
+        let size = head.as_ref().map_or(0, |head| head.size);
         let to = query.to.unwrap_or(size);
         if to > size {
             return Err(not_found());
         }
-        let proof = mountains::consistency(view.snapshot(), query.from, to)?;
         Ok(ConsistencyBody {
-            from: query.from,
-            to,
-            proof: in_hex(&proof.ok_or_else(not_found)?),
+            head: head.filter(|_| to == size),
+            ..lead(view, query.from, to)?
         })
     })
     .await

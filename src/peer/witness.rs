@@ -156,6 +156,9 @@ impl Watching {
             .read(move |view| view.snapshot().witnessed_of(&key))
             .await;
         let pinned = pinned?.map(|witnessed| witnessed.head);
+        if pinned.is_none() {
+            self.note_new_key(&own).await?;
+        }
         let heard = self.runner.heard().of(name, &key);
         let (mut is_honest, mut is_new) = (true, pinned.is_none());
         for old in pinned.iter().chain(&heard) {
@@ -199,6 +202,21 @@ impl Watching {
         Ok(())
     }
 
+    /// Takes note when a replica that was met signs with another key than before.
+    async fn note_new_key(&self, own: &SignedHead) -> Result<(), LookError> {
+        let known: Result<Vec<Witnessed>, StoreError> = self
+            .namespace
+            .read(|view| view.snapshot().witnessed())
+            .await;
+        let of_replica = known?
+            .into_iter()
+            .filter(|known| known.head.head.replica == own.head.replica);
+        match of_replica.max_by_key(|known| known.heard_at) {
+            Some(before) => self.accuse(Fault::NewKey, before.head, own.clone()).await,
+            None => Ok(()),
+        }
+    }
+
     /// Keeps evidence that is not kept yet, and says so.
     async fn accuse(
         &self,
@@ -211,17 +229,17 @@ impl Watching {
             .namespace
             .read(move |view| view.snapshot().accusations())
             .await;
-        if known?
-            .iter()
-            .any(|k| (k.first.key, k.fault) == (key, fault))
-        {
+        let of_kind = |known: &&Accusation| (known.first.key, known.fault) == (key, fault);
+        let is_known = known?.iter().filter(of_kind).any(|known| {
+            fault.is_proof()
+                || (known.second.key, known.second.head.log) == (second.key, second.head.log)
+        });
+        if is_known {
             return Ok(());
         }
         let (namespace, replica) = (self.namespace.name(), second.head.replica);
         let (size, log) = (second.head.size, second.head.log);
-        if fault == Fault::BegunAnew {
-            warn!(%namespace, %replica, %log, "a replica has begun its log of roots anew");
-        } else {
+        if fault.is_proof() {
             error!(
                 %namespace, %replica, %log, size, fault = fault.name(),
                 "a replica contradicts what it signed: its log of roots was changed, or two copies of \
@@ -230,6 +248,12 @@ impl Watching {
             if lock(&self.state).replica == Some(replica) {
                 self.runner.penalize(&self.address);
             }
+        } else {
+            warn!(
+                %namespace, %replica, %log, size, fault = fault.name(),
+                "a replica has begun its log of roots anew, or taken another key: what it signed before \
+                 does not bind it any more, see GET /v1/ns/{namespace}/agreement"
+            );
         }
         let accusation = Accusation {
             fault,

@@ -107,6 +107,7 @@ fn carry_out(
     // Bytes are put right once the changes have been carried out.
     sorted.sort_by_key(|effect| (matches!(effect, Effect::Heal(_)), effect.key()));
     let (mut leaves, mut before) = (BTreeMap::new(), None);
+    let mut has_removed = false;
     for effect in sorted {
         let key = effect.key();
         let is_first = key != before;
@@ -128,6 +129,7 @@ fn carry_out(
                     tables.remove_record(&row)?;
                     head.live = head.live.saturating_sub(u64::from(row.is_live()));
                     leaves.insert(*key, None);
+                    has_removed = true;
                 }
             }
             Effect::Strip(key, by) => {
@@ -150,6 +152,9 @@ fn carry_out(
                 }
             }
         }
+    }
+    if has_removed {
+        tables.leave_root_behind()?;
     }
     Ok(leaves)
 }

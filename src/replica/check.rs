@@ -8,12 +8,13 @@ use crate::merkle::node::Summary;
 use crate::merkle::prefix::Prefix;
 use crate::merkle::storage::{TreeStorage, TreeStorageMut};
 use crate::merkle::update::{Work, rebuild};
+use crate::replica::check_roots::{check_root_log, check_witnessed};
 use crate::replica::findings::CheckReport;
 use crate::store::error::StoreError;
 use crate::store::read::Snapshot;
 use crate::store::rows::{ContentBody, Head, Placement, RecordRow};
 use crate::types::hash::{ChunkHash, ContentHash, StateKey};
-use crate::types::id::GameId;
+use crate::types::id::{GameId, Namespace};
 use crate::types::leaf::Leaf;
 use crate::types::version::Version;
 
@@ -24,9 +25,10 @@ use crate::types::version::Version;
 /// [`StoreError`] when the disk fails; damage is reported, not an error.
 pub fn check(
     snapshot: &Snapshot,
+    namespace: &Namespace,
     progress: &mut dyn FnMut(u64),
 ) -> Result<CheckReport, StoreError> {
-    let mut check = Check::new(snapshot, &|| true);
+    let mut check = Check::new(snapshot, namespace, &|| true);
     check.run(progress)?;
     Ok(check.report)
 }
@@ -37,16 +39,18 @@ pub fn check(
 /// As [`check`].
 pub fn check_while(
     snapshot: &Snapshot,
+    namespace: &Namespace,
     progress: &mut dyn FnMut(u64),
     go_on: &dyn Fn() -> bool,
 ) -> Result<Option<CheckReport>, StoreError> {
-    let mut check = Check::new(snapshot, go_on);
+    let mut check = Check::new(snapshot, namespace, go_on);
     check.run(progress)?;
     Ok(go_on().then_some(check.report))
 }
 
 struct Check<'s> {
     snapshot: &'s Snapshot,
+    namespace: &'s Namespace,
     go_on: &'s dyn Fn() -> bool,
     leaves: Vec<Leaf>,
     seqs: HashMap<StateKey, u64>,
@@ -64,9 +68,10 @@ struct Check<'s> {
 }
 
 impl<'s> Check<'s> {
-    fn new(snapshot: &'s Snapshot, go_on: &'s dyn Fn() -> bool) -> Self {
+    fn new(snapshot: &'s Snapshot, namespace: &'s Namespace, go_on: &'s dyn Fn() -> bool) -> Self {
         Self {
             snapshot,
+            namespace,
             go_on,
             leaves: Vec::new(),
             seqs: HashMap::new(),
@@ -94,7 +99,8 @@ impl<'s> Check<'s> {
         self.feed()?;
         self.deadlines()?;
         self.nodes()?;
-        self.head()
+        let head = self.head()?;
+        self.root_log(head.as_ref())
     }
 
     fn fault(&mut self, kind: &'static str, what: &dyn Display, detail: &dyn Display) {
@@ -385,17 +391,17 @@ impl<'s> Check<'s> {
         Ok(())
     }
 
-    fn head(&mut self) -> Result<(), StoreError> {
+    fn head(&mut self) -> Result<Option<Head>, StoreError> {
         let head: Head = match self.snapshot.head() {
             Ok(head) => head,
             Err(StoreError::Damaged(what)) => {
                 self.fault("head", &"head", &what);
-                return Ok(());
+                return Ok(None);
             }
             Err(error) => return Err(error),
         };
         if !self.has_records {
-            return Ok(());
+            return Ok(Some(head));
         }
         if head.root != self.root {
             let detail = format!(
@@ -413,6 +419,17 @@ impl<'s> Check<'s> {
             let detail = format!("says {}, the newest change is {newest}", head.seq);
             self.fault("head", &"seq", &detail);
         }
+        Ok(Some(head))
+    }
+
+    fn root_log(&mut self, head: Option<&Head>) -> Result<(), StoreError> {
+        let (snapshot, namespace) = (self.snapshot, self.namespace);
+        let identity = snapshot.identity()?;
+        let stands = identity.as_ref().zip(head);
+        let read = check_root_log(snapshot, stands, &mut self.report, self.go_on);
+        self.whole("roots", read)?;
+        let read = check_witnessed(snapshot, namespace, &mut self.report);
+        self.whole("meta", read)?;
         Ok(())
     }
 }

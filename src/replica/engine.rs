@@ -18,6 +18,7 @@ use crate::replica::renew::{Evidence, Rewriting, part, rename};
 use crate::replica::source::Source;
 use crate::replica::view::View;
 use crate::roots::entry::RootEntry;
+use crate::roots::mountains::{self, nodes_above};
 use crate::store::checkpoint::{Flushed, Frozen};
 use crate::store::claim::Claim;
 use crate::store::disk::{Disk, MachineDisk};
@@ -291,7 +292,7 @@ impl Engine {
             return Ok(false);
         }
         let identity = self.store.identity();
-        self.sealing = Some(RootEntry {
+        let entry = RootEntry {
             root,
             seq: self.head.seq,
             epoch: identity.epoch,
@@ -299,7 +300,11 @@ impl Engine {
             time: newest
                 .map_or(0, |newest| newest.time)
                 .max(self.wall.now_millis()),
-        });
+        };
+        // Damage there must not make the writes fail that the entry travels with.
+        nodes_above(snapshot, size, entry.leaf())?;
+        mountains::root(snapshot, size)?;
+        self.sealing = Some(entry);
         Ok(true)
     }
 

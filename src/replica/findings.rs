@@ -12,8 +12,10 @@ const FAULTS_MAX: usize = 10_000;
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fault {
-    /// `record`, `content`, `chunk`, `history`, `id`, `feed`, `deadline`, `node` or `head`; `engine` for a table
-    /// or the file as a whole, `log` for the log, `file` for one that is missing.
+    /// `record`, `content`, `chunk`, `history`, `id`, `feed`, `deadline`, `node` or `head`; `roots` for
+    /// the log of roots, `witness` for what is kept of those of others; `engine` for a table or the
+    /// file as a whole, `log` for the write-ahead log, `file` for one that is missing, `key` for what
+    /// the replica signs with.
     pub kind: &'static str,
     /// Which one: an id, a hash, a place or a file.
     pub what: String,
@@ -36,6 +38,10 @@ pub struct CheckReport {
     pub chunks: u64,
     /// Merkle rows that were compared with a rebuild.
     pub nodes: u64,
+    /// Entries of the log of roots.
+    pub roots: u64,
+    /// Heads of other replicas' logs of roots, and pieces of evidence.
+    pub witnessed: u64,
     /// Root of the rebuilt tree.
     pub root: String,
     /// Everything that is wrong.

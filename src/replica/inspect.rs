@@ -19,6 +19,7 @@ use crate::store::open_file::check_engine;
 use crate::store::options::StoreOptions;
 use crate::store::overlay::Overlay;
 use crate::store::read::Snapshot;
+use crate::types::id::Namespace;
 
 /// Is told how many bytes of states have been read, and how many there are.
 pub type OnProgress<'p> = &'p mut dyn FnMut(u64, u64);
@@ -31,6 +32,7 @@ pub type OnProgress<'p> = &'p mut dyn FnMut(u64, u64);
 pub fn inspect(
     disk: &Arc<dyn Disk>,
     path: &Path,
+    namespace: &Namespace,
     claim: &Claim,
     progress: OnProgress<'_>,
 ) -> Result<CheckReport, StoreError> {
@@ -51,7 +53,7 @@ pub fn inspect(
         Err(error) => return Err(error),
     };
     let total = snapshot.head().map_or(0, |head| head.root.size);
-    let mut report = check(&snapshot, &mut |bytes| progress(bytes, total))?;
+    let mut report = check(&snapshot, namespace, &mut |bytes| progress(bytes, total))?;
     early.faults.append(&mut report.faults);
     report.faults = early.faults;
     Ok(report)

@@ -3,6 +3,7 @@
 
 pub mod apply;
 pub mod check;
+pub mod check_roots;
 pub mod collect;
 pub mod command;
 pub mod decide;
@@ -15,6 +16,7 @@ pub mod rebuild;
 pub mod recover;
 pub mod renew;
 pub mod repair;
+pub mod repair_roots;
 pub mod scrub;
 pub mod solo;
 pub mod source;

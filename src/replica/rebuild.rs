@@ -208,6 +208,20 @@ impl Builder {
         Ok(lost.is_empty())
     }
 
+    /// Effects that wait to be written.
+    pub fn effects(&self) -> usize {
+        self.batch.effects.len()
+    }
+
+    /// Takes note that states were removed since the newest entry of the log of roots. Everything in
+    /// front must have been written.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the new file fails.
+    pub fn leave_root_behind(&mut self) -> Result<(), StoreError> {
+        self.store.change(|tables| tables.leave_root_behind())
+    }
+
     /// Carries out something else that the log remembers. Everything in front must have been written.
     pub fn carry_out(&mut self, effect: Effect) {
         self.batch.effects.push(effect);

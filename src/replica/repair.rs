@@ -14,6 +14,7 @@ use crate::replica::findings::Fault;
 use crate::replica::inspect::{OnProgress, inspect};
 use crate::replica::journal;
 use crate::replica::rebuild::{Builder, Salvaged, Whole};
+use crate::replica::repair_roots::{RootLogKept, save_root_log, save_witnessed};
 use crate::store::body::Body;
 use crate::store::claim::Claim;
 use crate::store::directory::{repair_draft_of, set_aside};
@@ -26,6 +27,7 @@ use crate::store::rows::{Identity, Placed, Placement};
 use crate::store::salvage::{Remains, Saved};
 use crate::types::cursor::Epoch;
 use crate::types::hash::{ContentHash, StateKey};
+use crate::types::id::Namespace;
 use crate::types::lineage::{Parting, Provenance};
 use crate::types::seen::Seen;
 
@@ -47,6 +49,8 @@ pub struct RepairReport {
     /// True when the change feed begins a new life, so that nobody takes this replica to hold what
     /// it held before.
     pub new_epoch: bool,
+    /// True when the log of roots begins anew, under another name, which peers notice.
+    pub new_root_log: bool,
     /// The files of before, under their new names.
     pub kept: Vec<PathBuf>,
 }
@@ -72,6 +76,7 @@ impl RepairReport {
 /// the new file has faults of its own.
 pub fn repair(
     path: &Path,
+    namespace: &Namespace,
     claim: &Claim,
     progress: OnProgress<'_>,
 ) -> Result<RepairReport, StoreError> {
@@ -80,8 +85,8 @@ pub fn repair(
     // What an earlier repair left behind; when there is none, so much the better.
     let _ = disk.remove(&draft);
     let mut repair = Repair::open(&disk, path, claim)?;
-    let built = repair.build(&draft, claim, progress);
-    let checked = built.and_then(|()| check_draft(&disk, &draft, claim));
+    let built = repair.build(&draft, namespace, claim, progress);
+    let checked = built.and_then(|()| check_draft(&disk, &draft, namespace, claim));
     if let Err(error) = checked {
         // It is of no use to anybody.
         let _ = disk.remove(&draft);
@@ -93,8 +98,13 @@ pub fn repair(
     Ok(report)
 }
 
-fn check_draft(disk: &Arc<dyn Disk>, draft: &Path, claim: &Claim) -> Result<(), StoreError> {
-    let report = inspect(disk, draft, claim, &mut |_, _| {})?;
+fn check_draft(
+    disk: &Arc<dyn Disk>,
+    draft: &Path,
+    namespace: &Namespace,
+    claim: &Claim,
+) -> Result<(), StoreError> {
+    let report = inspect(disk, draft, namespace, claim, &mut |_, _| {})?;
     match report.faults.first() {
         None => Ok(()),
         Some(fault) => Err(StoreError::damaged(format!(
@@ -167,16 +177,25 @@ impl Repair {
     fn build(
         &mut self,
         draft: &Path,
+        namespace: &Namespace,
         claim: &Claim,
         progress: OnProgress<'_>,
     ) -> Result<(), StoreError> {
         let head = self.remains.head().filter(|_| self.has_log);
         let mut builder = Builder::create(draft, claim, head.as_ref())?;
+        let roots = save_root_log(&self.remains, &mut builder)?;
+        save_witnessed(&self.remains, namespace, &mut builder);
         self.save_records(&mut builder, progress)?;
         builder.flush()?;
-        self.save_log(&mut builder)?;
+        let seals = self.has_log && matches!(roots, RootLogKept::Whole);
+        self.save_log(&mut builder, seals)?;
         self.report.records = builder.records();
         let keeps = head.is_some() && self.report.lost.is_empty();
+        if let RootLogKept::Broken(why) = &roots {
+            let detail = format!("{why}; another one begins, which peers notice");
+            self.report.lose("roots", &"log of roots", &detail);
+            self.report.new_root_log = true;
+        }
         let known = self.identity.take();
         let (kept, known) = if keeps { (known, None) } else { (None, known) };
         self.report.new_epoch = kept.is_none();
@@ -241,8 +260,9 @@ impl Repair {
         }
     }
 
-    /// Carries out what is left of the log, as far as it says all that is needed.
-    fn save_log(&mut self, builder: &mut Builder) -> Result<(), StoreError> {
+    /// Carries out what is left of the log, as far as it says all that is needed. Entries of the log of
+    /// roots are, when it `seals`: behind one that is lost they would contradict what was signed.
+    fn save_log(&mut self, builder: &mut Builder, seals: bool) -> Result<(), StoreError> {
         for (commit, changes) in std::mem::take(&mut self.log.commits) {
             let Ok((facts, effects)) = journal::from_bytes(changes) else {
                 self.report.lost_commits += 1;
@@ -257,9 +277,7 @@ impl Repair {
                     Effect::Change(mutation) => mutation,
                     // They were used where bytes were lacking.
                     Effect::Heal(_) => continue,
-                    // The log of roots begins anew, under another name: one that lacks entries
-                    // would contradict what was signed.
-                    Effect::Seal(_) => continue,
+                    Effect::Seal(_) if !seals => continue,
                     Effect::Learn(seen) => {
                         self.taken_in.join(&seen);
                         continue;
@@ -420,7 +438,13 @@ mod tests {
         drop((engine, log, file));
         let mut claim = Claim::plain(ReplicaId(2), Epoch(5));
         claim.names.push(ReplicaId(1));
-        let report = repair(&path, &claim, &mut |_, _| {}).unwrap();
+        let report = repair(
+            &path,
+            &Namespace::default_namespace(),
+            &claim,
+            &mut |_, _| {},
+        )
+        .unwrap();
         assert_eq!((&report.lost[..], report.new_epoch), (&[][..], false));
         let disk: Arc<dyn Disk> = Arc::new(MachineDisk);
         let remains = Remains::open(&disk, &path, &claim).unwrap();

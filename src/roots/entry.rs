@@ -59,6 +59,22 @@ impl RootEntry {
         })
     }
 
+    /// Why this entry cannot stand behind the one before, if it cannot: time does not go back, nor does
+    /// anything else within one life of the feed.
+    pub fn cannot_follow(&self, before: &Self) -> Option<&'static str> {
+        if self.time < before.time {
+            return Some("its time is before that of the entry in front");
+        }
+        if self.epoch != before.epoch {
+            return None;
+        }
+        if self.seq < before.seq {
+            return Some("its position in the feed is before that of the entry in front");
+        }
+        let goes_back = self.incarnation < before.incarnation;
+        goes_back.then_some("its incarnation is before that of the entry in front")
+    }
+
     /// The entry as a leaf of the log: `SHA-256(0x20 || entry)`.
     pub fn leaf(&self) -> LogHash {
         let mut preimage = [LEAF_TAG; 1 + ENTRY_BYTES];
@@ -102,5 +118,29 @@ mod tests {
         assert_eq!(RootEntry::from_bytes(&bytes), Some(entry));
         assert_eq!(RootEntry::from_bytes(&bytes[1..]), None);
         assert_eq!(RootEntry::from_bytes(&[&bytes[..], &[0]].concat()), None);
+    }
+
+    #[test]
+    fn an_entry_goes_back_in_nothing_but_with_its_epoch() {
+        let before = RootEntry {
+            root: NodeHash([7; 32]),
+            seq: 10,
+            epoch: Epoch(1),
+            incarnation: 3,
+            time: 1000,
+        };
+        assert_eq!(before.cannot_follow(&before), None);
+        let goes_back: [fn(&mut RootEntry); 3] = [
+            |entry| entry.time -= 1,
+            |entry| entry.seq -= 1,
+            |entry| entry.incarnation -= 1,
+        ];
+        for (what, change) in goes_back.into_iter().enumerate() {
+            let mut next = before;
+            change(&mut next);
+            assert!(next.cannot_follow(&before).is_some(), "{what}");
+            next.epoch = Epoch(2);
+            assert_eq!(next.cannot_follow(&before).is_some(), what == 0, "{what}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::roots::entry::RootEntry;
 use crate::roots::verify::is_consistent;
-use crate::types::hash::LogHash;
+use crate::types::hash::{LogHash, hex};
 use crate::types::id::{Namespace, ReplicaId};
 
 /// What signed bytes begin with: nothing else is signed by the key.
@@ -19,6 +19,12 @@ pub const SIGNATURE_BYTES: usize = 64;
 /// A replica's public key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct PublicKey(pub [u8; 32]);
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
 
 /// A replica's secret key. Shows nothing of itself.
 #[derive(Clone)]

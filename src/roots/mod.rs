@@ -5,5 +5,6 @@
 pub mod entry;
 pub mod head;
 pub mod mountains;
+pub mod peaks;
 pub mod verify;
 pub mod witness;

@@ -7,6 +7,9 @@ use crate::roots::head::SignedHead;
 /// Keys whose heads are remembered in a namespace; beyond, the one heard of longest ago is
 /// forgotten.
 pub const WITNESSED_MAX: usize = 64;
+/// Keys of one replica id whose heads are remembered; beyond, the one of them that was heard of
+/// longest ago is forgotten.
+pub const KEYS_PER_REPLICA_MAX: usize = 4;
 /// What is held against others in a namespace. Evidence is never forgotten, so beyond this
 /// it is told in the log only.
 pub const ACCUSED_MAX: usize = 64;
@@ -30,6 +33,8 @@ pub enum Fault {
     /// Its log is another one under the same key: the one of before does not go on. A repair, an
     /// older file that was put back and a namespace made anew do that as well.
     BegunAnew,
+    /// It signs with another key than before. One that lost its key file does that as well.
+    NewKey,
 }
 
 impl Fault {
@@ -39,7 +44,13 @@ impl Fault {
             Self::TwoHeads => "two_heads",
             Self::Rewritten => "rewritten",
             Self::BegunAnew => "begun_anew",
+            Self::NewKey => "new_key",
         }
+    }
+
+    /// True for what no honest replica does.
+    pub fn is_proof(self) -> bool {
+        matches!(self, Self::TwoHeads | Self::Rewritten)
     }
 }
 

@@ -60,7 +60,7 @@ pub fn start_verify(replica: &Replica) -> Result<Job, JobError> {
                 read = bytes;
             };
             let go_on = || !progress.is_cancelled();
-            let report = check_while(view.snapshot(), &mut advance, &go_on);
+            let report = check_while(view.snapshot(), &name, &mut advance, &go_on);
             let report = report.map_err(|error| error.to_string())?;
             verified.add(name, report.ok_or("stopped before everything was read")?);
         }

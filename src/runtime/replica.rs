@@ -194,7 +194,9 @@ impl Replica {
         namespace: &Namespace,
         view: &View,
     ) -> Result<Option<SignedHead>, StoreError> {
-        let (replica, key) = self.directory.signer();
+        let Some((replica, key)) = self.directory.signer() else {
+            return Ok(None);
+        };
         let head = view.log_head()?;
         Ok(head.map(|head| key.sign(namespace, LogHead { replica, ..head })))
     }

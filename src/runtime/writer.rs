@@ -44,9 +44,6 @@ const LOAD_MAX: f64 = 2.0;
 /// Time after which what has piled up is moved into the file, however little it is.
 const CHECKPOINT_IDLE: Duration = Duration::from_secs(2);
 
-/// Least time between two entries of the log of roots.
-const SEAL_EVERY: Duration = Duration::from_secs(1);
-
 /// Agreements with peers that the next commit takes along.
 pub type Agreements = Arc<Mutex<BTreeMap<ReplicaId, Agreement>>>;
 
@@ -94,6 +91,7 @@ pub fn spawn(
         log,
         checkpoints,
         checkpointed: Instant::now(),
+        seal_every: options.root_log_interval,
         sealed: Instant::now(),
         is_low: upkeep.is_low,
         failing: None,
@@ -116,6 +114,8 @@ struct Writer {
     checkpoints: Checkpoints,
     /// When a checkpoint last began.
     checkpointed: Instant,
+    /// Least time between two entries of the log of roots.
+    seal_every: Option<Duration>,
     /// When the log of roots was last brought up to date.
     sealed: Instant,
     /// What is left of the disk is for deletions.
@@ -165,7 +165,8 @@ impl Writer {
         self.recover_from_a_full_disk();
         self.take_report();
         self.hold_back();
-        let seals = self.sealed.elapsed() >= SEAL_EVERY && self.seal();
+        let is_due = |pause| self.sealed.elapsed() >= pause;
+        let seals = self.seal_every.is_some_and(is_due) && self.seal();
         if seals || !commands.is_empty() {
             self.commit(commands, answers);
         }
@@ -189,7 +190,12 @@ impl Writer {
         }
         self.sealed = Instant::now();
         attempt(|| self.engine.seal()).unwrap_or_else(|error| {
-            error!(%error, "the root of now could not be written down");
+            error!(
+                %error,
+                "the log of roots is damaged: no more is written down until the next start; run \
+                 `samestate verify --data DIR --repair` with the server stopped"
+            );
+            self.seal_every = None;
             false
         })
     }
@@ -392,7 +398,9 @@ impl Writer {
     fn finish(&mut self) {
         self.recover_from_a_full_disk();
         if self.failure.is_none() {
-            self.seal();
+            if self.seal_every.is_some() {
+                self.seal();
+            }
             self.commit(Vec::new(), Vec::new());
         }
         self.wait_for_checkpoint();

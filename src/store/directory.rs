@@ -17,11 +17,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tracing::warn;
 
-use crate::roots::head::SecretKey;
+use crate::roots::head::{PublicKey, SecretKey};
 use crate::store::claim::{Claim, Known};
 use crate::store::draft::finish_draft;
 use crate::store::error::StoreError;
-use crate::store::key::key_of;
+use crate::store::key::{key_of, look_at_key};
 use crate::store::place::{Found, Place};
 use crate::types::cursor::Epoch;
 use crate::types::id::{Namespace, ReplicaId};
@@ -42,7 +42,8 @@ pub struct DataDirectory {
 #[derive(Debug)]
 struct Naming {
     replica: ReplicaId,
-    key: SecretKey,
+    /// What it signs with; a directory that is only looked at may have none.
+    key: Option<SecretKey>,
     place: Place,
 }
 
@@ -64,7 +65,9 @@ impl DataDirectory {
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         let namespaces = root.join("namespaces");
         make_durably(&namespaces).map_err(|source| unusable(root, source))?;
+        let is_new = !root.join("replica").exists();
         let directory = Self::lock(root)?;
+        directory.take_key(is_new)?;
         directory.remove_drafts()?;
         if directory.known == KnownFiles::Copies {
             directory.rename()?;
@@ -99,17 +102,7 @@ impl DataDirectory {
             },
             TryLockError::Error(source) => unusable(&path, source),
         })?;
-        let is_new = !root.join("replica").exists();
         let replica = replica_id(root)?;
-        let found = key_of(root, replica).map_err(|source| unusable(&root.join("key"), source))?;
-        if found.is_new && !is_new {
-            warn!(
-                %replica,
-                "there was no key of this replica in {}: it signs its log of roots with a new one \
-                 from now on",
-                root.join("key").display()
-            );
-        }
         let (known, place) = match Place::find(root).map_err(|source| unusable(root, source))? {
             Found::Nothing => (KnownFiles::Unasked, Place::default()),
             Found::Same(place) => (KnownFiles::Openings, place),
@@ -119,12 +112,30 @@ impl DataDirectory {
             root: root.to_path_buf(),
             naming: Mutex::new(Naming {
                 replica,
-                key: found.key,
+                key: None,
                 place,
             }),
             known,
             _lock: lock,
         })
+    }
+
+    /// Takes the key that is there, or makes one.
+    fn take_key(&self, is_new: bool) -> Result<(), StoreError> {
+        let mut naming = self.naming();
+        let path = self.root.join("key");
+        let found = key_of(&self.root, naming.replica);
+        let found = found.map_err(|source| unusable(&path, source))?;
+        if found.is_new && !is_new {
+            warn!(
+                replica = %naming.replica,
+                "there was no key of this replica in {}: it signs its log of roots with a new one \
+                 from now on",
+                path.display()
+            );
+        }
+        naming.key = Some(found.key);
+        Ok(())
     }
 
     fn naming(&self) -> MutexGuard<'_, Naming> {
@@ -136,10 +147,22 @@ impl DataDirectory {
         self.naming().replica
     }
 
-    /// The replica's id, and the key that it signs with.
-    pub fn signer(&self) -> (ReplicaId, SecretKey) {
+    /// The replica's id, and the key that it signs with; `None` for a directory that was opened to be
+    /// looked at.
+    pub fn signer(&self) -> Option<(ReplicaId, SecretKey)> {
         let naming = self.naming();
-        (naming.replica, naming.key.clone())
+        Some((naming.replica, naming.key.clone()?))
+    }
+
+    /// The key that the replica signs with, if there is one, and what is wrong with its file.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`] when it cannot be read.
+    pub fn look_at_key(&self) -> Result<(Option<PublicKey>, Option<&'static str>), StoreError> {
+        let path = self.root.join("key");
+        let looked = look_at_key(&self.root, self.replica());
+        let (key, fault) = looked.map_err(|source| unusable(&path, source))?;
+        Ok((key.map(|key| key.public()), fault))
     }
 
     /// True when this directory was found to be a copy, or an older copy that was put back.
@@ -161,9 +184,8 @@ impl DataDirectory {
             write_durably(&path, &format!("{replica}\n"))
                 .map_err(|source| unusable(&path, source))?;
             let found = key_of(&self.root, replica);
-            naming.key = found
-                .map_err(|source| unusable(&self.root.join("key"), source))?
-                .key;
+            let found = found.map_err(|source| unusable(&self.root.join("key"), source))?;
+            naming.key = Some(found.key);
             naming.replica = replica;
         }
         Ok(naming.replica)

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use crate::roots::head::SecretKey;
@@ -50,6 +50,33 @@ pub fn key_of(root: &Path, replica: ReplicaId) -> io::Result<Found> {
     })
 }
 
+/// The key of a replica if its directory has it, and what is wrong with the file. Changes nothing.
+///
+/// # Errors
+/// The operating system's.
+pub fn look_at_key(
+    root: &Path,
+    replica: ReplicaId,
+) -> io::Result<(Option<SecretKey>, Option<&'static str>)> {
+    let path = root.join("key");
+    let text = match read(&path) {
+        // A directory that no version with a log of roots has used yet has none.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((None, None)),
+        text => text?,
+    };
+    let Some((owner, seed)) = parse(&text) else {
+        let fault = "is no key; the next start makes another one, which peers notice";
+        return Ok((None, Some(fault)));
+    };
+    if owner != replica {
+        let fault = "is the key of another replica id; the next start makes another one";
+        return Ok((None, Some(fault)));
+    }
+    let is_open = fs::metadata(&path)?.permissions().mode() & 0o077 != 0;
+    let fault = is_open.then_some("may be read by others than its owner; chmod it to 600");
+    Ok((Some(SecretKey::from_seed(&seed)), fault))
+}
+
 fn read(path: &Path) -> io::Result<String> {
     if fs::metadata(path)?.len() > BYTES_MAX {
         return Ok(String::new());
@@ -82,8 +109,6 @@ fn write(path: &Path, replica: ReplicaId, seed: &[u8; 32]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
@@ -92,16 +117,26 @@ mod tests {
         let (root, path) = (folder.path(), folder.path().join("key"));
         let of = |replica: u64| key_of(root, ReplicaId(replica)).unwrap();
         fs::write(path.with_extension("new"), "left by a crash").unwrap();
+        let nothing = look_at_key(root, ReplicaId(1)).unwrap();
+        assert!(nothing.0.is_none() && nothing.1.is_none() && !path.exists());
         let first = of(1);
         assert!(first.is_new && !of(1).is_new);
         assert_eq!(first.key.public(), of(1).key.public());
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+        let look = |replica: u64| look_at_key(root, ReplicaId(replica)).unwrap();
+        let (known, fault) = look(1);
+        assert_eq!((known.unwrap().public(), fault), (first.key.public(), None));
+        assert!(look(2).0.is_none() && look(2).1.is_some());
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(look(1).0.is_some() && look(1).1.is_some());
         let other = of(2);
         assert!(other.is_new);
         assert_ne!(other.key.public(), first.key.public());
         for lost in ["", "no key", "0000000000000002 12"] {
             fs::write(&path, lost).unwrap();
+            assert!(look(2).0.is_none() && look(2).1.is_some());
+            assert_eq!(fs::read_to_string(&path).unwrap(), lost);
             assert!(of(2).is_new);
         }
         let shown = format!("{:?}", of(2));

@@ -303,14 +303,15 @@ impl Store {
     pub fn check_counts(&self) -> Result<(), StoreError> {
         let (tables, suspects) = (Arc::clone(&self.tables), Arc::clone(&self.suspects));
         let engine = Layered::new(tables, Vec::new(), 0, suspects);
-        let leaves = Snapshot::new(engine).head()?.root.leaves;
+        let engine = Snapshot::new(engine);
+        let leaves = engine.head()?.root.leaves;
         let (records, ids, changes) = guarded(|| {
             let records = Records::engine(&self.tables).len()?;
             let ids = Ids::engine(&self.tables).len()?;
             Ok::<_, StoreError>((records, ids, Changes::engine(&self.tables).len()?))
         })?;
         if (records, ids, changes) == (leaves, leaves, leaves) {
-            return Ok(());
+            return engine.check_root_log_size();
         }
         Err(StoreError::damaged(format!(
             "{}: the tree has {leaves} leaves, but there are {records} records, {ids} ids and \

@@ -1,5 +1,7 @@
 //! How a namespace keeps its data.
 
+use std::time::Duration;
+
 /// How a namespace keeps its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreOptions {
@@ -17,6 +19,8 @@ pub struct StoreOptions {
     pub history_age: Option<u64>,
     /// State bytes of superseded versions that a state remembers; `None` for any number.
     pub history_bytes: Option<u64>,
+    /// Least time between two entries of the log of roots; `None` for no more entries.
+    pub root_log_interval: Option<Duration>,
 }
 
 impl Default for StoreOptions {
@@ -29,6 +33,7 @@ impl Default for StoreOptions {
             history_versions: 8,
             history_age: None,
             history_bytes: None,
+            root_log_interval: Some(Duration::from_secs(1)),
         }
     }
 }

@@ -121,7 +121,8 @@ impl Remains {
         agreements
     }
 
-    fn snapshot(&self) -> Option<&Snapshot> {
+    /// The file's tables, when the engine opens them.
+    pub fn snapshot(&self) -> Option<&Snapshot> {
         self.tables.as_ref().map(|tables| &tables.snapshot)
     }
 

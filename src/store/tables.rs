@@ -147,6 +147,8 @@ pub mod meta_names {
     pub const PROVENANCE: &str = "provenance";
     /// In front of the epoch of a [`crate::types::lineage::Sighting`].
     pub const SEEN: &str = "seen/";
+    /// [`crate::store::root_log::RootLogMark`].
+    pub const ROOTS: &str = "roots";
     /// In front of the key that signed a [`crate::roots::witness::Witnessed`].
     pub const WITNESSED: &str = "witnessed/";
     /// In front of the key that an [`crate::roots::witness::Accusation`] is against, and its kind.

@@ -5,3 +5,4 @@
 pub mod frame;
 pub mod messages;
 pub mod roots;
+pub mod roots_check;

@@ -151,6 +151,33 @@ impl HeadsBody {
     }
 }
 
+/// An entry with its place, and the proof that it is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedBody {
+    /// Counted from 0.
+    pub place: u64,
+    /// The entry.
+    #[serde(flatten)]
+    pub entry: EntryBody,
+    /// Hashes that lead to the head, RFC 9162 section 2.1.3.1, in hex; when they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Vec<String>>,
+}
+
+/// `GET .../roots`: a page of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootsBody {
+    /// Oldest first.
+    pub roots: Vec<PlacedBody>,
+    /// Place behind the last one, when there are more.
+    pub next: Option<u64>,
+    /// The proof that the log was once of the size that was asked about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consistency: Option<ConsistencyBody>,
+    /// Over all entries; absent before the first.
+    pub head: Option<HeadBody>,
+}
+
 /// `GET .../roots/consistency`: that the log of `from` entries is a prefix of that of `to`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConsistencyBody {
@@ -160,6 +187,9 @@ pub struct ConsistencyBody {
     pub to: u64,
     /// Hashes, RFC 9162 section 2.1.4.1, in hex.
     pub proof: Vec<String>,
+    /// The head of the longer one, when that is the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<HeadBody>,
 }
 
 impl ConsistencyBody {
@@ -168,12 +198,20 @@ impl ConsistencyBody {
     /// # Errors
     /// [`BadRoots`] when one is malformed or there are too many.
     pub fn hashes(&self) -> Result<Vec<LogHash>, BadRoots> {
-        if self.proof.len() > PROOF_HASHES_MAX {
-            return Err(BadRoots);
-        }
-        let hashes = self.proof.iter().map(|hash| hash.parse());
-        hashes.collect::<Result<_, _>>().map_err(|_| BadRoots)
+        hashes(&self.proof)
     }
+}
+
+/// The hashes of a proof.
+///
+/// # Errors
+/// [`BadRoots`] when one is malformed or there are too many.
+pub fn hashes(proof: &[String]) -> Result<Vec<LogHash>, BadRoots> {
+    if proof.len() > PROOF_HASHES_MAX {
+        return Err(BadRoots);
+    }
+    let hashes = proof.iter().map(|hash| hash.parse());
+    hashes.collect::<Result<_, _>>().map_err(|_| BadRoots)
 }
 
 /// `GET .../roots/inclusion`: that an entry is in the log.
@@ -194,7 +232,7 @@ pub struct InclusionBody {
 pub struct AccusationBody {
     /// The replica that the heads name.
     pub replica: String,
-    /// `two_heads` or `rewritten`.
+    /// `two_heads`, `rewritten`, `begun_anew` or `new_key`.
     pub fault: &'static str,
     /// When that was found, RFC 3339.
     pub found: String,

@@ -140,7 +140,12 @@ fn assert_holds(path: &Path, view: &View) {
     assert!(everything(&restored) == everything(view), "other versions");
     assert_ne!(restored.identity().epoch, view.identity().epoch);
     assert_ne!(restored.identity().replica, view.identity().replica);
-    let report = samestate::replica::check::check(restored.snapshot(), &mut |_| {}).unwrap();
+    let report = samestate::replica::check::check(
+        restored.snapshot(),
+        &Namespace::default_namespace(),
+        &mut |_| {},
+    )
+    .unwrap();
     assert_eq!(report.faults, []);
     replica.stop();
 }

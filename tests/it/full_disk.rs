@@ -135,7 +135,12 @@ fn what_is_over_is_collected_however_little_space_there_is() {
         disk.set_free_bytes(80 << 20);
         wait_until("the space is noticed", || !namespace.is_low_on_space());
     }
-    let report = check(namespace.view().snapshot(), &mut |_| {}).unwrap();
+    let report = check(
+        namespace.view().snapshot(),
+        &Namespace::default_namespace(),
+        &mut |_| {},
+    )
+    .unwrap();
     assert_eq!(report.faults, []);
     namespace.stop();
 }
@@ -162,7 +167,12 @@ fn a_log_without_space_refuses_writes_and_goes_on_by_itself() {
     let again = start(&disk, 0);
     assert_eq!(bytes_of(&again, "match/large"), Some(large));
     assert_eq!(bytes_of(&again, "match/2").as_deref(), Some(&b"two"[..]));
-    let report = check(again.view().snapshot(), &mut |_| {}).unwrap();
+    let report = check(
+        again.view().snapshot(),
+        &Namespace::default_namespace(),
+        &mut |_| {},
+    )
+    .unwrap();
     assert_eq!(report.faults, []);
     again.stop();
 }
@@ -204,7 +214,12 @@ fn a_checkpoint_without_space_is_tried_again_and_reads_go_on() {
     drop(namespace);
     let again = start(&disk, 0);
     assert_eq!(again.view().head().root, head.root);
-    let report = check(again.view().snapshot(), &mut |_| {}).unwrap();
+    let report = check(
+        again.view().snapshot(),
+        &Namespace::default_namespace(),
+        &mut |_| {},
+    )
+    .unwrap();
     assert_eq!(report.faults, []);
     again.stop();
 }
@@ -234,7 +249,12 @@ fn a_file_that_was_rewritten_often_is_compacted_to_little_more_than_its_rows() {
     let (before, after) = (progress.bytes_before, progress.bytes_after);
     assert!(before > 3 * live / 2, "{before} of {live}");
     assert!(after < live * 13 / 10, "{after} of {live}");
-    let report = check(solo.view().snapshot(), &mut |_| {}).unwrap();
+    let report = check(
+        solo.view().snapshot(),
+        &Namespace::default_namespace(),
+        &mut |_| {},
+    )
+    .unwrap();
     assert_eq!(report.faults, []);
 }
 
@@ -275,7 +295,12 @@ fn compaction_goes_on_while_writes_do() {
     drop(namespace);
     let again = start(&disk, 0);
     assert_eq!(again.view().head().root, head.root);
-    let report = check(again.view().snapshot(), &mut |_| {}).unwrap();
+    let report = check(
+        again.view().snapshot(),
+        &Namespace::default_namespace(),
+        &mut |_| {},
+    )
+    .unwrap();
     assert_eq!(report.faults, []);
     again.stop();
 }

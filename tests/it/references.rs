@@ -13,7 +13,7 @@ use samestate::store::rows::{Placed, Placement, RecordRow};
 use samestate::store::write::Tables;
 use samestate::types::cursor::Epoch;
 use samestate::types::hash::{ContentHash, StateKey};
-use samestate::types::id::{GameId, ReplicaId, WriterId};
+use samestate::types::id::{GameId, Namespace, ReplicaId, WriterId};
 use samestate::types::record::StateRecord;
 use samestate::types::version::{Stamp, Version, VersionVector};
 
@@ -142,7 +142,12 @@ fn take(tables: &mut Tables<'_>, seq: u64, state: u8, step: Step, pool: &[Vec<u8
 
 /// Faults in what these tests write; the tree and the head are of another layer.
 fn faults(store: &Store) -> Vec<Fault> {
-    let report = check(&store.snapshot(), &mut |_| {}).unwrap();
+    let report = check(
+        &store.snapshot(),
+        &Namespace::default_namespace(),
+        &mut |_| {},
+    )
+    .unwrap();
     let mut faults = report.faults;
     faults.retain(|fault| !matches!(fault.kind, "node" | "head"));
     faults

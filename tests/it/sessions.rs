@@ -16,7 +16,7 @@ use samestate::store::options::StoreOptions;
 use samestate::sync::report::{Outcome, Report};
 use samestate::types::cursor::Epoch;
 use samestate::types::hash::StateKey;
-use samestate::types::id::ReplicaId;
+use samestate::types::id::{Namespace, ReplicaId};
 
 use crate::harness::Rng;
 use crate::harness::replica::{Node, Plan, id, put};
@@ -218,7 +218,12 @@ fn the_root_depends_on_the_records_and_not_on_order_batches_or_detours() {
             assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
             order = rest;
         }
-        let report = check(engine.view().snapshot(), &mut |_| {}).unwrap();
+        let report = check(
+            engine.view().snapshot(),
+            &Namespace::default_namespace(),
+            &mut |_| {},
+        )
+        .unwrap();
         assert_eq!(report.faults, []);
         roots.push(engine.view().head().root);
     }

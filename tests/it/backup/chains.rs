@@ -8,7 +8,7 @@ use samestate::backup::save::{SaveOptions, Source, save};
 use samestate::backup::watch::Watch;
 use samestate::replica::check::check;
 use samestate::runtime::replica::ReplicaOptions;
-use samestate::types::id::ReplicaId;
+use samestate::types::id::{Namespace, ReplicaId};
 
 use crate::backup::{Vault, assert_holds, everything, only, opened, varied, view_of};
 use crate::harness::Rng;
@@ -54,7 +54,12 @@ fn expired_states_are_backed_up_with_or_without_their_bytes() {
         let restored = vault.restore(None, name).unwrap();
         assert_eq!(restored.namespaces[0].root, node.root(), "{saved:?}");
         let replica = opened(&vault.target(name));
-        let report = check(view_of(&replica, "default").snapshot(), &mut |_| {}).unwrap();
+        let report = check(
+            view_of(&replica, "default").snapshot(),
+            &Namespace::default_namespace(),
+            &mut |_| {},
+        )
+        .unwrap();
         assert_eq!(report.faults, []);
         replica.stop();
     }

@@ -10,7 +10,7 @@ use samestate::replica::command::{Command, Write};
 use samestate::replica::solo::Solo;
 use samestate::store::options::StoreOptions;
 use samestate::types::cursor::Epoch;
-use samestate::types::id::ReplicaId;
+use samestate::types::id::{Namespace, ReplicaId};
 
 use crate::collection::{HOUR, LONG, rows};
 use crate::harness::Rng;
@@ -46,7 +46,12 @@ fn collect_once(solo: &mut Solo, clock: &TestClock) -> bool {
 
 fn assert_sound(solo: &Solo) {
     let view = solo.view();
-    let report = check(view.snapshot(), &mut |_| {}).unwrap();
+    let report = check(
+        view.snapshot(),
+        &Namespace::default_namespace(),
+        &mut |_| {},
+    )
+    .unwrap();
     assert_eq!(report.faults, []);
     assert_eq!(report.root, view.head().root.hash.to_hex());
 }

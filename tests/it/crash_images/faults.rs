@@ -17,6 +17,7 @@ use samestate::runtime::checkpoints::Upkeep;
 use samestate::runtime::writer::{PeerNotes, spawn};
 use samestate::store::disk::Disk;
 use samestate::store::error::StoreError;
+use samestate::types::id::Namespace;
 use tokio::sync::watch;
 
 use crate::crash_images::life::{EPOCH, Life, OPTIONS, PATH, REPLICA, Step, open};
@@ -259,7 +260,12 @@ fn writes_go_on_without_a_restart_once_the_disk_can_be_read_again() {
     }
     assert!(!writer.has_failed());
     // The file is closed with the writer.
-    let report = check(shown.borrow().snapshot(), &mut |_| {}).unwrap();
+    let report = check(
+        shown.borrow().snapshot(),
+        &Namespace::default_namespace(),
+        &mut |_| {},
+    )
+    .unwrap();
     assert_eq!((report.states, &report.faults[..]), (400, &[][..]));
     drop(writer);
     thread.join().unwrap();

@@ -32,6 +32,7 @@ pub const OPTIONS: StoreOptions = StoreOptions {
     history_versions: HISTORY,
     history_age: None,
     history_bytes: None,
+    root_log_interval: None,
 };
 
 /// A clock that goes on by itself.

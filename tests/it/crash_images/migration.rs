@@ -16,7 +16,7 @@ use samestate::store::migrate::SCHEMA_VERSION;
 use samestate::store::options::StoreOptions;
 use samestate::types::cursor::Epoch;
 use samestate::types::hash::StateKey;
-use samestate::types::id::ReplicaId;
+use samestate::types::id::{Namespace, ReplicaId};
 
 use crate::crash_images::backend::Raw;
 use crate::crash_images::number;
@@ -95,7 +95,12 @@ fn open(disk: &RecordingDisk, expected: &Expected) -> Result<Solo, String> {
 
 /// Compares everything in a view with what the build before said.
 fn compare(view: &View, expected: &Expected) -> Result<(), String> {
-    let report = check(view.snapshot(), &mut |_| {}).map_err(|error| error.to_string())?;
+    let report = check(
+        view.snapshot(),
+        &Namespace::default_namespace(),
+        &mut |_| {},
+    )
+    .map_err(|error| error.to_string())?;
     if !report.faults.is_empty() {
         return Err(format!("{:?}", report.faults));
     }

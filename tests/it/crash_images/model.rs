@@ -8,7 +8,7 @@ use samestate::replica::view::View;
 use samestate::store::error::StoreError;
 use samestate::store::rows::{Agreement, Placed};
 use samestate::types::hash::{ContentHash, StateKey};
-use samestate::types::id::{GameId, ReplicaId};
+use samestate::types::id::{GameId, Namespace, ReplicaId};
 
 /// Superseding changes that the stores of these tests remember of a state.
 pub const HISTORY: usize = 3;
@@ -118,7 +118,11 @@ impl Model {
     }
 
     fn compare_view(&self, view: &View) -> Result<Result<(), String>, StoreError> {
-        let report = check(view.snapshot(), &mut |_| {})?;
+        let report = check(
+            view.snapshot(),
+            &Namespace::default_namespace(),
+            &mut |_| {},
+        )?;
         if !report.faults.is_empty() {
             return Ok(Err(format!("faults: {:?}", report.faults)));
         }

@@ -12,6 +12,7 @@ use samestate::sync::contents::{Lacking, fetch_contents};
 use samestate::sync::exchange::SessionError;
 use samestate::sync::transport::{Transport, TransportError};
 use samestate::types::hash::{ContentHash, StateKey};
+use samestate::types::id::Namespace;
 use samestate::types::limits::Limits;
 use samestate::wire::frame::seal;
 use samestate::wire::messages::{BodyHead, BodyHeads, Endpoint};
@@ -225,7 +226,12 @@ fn what_was_healed_is_healed_after_a_crash() {
     drop(solo);
     for _ in 0..2 {
         let mut solo = open(dir.path()).unwrap();
-        let report = check(solo.view().snapshot(), &mut |_| {}).unwrap();
+        let report = check(
+            solo.view().snapshot(),
+            &Namespace::default_namespace(),
+            &mut |_| {},
+        )
+        .unwrap();
         assert_eq!(report.faults, []);
         assert_eq!(solo.view().head().root, head.root);
         assert_eq!(solo.view().head().seq, head.seq);

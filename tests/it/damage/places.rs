@@ -15,6 +15,7 @@ use samestate::replica::solo::Solo;
 use samestate::store::claim::Claim;
 use samestate::store::disk::{Disk, MachineDisk};
 use samestate::types::cursor::Epoch;
+use samestate::types::id::Namespace;
 
 use crate::damage::rows::{Hurt, TABLES, hurt};
 use crate::damage::stores::{
@@ -30,16 +31,20 @@ fn claim() -> Claim {
     Claim::plain(REPLICA, ANEW)
 }
 
+fn name() -> Namespace {
+    Namespace::default_namespace()
+}
+
 fn verify(dir: &Path) -> CheckReport {
     let disk: Arc<dyn Disk> = Arc::new(MachineDisk);
     let before = files(dir);
-    let report = inspect(&disk, &file_of(dir), &claim(), &mut |_, _| {}).unwrap();
+    let report = inspect(&disk, &file_of(dir), &name(), &claim(), &mut |_, _| {}).unwrap();
     assert!(before == files(dir), "looking changed something");
     report
 }
 
 fn mend(dir: &Path) -> RepairReport {
-    repair(&file_of(dir), &claim(), &mut |_, _| {}).unwrap()
+    repair(&file_of(dir), &name(), &claim(), &mut |_, _| {}).unwrap()
 }
 
 /// Every file of the namespace with its bytes.
@@ -143,10 +148,13 @@ fn mend_and_compare(dir: &Path, known: &Known, what: &str) -> RepairReport {
     }
     let epoch = solo.view().identity().epoch;
     assert_eq!(epoch == ANEW, report.new_epoch, "{what}");
+    let mut lost = report.lost.iter();
     assert!(
-        report.lost.is_empty() || report.new_epoch,
+        report.new_epoch || lost.all(|lost| lost.kind == "roots"),
         "{what}: {report:?}"
     );
+    let has_new_log = report.lost.iter().any(|lost| lost.kind == "roots");
+    assert_eq!(report.new_root_log, has_new_log, "{what}");
     report
 }
 
@@ -286,7 +294,8 @@ fn kinds(table: &str) -> &'static [&'static str] {
         "history" => &["history", "content", "log"],
         "changes" => &["feed", "head", "log"],
         "nodes" => &["node", "log"],
-        _ => &["head", "log", "file", "node"],
+        "roots" => &["roots", "head", "log"],
+        _ => &["head", "log", "file", "node", "roots"],
     }
 }
 
@@ -318,6 +327,11 @@ fn rows_that_are_hurt_in_every_table() {
                     "{what}"
                 );
             }
+            if table == "roots" {
+                // Nodes follow from the entries; a log that lacks one of these begins anew.
+                assert_eq!(report.new_root_log, report.lost.len() == 1, "{what}");
+                assert!(report.lost.len() <= 1 && !report.new_epoch, "{what}");
+            }
         }
     }
 }
@@ -333,6 +347,8 @@ fn a_healthy_file_is_made_anew_as_it_was() {
     let after = open(copy.path()).unwrap();
     let (before, after) = (before.view(), after.view());
     assert_eq!(before.head().root, after.head().root);
+    assert_eq!(before.log_head().unwrap(), after.log_head().unwrap());
+    assert!(before.log_head().unwrap().unwrap().size > 5);
     assert_eq!(
         (before.head().seq, before.head().live),
         (after.head().seq, after.head().live)

@@ -21,7 +21,7 @@ pub enum Hurt {
 }
 
 /// Every table, by name.
-pub const TABLES: [&str; 9] = [
+pub const TABLES: [&str; 10] = [
     "records",
     "ids",
     "contents",
@@ -30,6 +30,7 @@ pub const TABLES: [&str; 9] = [
     "history",
     "changes",
     "nodes",
+    "roots",
     "meta",
 ];
 
@@ -44,7 +45,7 @@ pub fn hurt(dir: &Path, table: &str, how: Hurt, rng: &mut Rng) -> bool {
         }),
         "changes" => remove_one::<u64, Hash>(&database, table, rng),
         "history" => flip::<(Hash, u64)>(&database, table, how, rng),
-        "nodes" => flip::<(u8, u64)>(&database, table, how, rng),
+        "nodes" | "roots" => flip::<(u8, u64)>(&database, table, how, rng),
         "meta" => flip_named(&database, "head", how, rng),
         _ => flip::<Hash>(&database, table, how, rng),
     }

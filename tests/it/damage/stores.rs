@@ -110,6 +110,9 @@ impl Original {
                 if bytes.is_some() || is_there {
                     write(&mut solo, &mut original.known, &name, bytes);
                 }
+                if state % 8 == 0 {
+                    solo.seal().unwrap();
+                }
             }
             match round {
                 0 => solo.checkpoint().unwrap(),

@@ -280,7 +280,12 @@ impl Node {
 
     /// Reads everything and fails on any fault.
     pub fn check(&self) {
-        let report = check(self.view().snapshot(), &mut |_| {}).unwrap();
+        let report = check(
+            self.view().snapshot(),
+            &Namespace::default_namespace(),
+            &mut |_| {},
+        )
+        .unwrap();
         assert_eq!(report.faults, [], "replica {}", self.replica.id());
         assert_eq!(report.root, self.root());
     }

@@ -3,20 +3,16 @@
 
 use std::path::{Path, PathBuf};
 
-use redb::{ReadableTable, TableDefinition};
 use reqwest::Method;
-use samestate::roots::entry::{RootEntry, parent};
 use samestate::roots::head::SignedHead;
-use samestate::types::hash::LogHash;
 use samestate::types::id::Namespace;
 use samestate::wire::roots::HeadBody;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::http::{send, wait_until};
-use crate::harness::process::{Server, free_port};
-
-const ROOTS: TableDefinition<'_, (u8, u64), &[u8]> = TableDefinition::new("roots");
+use crate::harness::process::{Server, free_port, samestate};
+use crate::roots::edits::{edit, edit_rows};
 
 struct Site {
     server: Server,
@@ -82,38 +78,6 @@ fn head(value: &Value) -> SignedHead {
     let head = SignedHead::try_from(&body).unwrap();
     assert!(head.is_signed(&Namespace::default_namespace()));
     head
-}
-
-/// Changes an entry, and every node so that the log looks like any other.
-fn edit(file: &Path, change: impl FnOnce(&mut Vec<RootEntry>)) {
-    let database = redb::Database::open(file).unwrap();
-    let mut transaction = database.begin_write().unwrap();
-    transaction.set_quick_repair(true);
-    {
-        let mut table = transaction.open_table(ROOTS).unwrap();
-        let entries = table.range((0, 0)..=(0, u64::MAX)).unwrap();
-        let entries = entries.map(|row| RootEntry::from_bytes(row.unwrap().1.value()).unwrap());
-        let mut entries: Vec<RootEntry> = entries.collect();
-        change(&mut entries);
-        for (place, entry) in entries.iter().enumerate() {
-            let bytes = entry.to_bytes();
-            table.insert((0, place as u64), bytes.as_slice()).unwrap();
-        }
-        let mut below: Vec<LogHash> = entries.iter().map(RootEntry::leaf).collect();
-        for height in 1.. {
-            let pairs = below.as_chunks::<2>().0;
-            let nodes: Vec<LogHash> = pairs.iter().map(|[l, r]| parent(l, r)).collect();
-            for (place, node) in nodes.iter().enumerate() {
-                let key = (height, place as u64);
-                table.insert(key, node.0.as_slice()).unwrap();
-            }
-            if nodes.is_empty() {
-                break;
-            }
-            below = nodes;
-        }
-    }
-    transaction.commit().unwrap();
 }
 
 /// Three replicas, of which all know that the third one holds the same.
@@ -230,4 +194,84 @@ fn heads_that_were_shown_to_different_peers_are_brought_together() {
     assert_eq!(b.accusations(), Vec::<Value>::new());
     a.server.add_peer("b", &b.server.url);
     wait_until("a names c", || a.accuses(&c, "two_heads"));
+}
+
+#[test]
+fn a_log_that_begins_anew_and_a_key_that_is_new_are_told() {
+    let (a, b, c) = three();
+    let dir = c.dir.path().to_str().unwrap().to_owned();
+    let c = c.tampered(|file| {
+        // Its entries do not follow from each other any more, so a repair cannot keep them.
+        edit_rows(file, |rows| drop(rows.remove(&(0, 1)).unwrap()));
+        let repaired = samestate(&["verify", "--data", &dir, "--repair", "--json"]);
+        let told: Value = serde_json::from_slice(&repaired.stdout).unwrap();
+        let repair = &told["namespaces"][0]["repair"];
+        assert_eq!(repair["new_root_log"], true, "{told}");
+        assert_eq!(repair["new_epoch"], false, "{told}");
+    });
+    c.server.put("match/after", b"repaired");
+    for site in [&a, &b] {
+        wait_until("the new log is told", || site.accuses(&c, "begun_anew"));
+    }
+    let c = c.tampered(|_| std::fs::remove_file(Path::new(&dir).join("key")).unwrap());
+    for site in [&a, &b] {
+        wait_until("the new key is told", || site.accuses(&c, "new_key"));
+        let faults = site
+            .accusations()
+            .into_iter()
+            .map(|held| held["fault"].clone());
+        assert!(
+            faults
+                .into_iter()
+                .all(|fault| fault == "begun_anew" || fault == "new_key")
+        );
+    }
+    // It is still one replica, by the head of its new key.
+    wait_until("all agree again", || {
+        let agreement = a.agreement();
+        let count = agreement["replicas"].as_array().unwrap().len();
+        agreement["agreed"] == true && count == 3
+    });
+    assert_eq!(
+        a.server.peer("c")["accused"],
+        serde_json::json!(["begun_anew", "new_key"])
+    );
+}
+
+#[test]
+fn a_restored_replica_signs_a_log_of_its_own() {
+    let (a, b) = (Site::new(), Site::new());
+    a.server.add_peer("b", &b.server.url);
+    b.server.put("match/1", b"bytes");
+    wait_until("b is seen", || {
+        a.knows(&b).is_some_and(|root| root == b.server.root())
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let (to, new) = (folder.path().join("to"), folder.path().join("new"));
+    let (to, new) = (to.to_str().unwrap(), new.to_str().unwrap());
+    let file = b.dir.path().to_str().unwrap().to_owned();
+    let b = b.tampered(|_| {
+        let saved = samestate(&["backup", "--to", to, "--data", &file]);
+        assert!(saved.status.success(), "{saved:?}");
+    });
+    let restored = samestate(&["restore", "--from", to, "--data", new]);
+    assert!(restored.status.success(), "{restored:?}");
+    let key = |dir: &str| std::fs::read_to_string(Path::new(dir).join("key")).unwrap();
+    assert_ne!(key(new), key(&file));
+    let server = Server::start(Path::new(new));
+    let root = b.server.root();
+    assert_eq!(server.root(), root);
+    a.server.add_peer("restored", &server.url);
+    // It says of itself only that it held the root from now on.
+    wait_until("the restored one is seen", || {
+        let agreement = a.agreement();
+        let standings = agreement["replicas"].as_array().unwrap();
+        let own = standings
+            .iter()
+            .find(|own| own["replica"] == server.replica);
+        own.is_some_and(|own| own["root"] == root)
+    });
+    let roots = send(Method::GET, &server.at("roots"), &[], Vec::new()).json();
+    assert_eq!(roots["head"]["size"], 1, "{roots}");
+    assert_eq!(a.accusations(), Vec::<Value>::new());
 }
