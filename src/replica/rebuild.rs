@@ -219,7 +219,10 @@ impl Builder {
     /// # Errors
     /// [`StoreError`] when the new file fails.
     pub fn leave_root_behind(&mut self) -> Result<(), StoreError> {
-        self.store.change(|tables| tables.leave_root_behind())
+        self.store.change(|tables| {
+            tables.leave_root_behind()?;
+            Ok(())
+        })
     }
 
     /// Carries out something else that the log remembers. Everything in front must have been written.

@@ -37,7 +37,7 @@ pub fn save_root_log(remains: &Remains, builder: &mut Builder) -> Result<RootLog
     };
     let mark = match whole(snapshot) {
         Ok(mark) => mark,
-        Err(error) => return Ok(RootLogKept::Broken(error.bare().to_string())),
+        Err(error) => return Ok(RootLogKept::Broken(error.bare())),
     };
     walk(snapshot, &mut |entry| {
         builder.carry_out(Effect::Seal(entry));

@@ -36,9 +36,9 @@ pub struct RootLogMark {
 #[derive(Debug, Clone)]
 pub enum Told {
     /// A head that was seen.
-    Witnessed(Witnessed),
+    Witnessed(Box<Witnessed>),
     /// Evidence.
-    Accused(Accusation),
+    Accused(Box<Accusation>),
 }
 
 /// Height and place of a row of the log of roots, and its bytes.
@@ -240,9 +240,9 @@ impl Snapshot {
             );
             let read = |name: &str, row: &[u8]| {
                 let told = if prefix == meta_names::WITNESSED {
-                    decode(row).map(Told::Witnessed)
+                    decode(row).map(|seen| Told::Witnessed(Box::new(seen)))
                 } else {
-                    decode(row).map(Told::Accused)
+                    decode(row).map(|held| Told::Accused(Box::new(held)))
                 };
                 Ok((name.to_owned(), told.ok()))
             };

@@ -293,4 +293,41 @@ mod tests {
         strange.signature = "é".repeat(64);
         assert_eq!(SignedHead::try_from(&strange), Err(BadRoots));
     }
+
+    #[test]
+    fn lists_from_outside_are_read_up_to_their_bounds() {
+        let proof = vec![LogHash([7; 32]).to_hex(); PROOF_HASHES_MAX];
+        assert_eq!(hashes(&proof).unwrap().len(), PROOF_HASHES_MAX);
+        assert_eq!(hashes(&[&proof[..], &proof[..1]].concat()), Err(BadRoots));
+        assert_eq!(hashes(&[proof[0][1..].to_owned()]), Err(BadRoots));
+        let entry = EntryBody::from(&RootEntry {
+            root: NodeHash([3; 32]),
+            seq: 7,
+            epoch: Epoch(5),
+            incarnation: 2,
+            time: u64::MAX,
+        });
+        let head = HeadBody {
+            replica: ReplicaId(9).to_string(),
+            key: proof[0].clone(),
+            log: proof[0].clone(),
+            size: u64::MAX,
+            hash: proof[0].clone(),
+            newest: entry,
+            signature: [&proof[0][..]; 2].concat(),
+        };
+        let many = HeadsBody {
+            own: None,
+            seen: vec![head.clone(); 10 * WITNESSED_MAX],
+        };
+        let (own, seen) = many.read().unwrap();
+        assert_eq!((own, seen.len()), (None, WITNESSED_MAX));
+        assert!(!seen[0].is_signed(&Namespace::default_namespace()));
+        // As many as are read fit into what is read.
+        let all = HeadsBody {
+            own: Some(head.clone()),
+            seen: vec![head; WITNESSED_MAX],
+        };
+        assert!(serde_json::to_string(&all).unwrap().len() < HEADS_BYTES_MAX / 2);
+    }
 }

@@ -113,7 +113,8 @@ fn flip(rows: &mut Rows, at: (u8, u64)) {
 fn every_change_of_a_log_is_named() {
     let untouched = Kept::new(SIZE);
     assert_eq!(untouched.faults(), []);
-    let by_rows: [(&str, &str, fn(&mut Rows)); 7] = [
+    type ChangeRows = fn(&mut Rows);
+    let by_rows: [(&str, &str, ChangeRows); 7] = [
         ("entry 4", "is missing", |rows| drop(rows.remove(&(0, 4)))),
         ("entry 4", "does not decode", |rows| {
             rows.get_mut(&(0, 4)).unwrap().truncate(63);
@@ -122,7 +123,7 @@ fn every_change_of_a_log_is_named() {
             drop(rows.remove(&(0, 10)));
         }),
         ("size and hash", "there are 11 entries", |rows| {
-            flip(rows, (0, 10))
+            flip(rows, (0, 10));
         }),
         (
             "node 0 at height 3",
@@ -132,7 +133,7 @@ fn every_change_of_a_log_is_named() {
             },
         ),
         ("node 4 at height 1", "is missing", |rows| {
-            drop(rows.remove(&(1, 4)))
+            drop(rows.remove(&(1, 4)));
         }),
         ("node 5 at height 1", "entries that are not there", |rows| {
             rows.insert((1, 5), vec![0; 32]);
@@ -147,13 +148,13 @@ fn every_change_of_a_log_is_named() {
     let whole: [(&str, &str, Change); 5] = [
         ("entry 6", "time is before", |log| log[6].time = 7),
         ("entry 6", "position in the feed is before", |log| {
-            log[6].seq = 0
+            log[6].seq = 0;
         }),
         ("newest entry", "the namespace stands at change 11", |log| {
             log[10].seq = 12;
         }),
         ("newest entry", "in incarnation 9", |log| {
-            log[10].incarnation = 9
+            log[10].incarnation = 9;
         }),
         (
             "newest entry",
@@ -274,8 +275,14 @@ fn heads_and_evidence_are_checked_and_survive_a_repair() {
     mend(&kept.file());
     let solo = kept.open();
     let view = solo.view();
-    assert_eq!(view.snapshot().witnessed().unwrap(), [seen.clone()]);
-    assert_eq!(view.snapshot().accusations().unwrap(), [held.clone()]);
+    assert_eq!(
+        view.snapshot().witnessed().unwrap(),
+        std::slice::from_ref(&seen)
+    );
+    assert_eq!(
+        view.snapshot().accusations().unwrap(),
+        std::slice::from_ref(&held)
+    );
     drop((view, solo));
 
     let key = seen.head.key.to_string();

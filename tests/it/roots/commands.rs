@@ -41,6 +41,51 @@ fn grow(server: &Server, size: u64) {
     }
 }
 
+/// What an answer that was kept proves, alone and with an older one.
+fn answers_hold(monday: &Path, friday: &Path, key: &str) {
+    let told = says(&["verify-roots", text(monday)]);
+    assert!(
+        told.contains(key) && told.contains("known from elsewhere"),
+        "{told}"
+    );
+    let told = says(&["verify-roots", text(monday), "--key", key]);
+    assert!(
+        told.contains("proven: entry 1, at ") && told.contains("proven: entry 2"),
+        "{told}"
+    );
+    assert!(!told.contains("known from elsewhere"), "{told}");
+    let told = says(&["verify-roots", text(friday), "--older", text(monday)]);
+    assert!(
+        told.contains("the 3 logged roots of the older answer are the first"),
+        "{told}"
+    );
+    let told = succeed_json(&["verify-roots", text(friday), "--older", text(monday)]);
+    assert_eq!(
+        (&told["valid"], &told["since"], &told["size"]),
+        (&true.into(), &3.into(), &5.into())
+    );
+    assert_eq!(told["roots"][0]["place"], 4);
+}
+
+/// What does not go with an answer that was kept.
+fn forgeries_are_refused(dir: &Path, monday: &Path, friday: &Path) {
+    let other = LogHash([7; 32]).to_hex();
+    let why = refused(&["verify-roots", text(monday), "--key", &other]);
+    assert!(why.contains("not by the one that was expected"), "{why}");
+    let why = refused(&["verify-roots", text(monday), "--ns", "other"]);
+    assert!(why.contains("is not signed"), "{why}");
+    let why = refused(&["verify-roots", text(monday), "--older", text(friday)]);
+    assert!(why.contains("has more entries (5)"), "{why}");
+    let changed = std::fs::read_to_string(monday)
+        .unwrap()
+        .replacen("\"seq\":", "\"seq\":1", 1);
+    std::fs::write(dir.join("changed.json"), changed).unwrap();
+    let why = refused(&["verify-roots", text(&dir.join("changed.json"))]);
+    assert!(why.contains("entry 1 is not proven"), "{why}");
+    let why = refused(&["verify-roots", text(&dir.join("missing.json"))]);
+    assert!(why.contains("missing.json"), "{why}");
+}
+
 #[test]
 fn answers_are_kept_and_checked_offline() {
     let dir = tempfile::tempdir().unwrap();
@@ -72,48 +117,12 @@ fn answers_are_kept_and_checked_offline() {
     drop(server.terminate());
 
     // From here on there is no server.
-    let told = says(&["verify-roots", text(&monday)]);
-    assert!(
-        told.contains(&key) && told.contains("known from elsewhere"),
-        "{told}"
-    );
-    let told = says(&["verify-roots", text(&monday), "--key", &key]);
-    assert!(
-        told.contains("proven: entry 1, at ") && told.contains("proven: entry 2"),
-        "{told}"
-    );
-    assert!(!told.contains("known from elsewhere"), "{told}");
-    let told = says(&["verify-roots", text(&friday), "--older", text(&monday)]);
-    assert!(
-        told.contains("the 3 logged roots of the older answer are the first"),
-        "{told}"
-    );
-    let told = succeed_json(&["verify-roots", text(&friday), "--older", text(&monday)]);
-    assert_eq!(
-        (&told["valid"], &told["since"], &told["size"]),
-        (&true.into(), &3.into(), &5.into())
-    );
-    assert_eq!(told["roots"][0]["place"], 4);
-
-    let other = LogHash([7; 32]).to_hex();
-    let why = refused(&["verify-roots", text(&monday), "--key", &other]);
-    assert!(why.contains("not by the one that was expected"), "{why}");
-    let why = refused(&["verify-roots", text(&monday), "--ns", "other"]);
-    assert!(why.contains("is not signed"), "{why}");
-    let why = refused(&["verify-roots", text(&monday), "--older", text(&friday)]);
-    assert!(why.contains("has more entries (5)"), "{why}");
-    let changed = std::fs::read_to_string(&monday)
-        .unwrap()
-        .replacen("\"seq\":", "\"seq\":1", 1);
-    std::fs::write(dir.path().join("changed.json"), changed).unwrap();
-    let why = refused(&["verify-roots", text(&dir.path().join("changed.json"))]);
-    assert!(why.contains("entry 1 is not proven"), "{why}");
-    let why = refused(&["verify-roots", text(&dir.path().join("missing.json"))]);
-    assert!(why.contains("missing.json"), "{why}");
+    answers_hold(&monday, &friday, &key);
+    forgeries_are_refused(dir.path(), &monday, &friday);
 
     // The operator changes the past; what was kept tells.
     edit(&data.join("namespaces/default.redb"), |log| {
-        log[2].time += 1
+        log[2].time += 1;
     });
     let server = Server::start(&data);
     let since = [

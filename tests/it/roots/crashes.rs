@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use samestate::clock::WallClock;
+use samestate::replica::check::check as check_all;
 use samestate::replica::command::Command;
 use samestate::replica::solo::Solo;
 use samestate::roots::head::LogHead;
@@ -15,7 +16,7 @@ use samestate::roots::verify::is_consistent;
 use samestate::store::disk::Disk;
 use samestate::store::options::StoreOptions;
 use samestate::types::cursor::Epoch;
-use samestate::types::id::ReplicaId;
+use samestate::types::id::{Namespace, ReplicaId};
 
 use crate::harness::Rng;
 use crate::harness::replica::put;
@@ -66,6 +67,12 @@ fn live(disk: &RecordingDisk, rng: &mut Rng) -> Vec<(usize, LogHead)> {
 
 fn check(image: RecordingDisk, handed_out: Option<&LogHead>, seed: u64) {
     let mut solo = open(Arc::new(image), 90_000);
+    let report = check_all(
+        solo.view().snapshot(),
+        &Namespace::default_namespace(),
+        &mut |_| {},
+    );
+    assert_eq!(report.unwrap().faults, [], "seed {seed:#x}");
     let write = Command::Write(vec![put("later", &seed.to_le_bytes())]);
     assert!(solo.commit(vec![write], BTreeMap::new()).unwrap()[0].is_ok());
     assert!(solo.seal().unwrap());
