@@ -15,6 +15,7 @@ pub mod reconcile;
 pub mod replica;
 pub mod runtime;
 pub mod server;
+pub mod sketch;
 pub mod store;
 pub mod sync;
 pub mod types;

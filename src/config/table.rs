@@ -11,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::settings::{LogFormat, Settings};
 use crate::config::values::{address, bytes, duration, number, peer, unless_off};
+use crate::sketch::key::Secret;
 use crate::types::ttl::TTL_MAX;
 
 /// One setting.
@@ -43,6 +44,8 @@ impl Setting {
 
 const STATE_BYTES_MAX: u64 = 1 << 30;
 const MEMORY_MAX: u64 = 1 << 40;
+/// The setting that is never shown.
+pub const CLUSTER_SECRET: &str = "cluster_secret";
 /// Allowed ages of history, in seconds.
 const AGES: RangeInclusive<u64> = 60..=TTL_MAX / 1000;
 
@@ -81,6 +84,19 @@ pub const SETTINGS: &[Setting] = &[
         default: None,
         repeats: true,
         take: |settings, text| peer(text).map(|peer| settings.peers.push(peer)),
+    },
+    Setting {
+        key: CLUSTER_SECRET,
+        flag: "cluster-secret",
+        value_name: "TEXT",
+        help: "What the replicas of a cluster share to compare their states; the same on all of them",
+        allowed: "any text, best 16 or more random characters",
+        default: None,
+        repeats: false,
+        take: |settings, text| {
+            settings.replica.secret = Secret::of(text);
+            (!text.is_empty()).then_some(())
+        },
     },
     Setting {
         key: "cache_mib",

@@ -15,6 +15,7 @@ use crate::replica::facts::Facts;
 use crate::replica::journal;
 use crate::replica::recover::{Recovered, recover};
 use crate::replica::renew::{Evidence, Rewriting, part, rename};
+use crate::replica::sketching::Keeper;
 use crate::replica::source::Source;
 use crate::replica::view::View;
 use crate::store::checkpoint::{Flushed, Frozen};
@@ -59,6 +60,8 @@ pub struct Engine {
     seen: Facts,
     /// How far a renewal has come.
     rewriting: Option<Rewriting>,
+    /// Who keeps the sketch, if somebody does.
+    keeper: Option<Arc<Keeper>>,
 }
 
 /// A namespace that was opened for writing.
@@ -175,13 +178,14 @@ impl Engine {
         if let Err(error) = log.shelf().tidy(from.commit) {
             tracing::warn!(%error, "segments of the log that are not needed any more stay");
         }
-        let view = Arc::new(View::new(
+        let view = View::new(
             store.snapshot(),
             top.clone(),
             head,
             store.identity(),
             Arc::clone(store.provenance()),
-        ));
+        );
+        let view = Arc::new(view.of_commit(store.next_commit() - 1, None));
         let engine = Self {
             clock: HybridClock::new(claim.replica, head.clock),
             store,
@@ -193,6 +197,7 @@ impl Engine {
             pending,
             seen: Facts::default(),
             rewriting: None,
+            keeper: None,
         };
         let mut opened = Opened {
             engine,
@@ -343,8 +348,11 @@ impl Engine {
     /// log must hold [`Engine::void`] behind the batch's entry.
     pub fn apply(&mut self, decided: &Decided) -> Result<Arc<View>, StoreError> {
         let batch = &decided.batch;
-        let work = apply(&mut self.store, &mut self.top, &mut self.head, batch)?;
-        self.work.add(&work);
+        let applied = apply(&mut self.store, &mut self.top, &mut self.head, batch)?;
+        self.work.add(&applied.work);
+        if let Some(keeper) = &self.keeper {
+            keeper.note(self.store.next_commit() - 1, &applied.moved);
+        }
         self.pending += batch.effects.len();
         self.look();
         Ok(self.view())
@@ -368,17 +376,27 @@ impl Engine {
         self.store
             .adopt(*view.identity(), Arc::clone(view.provenance()));
         self.rewriting = None;
+        if let Some(keeper) = &self.keeper {
+            keeper.go_back_to(commit);
+        }
+        self.look();
+    }
+
+    /// Lets `keeper` follow every commit from now on.
+    pub fn keep_sketch(&mut self, keeper: Arc<Keeper>) {
+        self.keeper = Some(keeper);
         self.look();
     }
 
     fn look(&mut self) {
-        self.view = Arc::new(View::new(
+        let view = View::new(
             self.store.snapshot(),
             self.top.clone(),
             self.head,
             self.store.identity(),
             Arc::clone(self.store.provenance()),
-        ));
+        );
+        self.view = Arc::new(view.of_commit(self.commit_number(), self.keeper.clone()));
     }
 
     /// The number of the newest commit.

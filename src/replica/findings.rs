@@ -13,7 +13,8 @@ const FAULTS_MAX: usize = 10_000;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fault {
     /// `record`, `content`, `chunk`, `history`, `id`, `feed`, `deadline`, `node` or `head`; `engine` for a table
-    /// or the file as a whole, `log` for the log, `file` for one that is missing.
+    /// or the file as a whole, `log` for the log, `file` for one that is missing; `sketch` for the sums
+    /// that a running replica keeps in memory.
     pub kind: &'static str,
     /// Which one: an id, a hash, a place or a file.
     pub what: String,

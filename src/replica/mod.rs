@@ -16,6 +16,7 @@ pub mod recover;
 pub mod renew;
 pub mod repair;
 pub mod scrub;
+pub mod sketching;
 pub mod solo;
 pub mod source;
 pub mod view;

@@ -8,7 +8,8 @@ use crate::merkle::prefix::Prefix;
 use crate::merkle::proof::Proof;
 use crate::merkle::top::Top;
 use crate::merkle::view::TreeView;
-use crate::reconcile::view::{SetView, ViewError};
+use crate::reconcile::view::{SetView, SketchView, ViewError};
+use crate::replica::sketching::{Keeper, SketchAt};
 use crate::store::error::StoreError;
 use crate::store::read::Snapshot;
 use crate::store::rows::{Head, Identity, Placed, RecordRow};
@@ -27,6 +28,8 @@ pub struct View {
     head: Head,
     identity: Identity,
     provenance: Arc<Provenance>,
+    commit: u64,
+    sketch: Option<SketchAt>,
 }
 
 /// A page of a listing.
@@ -52,7 +55,27 @@ impl View {
             head,
             identity,
             provenance,
+            commit: 0,
+            sketch: None,
         }
+    }
+
+    /// The view shows this commit, of which `keeper` has the sketch, or had when it was newer.
+    #[must_use]
+    pub fn of_commit(mut self, commit: u64, keeper: Option<Arc<Keeper>>) -> Self {
+        self.commit = commit;
+        self.sketch = keeper.map(|keeper| SketchAt::new(keeper, commit));
+        self
+    }
+
+    /// The number of the commit.
+    pub fn commit(&self) -> u64 {
+        self.commit
+    }
+
+    /// Who keeps the sketch, if somebody does.
+    pub fn keeper(&self) -> Option<&Arc<Keeper>> {
+        self.sketch.as_ref().map(SketchAt::keeper)
     }
 
     /// Where the namespace stood.
@@ -272,5 +295,10 @@ impl SetView for View {
                 Err(error) => Some(Err(failed(error))),
             })
             .collect()
+    }
+
+    fn sketch(&self) -> Option<&dyn SketchView> {
+        let sketch = self.sketch.as_ref().filter(|sketch| sketch.is_ready())?;
+        Some(sketch)
     }
 }

@@ -16,6 +16,7 @@ use crate::runtime::lock::lock;
 use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::orders::Order;
 use crate::runtime::session_log::SessionLog;
+use crate::sketch::key::Secret;
 use crate::store::directory::DataDirectory;
 use crate::store::disk::MachineDisk;
 use crate::store::error::StoreError;
@@ -39,6 +40,8 @@ pub struct ReplicaOptions {
     pub sessions_max: usize,
     /// Namespaces that may exist.
     pub namespaces_max: usize,
+    /// What keys the sketches of all replicas that keep in step.
+    pub secret: Secret,
 }
 
 impl Default for ReplicaOptions {
@@ -48,6 +51,7 @@ impl Default for ReplicaOptions {
             limits: Limits::default(),
             sessions_max: 16,
             namespaces_max: 64,
+            secret: Secret::default(),
         }
     }
 }
@@ -170,6 +174,7 @@ impl Replica {
             readers,
             self.options.sessions_max,
             &self.options.store,
+            &self.options.secret,
         )
         .map_err(|source| StoreError::Unusable { path, source })?;
         let open = Arc::new(open);

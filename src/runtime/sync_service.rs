@@ -98,8 +98,8 @@ pub async fn answer(
             asked.pinned(answer).await
         }
         Endpoint::Records => {
-            let answer = |view: &View, head: RecordsRequest, _: &[u8], limits: &Limits| {
-                Ok((responder::records(view, &head, limits)?, Vec::new()))
+            let answer = |view: &View, head: RecordsRequest, slots: &[u8], limits: &Limits| {
+                Ok((responder::records(view, &head, slots, limits)?, Vec::new()))
             };
             asked.pinned(answer).await
         }

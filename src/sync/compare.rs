@@ -6,10 +6,12 @@ use std::collections::BTreeMap;
 use crate::merkle::overlay::root_with;
 use crate::merkle::prefix::Prefix;
 use crate::merkle::update::LeafChange;
+use crate::reconcile::encoding::Writer;
 use crate::reconcile::planner::{Facts, Plan, after_failure, plan};
 use crate::reconcile::registry::strategy;
 use crate::reconcile::strategy::{
     AgreementMark, BloomSettings, Context, Difference, SessionLimits, Step, StrategyName,
+    first_bits,
 };
 use crate::replica::view::View;
 use crate::store::error::StoreError;
@@ -161,7 +163,7 @@ fn attempt(
             }
         }
     };
-    let records = fetch_records(exchange, session, &difference.differing)?;
+    let records = fetch_records(exchange, session, &difference)?;
     let changes = changes(view, &difference, &records)?;
     if !proves(view, peer, &changes)? {
         return Ok(Attempt::Mismatch);
@@ -177,6 +179,7 @@ fn phase_of(name: StrategyName) -> &'static str {
         StrategyName::Bloom => "bloom_filter_exchange",
         StrategyName::Merkle => "merkle_comparison",
         StrategyName::List => "list_exchange",
+        StrategyName::Sketch => "sketch_exchange",
         StrategyName::Full => "full_copy",
     }
 }
@@ -184,25 +187,27 @@ fn phase_of(name: StrategyName) -> &'static str {
 fn fetch_records(
     exchange: &mut Exchange<'_>,
     session: u64,
-    prefixes: &[u64],
+    difference: &Difference,
 ) -> Result<Vec<StateRecord>, SessionError> {
     let mut records = Vec::new();
-    let mut asked = prefixes;
+    let depth = difference.depth.max(1);
+    let slot = |bits: &u64| bits >> (64 - u32::from(depth));
+    let mut asked = &difference.differing[..];
     while !asked.is_empty() {
         let part = &asked[..asked.len().min(LIST_MAX)];
-        let head = RecordsRequest {
-            session,
-            prefixes: part.to_vec(),
-        };
+        let head = RecordsRequest { session, depth };
+        let mut slots = Writer::new();
+        slots.sorted(&part.iter().map(slot).collect::<Vec<u64>>());
+        let slots = slots.finish();
         let (reply, _): (RecordsReply, _) =
-            exchange.ask("state_request", Endpoint::Records, &head, &[])?;
+            exchange.ask("state_request", Endpoint::Records, &head, &slots)?;
         let answered = part
             .get(..reply.answered as usize)
             .filter(|p| !p.is_empty());
         let answered = answered.ok_or(SessionError::Misfit("another number of answers"))?;
         for record in &reply.records {
             record.check()?;
-            let bits = record.key().prefix64();
+            let bits = first_bits(&record.key(), depth);
             if answered.binary_search(&bits).is_err() {
                 return Err(SessionError::Misfit("a record that was not asked for"));
             }
@@ -229,7 +234,7 @@ fn changes(
     let mut changes: BTreeMap<StateKey, Option<Leaf>> = BTreeMap::new();
     changes.extend(difference.absent.iter().map(|key| (*key, None)));
     for bits in &difference.differing {
-        let at = Prefix::new(*bits, Prefix::DEPTH_MAX)
+        let at = Prefix::new(*bits, difference.depth)
             .ok_or(SessionError::Misfit("a prefix is too deep"))?;
         let ours = view.snapshot().leaves_below(at, usize::MAX)?;
         changes.extend(ours.into_iter().map(|leaf| (leaf.key, None)));

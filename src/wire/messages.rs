@@ -27,7 +27,7 @@ pub enum Endpoint {
     Open,
     /// [`CompareRequest`] with a strategy's question as blob -> `()` with its answer as blob.
     Compare,
-    /// [`RecordsRequest`] -> [`RecordsReply`].
+    /// [`RecordsRequest`] with slots as blob -> [`RecordsReply`].
     Records,
     /// [`SubtreesRequest`] -> [`SubtreesReply`].
     Subtrees,
@@ -173,13 +173,14 @@ pub struct CompareRequest {
     pub strategy: StrategyName,
 }
 
-/// Asks for all records below 64-bit prefixes of keys.
+/// Asks for all records below prefixes of keys, which the blob names: their slots, none twice, as
+/// [`crate::reconcile::encoding`] writes sorted numbers.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RecordsRequest {
     /// The session.
     pub session: u64,
-    /// First 64 bits of keys, strictly ascending.
-    pub prefixes: Vec<u64>,
+    /// How many first bits of keys a slot is made of, 1 to 64.
+    pub depth: u8,
 }
 
 /// Records in order of key.

@@ -2,11 +2,14 @@
 //! straight from the definition.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::OnceLock;
 
 use crate::merkle::node::Summary;
 use crate::merkle::prefix::{Prefix, bit};
 use crate::merkle::view::CHILD_LEVELS_MAX;
-use crate::reconcile::view::{SetView, ViewError};
+use crate::reconcile::view::{SetView, SketchView, ViewError};
+use crate::sketch::key::{Secret, SketchKey};
+use crate::sketch::table::Sketch;
 use crate::types::hash::{LeafDigest, StateKey};
 use crate::types::leaf::Leaf;
 
@@ -58,6 +61,7 @@ pub struct Set {
     changes: Vec<(u64, usize)>,
     /// Subtrees of [`KEPT_LEAVES`] leaves or more; smaller ones are computed when asked for.
     inner: HashMap<Prefix, Summary>,
+    sketch: OnceLock<Sketch>,
 }
 
 impl Set {
@@ -72,6 +76,7 @@ impl Set {
             leaves,
             changes,
             inner,
+            sketch: OnceLock::new(),
         }
     }
 
@@ -136,6 +141,16 @@ impl SetView for Set {
         let start = self.changes.partition_point(|(at, _)| *at <= seq);
         let page = self.changes[start..].iter().take(limit);
         Ok(page.map(|(seq, at)| (*seq, self.leaves[*at])).collect())
+    }
+
+    fn sketch(&self) -> Option<&dyn SketchView> {
+        let build = || {
+            Sketch::of(
+                SketchKey::new(&Secret::of("conformance")),
+                self.leaves.iter(),
+            )
+        };
+        Some(self.sketch.get_or_init(build))
     }
 }
 
