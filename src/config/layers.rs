@@ -164,8 +164,8 @@ mod tests {
         assert_eq!(settings.replica, ReplicaOptions::default());
         assert_eq!(settings.http, HttpOptions::default());
         assert_eq!(
-            settings.links.bloom,
-            crate::reconcile::strategy::BloomSettings::default()
+            settings.links.tuning,
+            crate::reconcile::strategy::Tuning::default()
         );
         assert_eq!(settings.listen, "127.0.0.1:7400");
         assert_eq!(settings.shutdown_grace, Duration::from_secs(10));
@@ -220,6 +220,8 @@ mod tests {
             ("max_concurrent_sessions", "many"),
             ("bloom_filter_items", "0"),
             ("bloom_filter_fpr", "NaN"),
+            ("link_mbit_per_second", "0"),
+            ("link_round_trip_ms", "1h"),
             ("in_flight_bytes", "1"),
             ("backup_dirs", "not/from/the/root"),
             ("shutdown_grace_seconds", "10s"),

@@ -16,7 +16,7 @@ use crate::peer::address::PeerAddress;
 use crate::peer::client::{BlockingClient, PeerClient};
 use crate::peer::home::LocalHome;
 use crate::peer::penalty::Penalty;
-use crate::reconcile::strategy::{BloomSettings, StrategyName};
+use crate::reconcile::strategy::{StrategyName, Tuning};
 use crate::runtime::lock::lock;
 use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::peering::PeeringError;
@@ -70,7 +70,7 @@ struct Known {
 pub struct Runner {
     replica: Arc<Replica>,
     http: Client,
-    bloom: BloomSettings,
+    tuning: Tuning,
     shutdown: CancellationToken,
     known: Arc<Mutex<Known>>,
 }
@@ -80,13 +80,13 @@ impl Runner {
     pub fn new(
         replica: Arc<Replica>,
         http: Client,
-        bloom: BloomSettings,
+        tuning: Tuning,
         shutdown: CancellationToken,
     ) -> Self {
         Self {
             replica,
             http,
-            bloom,
+            tuning,
             shutdown,
             known: Arc::default(),
         }
@@ -248,7 +248,7 @@ impl Runner {
     fn compare_options(&self, forced: Option<StrategyName>) -> CompareOptions {
         CompareOptions {
             forced,
-            bloom: self.bloom,
+            tuning: self.tuning,
         }
     }
 
@@ -353,8 +353,8 @@ mod tests {
         });
         let folder = tempfile::tempdir().unwrap();
         let replica = Replica::open(folder.path(), ReplicaOptions::default()).unwrap();
-        let (http, bloom) = (http_client().unwrap(), BloomSettings::default());
-        let runner = Runner::new(Arc::new(replica), http, bloom, CancellationToken::new());
+        let (http, tuning) = (http_client().unwrap(), Tuning::default());
+        let runner = Runner::new(Arc::new(replica), http, tuning, CancellationToken::new());
         let address = PeerAddress::parse(&url).unwrap();
         let name = Namespace::default_namespace();
         let job = Job {

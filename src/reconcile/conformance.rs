@@ -4,7 +4,6 @@
 mod costs;
 mod dialogue;
 mod hostile;
-pub mod sets;
 
 use std::collections::BTreeMap;
 
@@ -12,7 +11,7 @@ use crate::reconcile::budget::Budget;
 use crate::reconcile::conformance::dialogue::{
     assert_exact, context, dialogue, exchanging, honest, oracle,
 };
-use crate::reconcile::conformance::sets::{Pair, Random, Set, Shape};
+use crate::reconcile::memory::{Pair, Random, Set, Shape};
 use crate::reconcile::sketch::TOO_MANY_FOR_SKETCHES;
 use crate::reconcile::strategy::{AgreementMark, Context, SessionLimits, Step, StrategyName};
 use crate::types::hash::StateKey;

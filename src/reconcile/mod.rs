@@ -12,12 +12,14 @@
 
 pub mod bloom;
 pub mod budget;
+pub mod costs;
 pub mod cursor;
 pub mod descent;
 pub mod encoding;
 pub mod error;
 pub mod fingerprint;
 pub mod list;
+pub mod memory;
 pub mod merkle;
 pub mod planner;
 pub mod registry;

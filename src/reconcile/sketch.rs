@@ -56,6 +56,7 @@ pub struct SketchWalk {
     rounds: u32,
     open: Vec<Open>,
     found: Vec<Found>,
+    estimate: Option<u64>,
 }
 
 impl SketchWalk {
@@ -67,6 +68,7 @@ impl SketchWalk {
             rounds: 0,
             open: Vec::new(),
             found: Vec::new(),
+            estimate: None,
         }
     }
 
@@ -132,7 +134,10 @@ impl SketchWalk {
             Answer::Unfit(Unfit::OtherKey) => Ok(Step::CannotDecide(
                 "the replicas were given different cluster secrets",
             )),
-            Answer::TooMany(_) => Ok(Step::CannotDecide(TOO_MANY_FOR_SKETCHES)),
+            Answer::TooMany(estimate) => {
+                self.estimate = Some(estimate);
+                Ok(Step::CannotDecide(TOO_MANY_FOR_SKETCHES))
+            }
             Answer::Count if self.rounds == 1 => Ok(self.count(own)),
             Answer::Count => Err(ReconcileError::Inconsistent("counters asked for again")),
             Answer::Decoded(places) => as_told(view, &places),
@@ -322,5 +327,9 @@ impl Strategy for SketchWalk {
             (None, _, Some(own)) => self.begin(own),
         };
         Ok(step)
+    }
+
+    fn estimate(&self) -> Option<u64> {
+        self.estimate
     }
 }

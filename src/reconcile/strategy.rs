@@ -89,6 +89,11 @@ pub trait Strategy {
     /// contradicts an earlier one. The strategy is over then.
     fn advance(&mut self, view: &dyn SetView, reply: Option<&[u8]>)
     -> Result<Step, ReconcileError>;
+
+    /// About how many states differ, when the strategy has got to know that before it gave up.
+    fn estimate(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// What to do next.
@@ -205,6 +210,34 @@ impl Default for BloomSettings {
             fpr: 0.001,
         }
     }
+}
+
+/// What the way to a peer is like, as far as somebody has said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    /// Bytes that get through in a second.
+    pub bytes_per_second: u64,
+    /// From a question to its answer, in microseconds.
+    pub round_trip_micros: u64,
+}
+
+impl Default for Link {
+    /// 100 Mbit/s, and 20 ms away.
+    fn default() -> Self {
+        Self {
+            bytes_per_second: 12_500_000,
+            round_trip_micros: 20_000,
+        }
+    }
+}
+
+/// How differences are looked for, as far as it is set.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Tuning {
+    /// How Bloom filters are made.
+    pub bloom: BloomSettings,
+    /// What the way to peers is like.
+    pub link: Link,
 }
 
 /// What a strategy knows of the session it works for.

@@ -10,9 +10,9 @@ use crate::reconcile::encoding::Writer;
 use crate::reconcile::planner::{Facts, Plan, after_failure, plan};
 use crate::reconcile::registry::strategy;
 use crate::reconcile::strategy::{
-    AgreementMark, BloomSettings, Context, Difference, SessionLimits, Step, StrategyName,
-    first_bits,
+    AgreementMark, Context, Difference, SessionLimits, Step, StrategyName, Tuning, first_bits,
 };
+use crate::reconcile::view::SetView;
 use crate::replica::view::View;
 use crate::store::error::StoreError;
 use crate::store::rows::Agreement;
@@ -39,8 +39,8 @@ pub enum Findings {
 pub struct CompareOptions {
     /// The strategy; `None` lets the planner choose.
     pub forced: Option<StrategyName>,
-    /// How Bloom filters are made.
-    pub bloom: BloomSettings,
+    /// How differences are looked for.
+    pub tuning: Tuning,
 }
 
 /// The agreement as a mark for the strategies, if the peer's feed still is the one it speaks of.
@@ -73,6 +73,8 @@ pub fn compare(
         our_seq: view.head().seq,
         their_seq: peer.seq,
         mark,
+        has_sketch: view.sketch().is_some(),
+        link: options.tuning.link,
     };
     let chosen = match options.forced {
         Some(strategy) => Plan {
@@ -84,18 +86,20 @@ pub fn compare(
     exchange.report.strategy = chosen.strategy.to_string();
     exchange.report.why = chosen.why;
     let context = context(exchange, peer, mark, options)?;
-    let (mut name, mut tried) = (chosen.strategy, Vec::new());
+    let (mut name, mut tried, mut known) = (chosen.strategy, Vec::new(), None);
     loop {
         tried.push(name);
         let why = match attempt(exchange, view, peer, session, name, &context)? {
             Attempt::Proven(records, absent) => return Ok(Findings::Records(records, absent)),
             Attempt::CopyAll => return Ok(Findings::CopyAll),
-            Attempt::CannotDecide(why) => {
-                name = after_failure(&tried).unwrap_or(StrategyName::Full);
+            Attempt::CannotDecide(why, estimate) => {
+                known = estimate.or(known);
+                name = after_failure(&facts, &tried, known).unwrap_or(StrategyName::Full);
                 why
             }
             Attempt::Mismatch => {
-                name = after_failure(&tried).ok_or(SessionError::RootMismatch)?;
+                let next = after_failure(&facts, &tried, None);
+                name = next.ok_or(SessionError::RootMismatch)?;
                 "the differences found do not explain the difference of the roots"
             }
         };
@@ -107,7 +111,8 @@ pub fn compare(
 enum Attempt {
     Proven(Vec<StateRecord>, Vec<StateKey>),
     CopyAll,
-    CannotDecide(&'static str),
+    /// Why not, and how much differs, if that is known.
+    CannotDecide(&'static str, Option<u64>),
     /// What was found does not turn our tree into the peer's.
     Mismatch,
 }
@@ -132,7 +137,7 @@ fn context(
             message_bytes: usize::try_from(limits.message_bytes).unwrap_or(usize::MAX),
             ..SessionLimits::default()
         },
-        bloom: options.bloom,
+        bloom: options.tuning.bloom,
     })
 }
 
@@ -151,7 +156,9 @@ fn attempt(
     let difference = loop {
         match machine.advance(view, reply.as_deref())? {
             Step::Found(difference) => break difference,
-            Step::CannotDecide(why) => return Ok(Attempt::CannotDecide(why)),
+            Step::CannotDecide(why) => {
+                return Ok(Attempt::CannotDecide(why, machine.estimate()));
+            }
             Step::Ask(question) => {
                 let head = CompareRequest {
                     session,

@@ -1,7 +1,7 @@
 //! Bytes and round trips of every strategy on fixed sets.
 
 use crate::reconcile::conformance::dialogue::{assert_exact, context, honest};
-use crate::reconcile::conformance::sets::{Pair, Random, Shape};
+use crate::reconcile::memory::{Pair, Random, Shape};
 use crate::reconcile::strategy::StrategyName;
 
 /// Half of the differences are updates, a quarter each exists on one side only.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::reconcile::budget::Budget;
-use crate::reconcile::conformance::sets::{Pair, Random, Set};
 use crate::reconcile::error::ReconcileError;
+use crate::reconcile::memory::{Pair, Random, Set};
 use crate::reconcile::registry::{answer, strategy};
 use crate::reconcile::strategy::{
     AgreementMark, BloomSettings, Context, Difference, SessionLimits, Step, StrategyName,
