@@ -58,7 +58,15 @@ pub struct Ran {
 }
 
 /// Held by the session that runs.
-type Turn = tokio::sync::Mutex<()>;
+type Turn = tokio::sync::Mutex<Met>;
+
+/// Whether a session with a peer has come to its end in this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Met {
+    #[default]
+    Never,
+    Before,
+}
 
 #[derive(Default)]
 struct Known {
@@ -148,7 +156,7 @@ impl Runner {
             pull: job.pull,
             push: job.push,
             follows: job.follows,
-            compare: self.compare_options(job.strategy),
+            compare: self.compare_options(job.strategy, *turn),
             limits: *self.replica.limits(),
         };
         let client = self.client(address, &open, stop);
@@ -181,7 +189,10 @@ impl Runner {
         let turn = self.turn(address, namespace).await?;
         let (open, root) = self.open(namespace)?;
         let mut report = Report::begin(0, address.to_string(), namespace.to_string(), root);
-        let (options, limits) = (self.compare_options(strategy), *self.replica.limits());
+        let (options, limits) = (
+            self.compare_options(strategy, *turn),
+            *self.replica.limits(),
+        );
         let client = self.client(address, &open, &self.shutdown);
         let home = LocalHome::new(Arc::clone(&self.replica), open);
         let session = self.session(client, address, turn, move |transport| {
@@ -229,14 +240,17 @@ impl Runner {
         &self,
         client: PeerClient,
         address: &PeerAddress,
-        turn: OwnedMutexGuard<()>,
+        turn: OwnedMutexGuard<Met>,
         work: impl FnOnce(&mut BlockingClient) -> (Report, Result<T, SessionError>) + Send + 'static,
     ) -> Result<(Report, Result<T, SessionError>), PeeringError> {
         let mut transport = BlockingClient::new(client, Handle::current());
         let (known, address) = (Arc::clone(&self.known), address.clone());
         let session = task::spawn_blocking(move || {
-            let _turn = turn;
+            let mut turn = turn;
             let (report, result) = work(&mut transport);
+            if result.is_ok() {
+                *turn = Met::Before;
+            }
             if result.as_ref().is_err_and(SessionError::is_misbehaviour) {
                 lock(&known).penalize(address);
             }
@@ -245,10 +259,12 @@ impl Runner {
         session.await.map_err(|_| PeeringError::Unexpected)
     }
 
-    fn compare_options(&self, forced: Option<StrategyName>) -> CompareOptions {
+    fn compare_options(&self, forced: Option<StrategyName>, met: Met) -> CompareOptions {
         CompareOptions {
             forced,
             tuning: self.tuning,
+            // After the first time there is a position to go on from, or the roots are equal.
+            eager: met == Met::Never || forced == Some(StrategyName::Sketch),
         }
     }
 
@@ -264,7 +280,7 @@ impl Runner {
         &self,
         address: &PeerAddress,
         namespace: &Namespace,
-    ) -> Result<OwnedMutexGuard<()>, PeeringError> {
+    ) -> Result<OwnedMutexGuard<Met>, PeeringError> {
         if let (_, Some(banned)) = self.penalty(address) {
             return Err(PeeringError::Banned(banned.as_secs() + 1));
         }

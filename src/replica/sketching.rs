@@ -12,12 +12,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::merkle::prefix::Prefix;
 use crate::reconcile::view::SketchView;
-use crate::replica::view::View;
 use crate::sketch::cell::Cell;
 use crate::sketch::estimator::Estimator;
 use crate::sketch::key::{Secret, SketchKey};
 use crate::sketch::table::{Change, PARTITION_CELLS, Sketch, apply_to_fold, levels_for};
 use crate::store::error::StoreError;
+use crate::store::read::Snapshot;
 use crate::types::hash::{LeafDigest, StateKey};
 
 /// Changes that can be taken back: the way to a commit so many changes ago. 1.5 MiB.
@@ -33,6 +33,17 @@ const GROWTH: u64 = 2;
 const STATES_MIN: u64 = 1 << 12;
 /// What stands in place of the number of partitions while there is no sketch.
 const NONE: u8 = u8::MAX;
+
+/// A commit's leaves.
+#[derive(Clone, Copy)]
+pub struct Leaves<'s> {
+    /// Where they are.
+    pub snapshot: &'s Snapshot,
+    /// How many.
+    pub states: u64,
+    /// The commit's number.
+    pub commit: u64,
+}
 
 /// What a commit did to a leaf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,13 +175,13 @@ impl Keeper {
         kept.as_ref().is_none_or(|kept| states > kept.states)
     }
 
-    /// Builds the sketch of a view, and takes in what was noted meanwhile. Blocks for as long as it
+    /// Builds the sketch of a commit, and takes in what was noted meanwhile. Blocks for as long as it
     /// takes to read all leaves, unless `go_on` says to stop; until it is done there may be none.
     ///
     /// # Errors
     /// [`StoreError`] when the leaves cannot be read.
-    pub fn build(&self, view: &View, go_on: &dyn Fn() -> bool) -> Result<(), StoreError> {
-        let (states, commit) = (view.head().root.leaves, view.commit());
+    pub fn build(&self, of: Leaves<'_>, go_on: &dyn Fn() -> bool) -> Result<(), StoreError> {
+        let commit = of.commit;
         {
             let mut kept = lock(&self.kept);
             self.levels.store(NONE, Ordering::Release);
@@ -180,8 +191,8 @@ impl Keeper {
             waiting.notes = notes.filter(|noted| noted.commit > commit).collect();
             waiting.lost = false;
         }
-        let room = states.saturating_mul(GROWTH).max(STATES_MIN);
-        let Some(sketch) = sketch_of(&self.key, levels_for(room), view, go_on)? else {
+        let room = of.states.saturating_mul(GROWTH).max(STATES_MIN);
+        let Some(sketch) = sketch_of(&self.key, levels_for(room), of, go_on)? else {
             return Ok(());
         };
         let levels = sketch.levels();
@@ -197,14 +208,14 @@ impl Keeper {
         Ok(())
     }
 
-    /// Compares the sketch with one built from a view. `None` when there is none that goes back so
+    /// Compares the sketch with one built from a commit. `None` when there is none that goes back so
     /// far, or `go_on` said to stop.
     ///
     /// # Errors
     /// [`StoreError`] when the leaves cannot be read.
     pub fn is_right(
         &self,
-        view: &View,
+        of: Leaves<'_>,
         go_on: &dyn Fn() -> bool,
     ) -> Result<Option<bool>, StoreError> {
         let levels = self.levels.load(Ordering::Acquire);
@@ -217,10 +228,10 @@ impl Keeper {
             let cells = kept.fold(&self.key, commit, (levels, &slots, &range));
             cells.zip(kept.estimator(&self.key, commit))
         };
-        let Some(kept) = self.at(view.commit(), read) else {
+        let Some(kept) = self.at(of.commit, read) else {
             return Ok(None);
         };
-        let built = sketch_of(&self.key, levels, view, go_on)?;
+        let built = sketch_of(&self.key, levels, of, go_on)?;
         Ok(built.map(|built| {
             let cells = built.fold(levels, &slots, &range);
             cells.is_some_and(|cells| kept == (cells, built.estimator().clone()))
@@ -281,14 +292,12 @@ impl Kept {
 fn sketch_of(
     key: &SketchKey,
     levels: u8,
-    view: &View,
+    of: Leaves<'_>,
     go_on: &dyn Fn() -> bool,
 ) -> Result<Option<Sketch>, StoreError> {
     let mut sketch = Sketch::new(*key, levels);
     // Twice as deep as pages of the expected size, so that few have to be parted.
-    let depth = (view.head().root.leaves / (PAGE_LEAVES as u64 / 2))
-        .max(1)
-        .ilog2() as u8;
+    let depth = (of.states / (PAGE_LEAVES as u64 / 2)).max(1).ilog2() as u8;
     let mut pages: Vec<Prefix> = (0..1u64 << depth)
         .rev()
         .filter_map(|slot| Prefix::ROOT.child(slot, depth))
@@ -297,7 +306,7 @@ fn sketch_of(
         if !go_on() {
             return Ok(None);
         }
-        let leaves = view.snapshot().leaves_below(page, PAGE_LEAVES)?;
+        let leaves = of.snapshot.leaves_below(page, PAGE_LEAVES)?;
         let halves = [1, 0].map(|half| page.child(half, 1));
         if leaves.len() == PAGE_LEAVES && halves.iter().all(Option::is_some) {
             pages.extend(halves.into_iter().flatten());
@@ -357,5 +366,140 @@ impl SketchView for SketchAt {
         keeper.at(self.commit, |kept, commit| {
             kept.fold(&keeper.key, commit, (levels, slots, range))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::replica::command::{Change as StateChange, Command, Content, Precondition, Write};
+    use crate::replica::engine::{Engine, Opened};
+    use crate::replica::view::View;
+    use crate::store::options::StoreOptions;
+    use crate::types::cursor::Epoch;
+    use crate::types::id::{GameId, ReplicaId};
+
+    fn opened() -> (Opened, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.redb");
+        let (options, wall) = (StoreOptions::default(), Arc::new(SystemClock));
+        let opened = Engine::open(&path, ReplicaId(1), Epoch(1), options, wall).unwrap();
+        (opened, folder)
+    }
+
+    fn write(number: usize, text: Option<&str>) -> Write {
+        Write {
+            id: GameId::new(&format!("match/{number}")).unwrap(),
+            precondition: Precondition::None,
+            change: match text {
+                Some(text) => StateChange::Put(Content::new(text.as_bytes(), None)),
+                None => StateChange::Delete,
+            },
+        }
+    }
+
+    fn commit(engine: &mut Engine, writes: Vec<Write>) {
+        let decided = engine.decide(vec![Command::Write(writes)], BTreeMap::new());
+        engine.apply(&decided.unwrap()).unwrap();
+    }
+
+    fn is_right(view: &View) -> Option<bool> {
+        view.is_sketch_right(&|| true).unwrap()
+    }
+
+    #[test]
+    fn older_views_have_the_sketch_of_their_commit() {
+        let (mut opened, _folder) = opened();
+        let engine = &mut opened.engine;
+        engine.keep_sketch(Arc::new(Keeper::new(&Secret::default())));
+        // Before there is one, and while one is built, changes wait.
+        commit(engine, (0..50).map(|n| write(n, Some("first"))).collect());
+        let early = engine.view();
+        commit(engine, vec![write(1, Some("second"))]);
+        assert_eq!(is_right(&early), None);
+        early.build_sketch(&|| true).unwrap();
+        assert_eq!(is_right(&early), Some(true));
+        let mut views = vec![early, engine.view()];
+        for round in 0..20 {
+            let text = format!("round {round}");
+            let puts = (0..5).map(|n| write(n * round, Some(&text)));
+            let both = puts.chain([write(round, None), write(round, Some("again"))]);
+            commit(engine, both.collect());
+            views.push(engine.view());
+        }
+        for view in &views {
+            assert_eq!(is_right(view), Some(true), "commit {}", view.commit());
+        }
+    }
+
+    #[test]
+    fn what_did_not_become_durable_is_taken_back() {
+        let (mut opened, _folder) = opened();
+        let engine = &mut opened.engine;
+        let keeper = Arc::new(Keeper::new(&Secret::default()));
+        engine.keep_sketch(Arc::clone(&keeper));
+        commit(engine, vec![write(1, Some("a")), write(2, Some("b"))]);
+        let (before, number) = (engine.view(), engine.commit_number());
+        before.build_sketch(&|| true).unwrap();
+        for _ in 0..3 {
+            commit(engine, vec![write(1, Some("c")), write(3, None)]);
+        }
+        engine.go_back_to(&before, number);
+        assert_eq!(is_right(&engine.view()), Some(true));
+        commit(engine, vec![write(2, Some("d"))]);
+        assert_eq!(is_right(&engine.view()), Some(true));
+        // A commit that the sketch was built on cannot be taken back.
+        engine.view().build_sketch(&|| true).unwrap();
+        assert!(keeper.is_ready());
+        engine.go_back_to(&before, number);
+        assert_eq!((is_right(&engine.view()), keeper.is_ready()), (None, false));
+        assert!(engine.view().wants_sketch());
+    }
+
+    #[test]
+    fn a_wrong_sketch_is_found_out() {
+        let (mut opened, _folder) = opened();
+        let engine = &mut opened.engine;
+        let keeper = Arc::new(Keeper::new(&Secret::default()));
+        engine.keep_sketch(Arc::clone(&keeper));
+        commit(engine, vec![write(1, Some("a"))]);
+        engine.view().build_sketch(&|| true).unwrap();
+        let forged = Moved {
+            key: StateKey([7; 32]),
+            before: None,
+            after: Some(LeafDigest([7; 32])),
+        };
+        keeper.note(engine.commit_number(), &[forged]);
+        assert_eq!(is_right(&engine.view()), Some(false));
+        // Stopped half-way there is none, and it is wanted.
+        engine.view().build_sketch(&|| false).unwrap();
+        assert!(!keeper.is_ready() && engine.view().wants_sketch());
+    }
+
+    #[test]
+    fn a_view_of_too_long_ago_has_none() {
+        let keeper = Keeper::new(&Secret::default());
+        let kept = Kept {
+            sketch: Sketch::new(keeper.key, 0),
+            states: 10,
+            recent: VecDeque::new(),
+            floor: 1,
+        };
+        *lock(&keeper.kept) = Some(kept);
+        keeper.levels.store(0, Ordering::Release);
+        let moved = |number: usize| Moved {
+            key: StateKey(std::array::from_fn(|at| (number >> (8 * (at % 4))) as u8)),
+            before: None,
+            after: Some(LeafDigest([1; 32])),
+        };
+        let many: Vec<Moved> = (0..RECENT_MAX).map(moved).collect();
+        keeper.note(2, &many);
+        let readable = |commit| keeper.at(commit, |_, _| Some(())).is_some();
+        assert!(readable(1) && readable(2));
+        keeper.note(3, &[moved(RECENT_MAX)]);
+        assert!(!readable(1) && readable(2) && readable(3));
     }
 }

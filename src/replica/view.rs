@@ -9,7 +9,7 @@ use crate::merkle::proof::Proof;
 use crate::merkle::top::Top;
 use crate::merkle::view::TreeView;
 use crate::reconcile::view::{SetView, SketchView, ViewError};
-use crate::replica::sketching::{Keeper, SketchAt};
+use crate::replica::sketching::{Keeper, Leaves, SketchAt};
 use crate::store::error::StoreError;
 use crate::store::read::Snapshot;
 use crate::store::rows::{Head, Identity, Placed, RecordRow};
@@ -73,9 +73,36 @@ impl View {
         self.commit
     }
 
-    /// Who keeps the sketch, if somebody does.
-    pub fn keeper(&self) -> Option<&Arc<Keeper>> {
-        self.sketch.as_ref().map(SketchAt::keeper)
+    /// True when somebody keeps a sketch and it has to be built.
+    pub fn wants_sketch(&self) -> bool {
+        let keeper = self.sketch.as_ref().map(SketchAt::keeper);
+        keeper.is_some_and(|keeper| keeper.wants_building(self.head.root.leaves))
+    }
+
+    /// Builds the sketch, as [`Keeper::build`] does, for whoever keeps it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the leaves cannot be read.
+    pub fn build_sketch(&self, go_on: &dyn Fn() -> bool) -> Result<(), StoreError> {
+        let keeper = self.sketch.as_ref().map(SketchAt::keeper);
+        keeper.map_or(Ok(()), |keeper| keeper.build(self.all_leaves(), go_on))
+    }
+
+    /// Compares the sketch with one that is built from the leaves, as [`Keeper::is_right`] does.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the leaves cannot be read.
+    pub fn is_sketch_right(&self, go_on: &dyn Fn() -> bool) -> Result<Option<bool>, StoreError> {
+        let keeper = self.sketch.as_ref().map(SketchAt::keeper);
+        keeper.map_or(Ok(None), |keeper| keeper.is_right(self.all_leaves(), go_on))
+    }
+
+    fn all_leaves(&self) -> Leaves<'_> {
+        Leaves {
+            snapshot: &self.snapshot,
+            states: self.head.root.leaves,
+            commit: self.commit,
+        }
     }
 
     /// Where the namespace stood.

@@ -211,12 +211,10 @@ impl OpenNamespace {
     /// [`StoreError`] when the states cannot be read.
     pub fn keep_sketch(&self) -> Result<(), StoreError> {
         let view = self.view();
-        match view.keeper() {
-            Some(keeper) if keeper.wants_building(view.head().root.leaves) => {
-                keeper.build(&view, &|| !self.closed.is_cancelled())
-            }
-            _ => Ok(()),
+        if view.wants_sketch() {
+            view.build_sketch(&|| !self.closed.is_cancelled())?;
         }
+        Ok(())
     }
 
     /// Compares the sketch with one that is built from the states as they are now. `None` when there
@@ -225,11 +223,7 @@ impl OpenNamespace {
     /// # Errors
     /// [`StoreError`] when the states cannot be read.
     pub fn is_sketch_right(&self, go_on: &dyn Fn() -> bool) -> Result<Option<bool>, StoreError> {
-        let view = self.view();
-        match view.keeper() {
-            Some(keeper) => keeper.is_right(&view, go_on),
-            None => Ok(None),
-        }
+        self.view().is_sketch_right(go_on)
     }
 
     /// Is cancelled when the namespace closes.

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use crate::reconcile::strategy::StrategyName;
 use crate::replica::collect::let_go;
 use crate::replica::command::{Command, Meeting};
 use crate::replica::renew::Evidence;
@@ -157,7 +158,7 @@ impl Asked<'_> {
     }
 
     async fn open(&self, replica: &Replica) -> Result<Vec<u8>, SyncError> {
-        let (head, _): (OpenRequest, _) = self.head().await?;
+        let (head, question): (OpenRequest, Vec<u8>) = self.head().await?;
         let seen = self.meet(&head).await?;
         let view = self.namespace.view();
         if view.provenance().pending.is_some() {
@@ -172,11 +173,17 @@ impl Asked<'_> {
             self.namespace.pins().hear(head.replica, holds);
         }
         let testimony = Testimony::new(&stands.root.hash, view.seen()?);
+        let mut answered = Vec::new();
         let session = if equal {
             self.namespace.learn(&theirs);
             None
         } else {
-            Some(self.namespace.pins().open(head.replica, view, theirs)?)
+            let pinned = Arc::clone(&view);
+            let session = self.namespace.pins().open(head.replica, pinned, theirs)?;
+            if !question.is_empty() {
+                answered = self.begin(view, session, question).await?;
+            }
+            Some(session)
         };
         let reply = OpenReply {
             replica: replica.id(),
@@ -189,7 +196,27 @@ impl Asked<'_> {
             lineage,
             seen,
         };
-        Ok(seal(self.endpoint.kind(), &reply, &[]))
+        Ok(seal(self.endpoint.kind(), &reply, &answered))
+    }
+
+    /// Answers the first question of `sketch`, which came with the opening.
+    async fn begin(
+        &self,
+        view: Arc<View>,
+        session: u64,
+        question: Vec<u8>,
+    ) -> Result<Vec<u8>, SyncError> {
+        let head = CompareRequest {
+            session,
+            strategy: StrategyName::Sketch,
+        };
+        let limits = self.limits;
+        let answer = move |view: &View| responder::compare(view, &head, &question, &limits);
+        let answered = self.namespace.read_view(view, answer).await;
+        // Nobody has been told of the session.
+        Ok(answered.inspect_err(|_| {
+            self.namespace.pins().close(session);
+        })?)
     }
 
     /// What the peer has to be told, because it does not go together with what it says of itself.

@@ -10,7 +10,8 @@ use crate::reconcile::encoding::Writer;
 use crate::reconcile::planner::{Facts, Plan, after_failure, plan};
 use crate::reconcile::registry::strategy;
 use crate::reconcile::strategy::{
-    AgreementMark, Context, Difference, SessionLimits, Step, StrategyName, Tuning, first_bits,
+    AgreementMark, Context, Difference, SessionLimits, Step, Strategy, StrategyName, Tuning,
+    first_bits,
 };
 use crate::reconcile::view::SetView;
 use crate::replica::view::View;
@@ -19,6 +20,7 @@ use crate::store::rows::Agreement;
 use crate::sync::exchange::{Exchange, SessionError};
 use crate::types::hash::StateKey;
 use crate::types::leaf::Leaf;
+use crate::types::limits::Limits;
 use crate::types::record::StateRecord;
 use crate::wire::messages::{
     CompareRequest, Endpoint, LIST_MAX, OpenReply, RecordsReply, RecordsRequest,
@@ -41,6 +43,48 @@ pub struct CompareOptions {
     pub forced: Option<StrategyName>,
     /// How differences are looked for.
     pub tuning: Tuning,
+    /// True when the first question of `sketch` is to go with the opening: a few hundred bytes for
+    /// nothing when the roots are equal, and a round trip less when they are not.
+    pub eager: bool,
+}
+
+/// A comparison whose first question goes with the opening.
+pub struct Begun {
+    machine: Box<dyn Strategy + Send>,
+    /// The question, and then the answer; empty when there is none.
+    pub bytes: Vec<u8>,
+}
+
+/// Begins a comparison before anything is known of the peer, if that is wanted and possible.
+///
+/// # Errors
+/// [`SessionError`] when our storage fails.
+pub fn begin(
+    view: &View,
+    options: &CompareOptions,
+    limits: &Limits,
+) -> Result<Option<Begun>, SessionError> {
+    let is_open = options
+        .forced
+        .is_none_or(|name| name == StrategyName::Sketch);
+    if !options.eager || !is_open {
+        return Ok(None);
+    }
+    let context = Context {
+        key: [0; 16],
+        theirs: None,
+        their_seq: 0,
+        mark: None,
+        limits: session_limits(limits),
+        bloom: options.tuning.bloom,
+    };
+    let Some(mut machine) = strategy(StrategyName::Sketch, &context) else {
+        return Ok(None);
+    };
+    Ok(match machine.advance(view, None)? {
+        Step::Ask(bytes) => Some(Begun { machine, bytes }),
+        Step::Found(_) | Step::CannotDecide(_) => None,
+    })
 }
 
 /// The agreement as a mark for the strategies, if the peer's feed still is the one it speaks of.
@@ -64,7 +108,7 @@ pub fn compare(
     view: &View,
     peer: &OpenReply,
     session: u64,
-    mark: Option<AgreementMark>,
+    (mark, begun): (Option<AgreementMark>, Option<Begun>),
     options: &CompareOptions,
 ) -> Result<Findings, SessionError> {
     let facts = Facts {
@@ -81,17 +125,31 @@ pub fn compare(
             strategy,
             why: "asked for by the user".to_owned(),
         },
-        None => plan(&facts),
+        None => match plan(&facts) {
+            full if full.strategy == StrategyName::Full => full,
+            _ if begun.is_some() => Plan {
+                strategy: StrategyName::Sketch,
+                why: "asked with the opening, since it may be the first session".to_owned(),
+            },
+            chosen => chosen,
+        },
     };
     exchange.report.strategy = chosen.strategy.to_string();
     exchange.report.why = chosen.why;
     let context = context(exchange, peer, mark, options)?;
+    let mut begun = begun;
     let (mut name, mut tried, mut known) = (chosen.strategy, Vec::new(), None);
     loop {
         tried.push(name);
-        let why = match attempt(exchange, view, peer, session, name, &context)? {
+        let machine = match begun.take().filter(|_| name == StrategyName::Sketch) {
+            Some(begun) => Some((begun.machine, Some(begun.bytes))),
+            None => strategy(name, &context).map(|machine| (machine, None)),
+        };
+        let Some(machine) = machine else {
+            return Ok(Findings::CopyAll);
+        };
+        let why = match attempt(exchange, view, peer, session, name, machine)? {
             Attempt::Proven(records, absent) => return Ok(Findings::Records(records, absent)),
-            Attempt::CopyAll => return Ok(Findings::CopyAll),
             Attempt::CannotDecide(why, estimate) => {
                 known = estimate.or(known);
                 name = after_failure(&facts, &tried, known).unwrap_or(StrategyName::Full);
@@ -110,7 +168,6 @@ pub fn compare(
 
 enum Attempt {
     Proven(Vec<StateRecord>, Vec<StateKey>),
-    CopyAll,
     /// Why not, and how much differs, if that is known.
     CannotDecide(&'static str, Option<u64>),
     /// What was found does not turn our tree into the peer's.
@@ -132,13 +189,17 @@ fn context(
         theirs: Some(peer.root),
         their_seq: peer.seq,
         mark,
-        limits: SessionLimits {
-            differing: limits.session_states,
-            message_bytes: usize::try_from(limits.message_bytes).unwrap_or(usize::MAX),
-            ..SessionLimits::default()
-        },
+        limits: session_limits(limits),
         bloom: options.tuning.bloom,
     })
+}
+
+fn session_limits(limits: &Limits) -> SessionLimits {
+    SessionLimits {
+        differing: limits.session_states,
+        message_bytes: usize::try_from(limits.message_bytes).unwrap_or(usize::MAX),
+        ..SessionLimits::default()
+    }
 }
 
 fn attempt(
@@ -147,12 +208,8 @@ fn attempt(
     peer: &OpenReply,
     session: u64,
     name: StrategyName,
-    context: &Context,
+    (mut machine, mut reply): (Box<dyn Strategy + Send>, Option<Vec<u8>>),
 ) -> Result<Attempt, SessionError> {
-    let Some(mut machine) = strategy(name, context) else {
-        return Ok(Attempt::CopyAll);
-    };
-    let mut reply: Option<Vec<u8>> = None;
     let difference = loop {
         match machine.advance(view, reply.as_deref())? {
             Step::Found(difference) => break difference,

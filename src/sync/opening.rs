@@ -1,6 +1,7 @@
 //! The first and the last message of a session, and whether the two sides are who they were.
 
 use crate::replica::view::View;
+use crate::sync::compare::Begun;
 use crate::sync::exchange::{Exchange, SessionError};
 use crate::sync::transport::Home;
 use crate::types::hash::NodeHash;
@@ -10,6 +11,9 @@ use crate::wire::messages::{
 };
 
 /// Opens a session on `view`. A peer that calls the roots equal is not taken at its word.
+///
+/// The first question of a comparison that has `begun` goes along, and is exchanged for its answer
+/// there; a peer that does not answer it leaves nothing of it.
 ///
 /// When what either side has seen of the other does not go together with what that one says of
 /// itself, that one is told, and takes another name before there is a session: nothing may be
@@ -23,19 +27,22 @@ pub fn open(
     home: &dyn Home,
     view: &View,
     follows: bool,
+    begun: &mut Option<Begun>,
 ) -> Result<OpenReply, SessionError> {
     if view.provenance().pending.is_some() {
         let renewing = "this replica is taking another name; try again in a moment";
         return Err(SessionError::Impossible(renewing));
     }
-    let reply = ask(exchange, home, view, follows, None)?;
+    let reply = ask(exchange, home, view, (follows, None), begun)?;
     let Some(seen) = home.meet(&reply.lineage, reply.seq) else {
         return Ok(reply);
     };
     // The peer alone knows all of its openings, and how far it has come by now: if it goes on when
     // it has been told, there was no harm.
     give_up(exchange, &reply)?;
-    let reply = ask(exchange, home, view, follows, Some(seen))?;
+    // What was answered is about another snapshot.
+    *begun = None;
+    let reply = ask(exchange, home, view, (follows, Some(seen)), begun)?;
     home.trust(&reply.lineage, reply.seq);
     Ok(reply)
 }
@@ -44,8 +51,8 @@ fn ask(
     exchange: &mut Exchange<'_>,
     home: &dyn Home,
     view: &View,
-    follows: bool,
-    seen: Option<Sighting>,
+    (follows, seen): (bool, Option<Sighting>),
+    begun: &mut Option<Begun>,
 ) -> Result<OpenReply, SessionError> {
     let ours = view.head().root.hash;
     let lineage = view.provenance().lineage.told();
@@ -58,7 +65,13 @@ fn ask(
         seen,
         testimony: Testimony::new(&ours, view.seen()?),
     };
-    let (reply, _): (OpenReply, _) = exchange.ask("open", Endpoint::Open, &head, &[])?;
+    let question = begun.as_ref().map_or(&[][..], |begun| &begun.bytes);
+    let asked = exchange.ask("open", Endpoint::Open, &head, question);
+    let (reply, answered): (OpenReply, Vec<u8>) = asked?;
+    *begun = begun.take().filter(|_| !answered.is_empty());
+    if let Some(begun) = begun {
+        begun.bytes = answered;
+    }
     exchange.report.peer = reply.replica.to_string();
     let opening = reply.lineage.newest();
     if reply.lineage.check().is_err() || opening.is_none_or(|o| o.epoch != reply.epoch) {

@@ -10,7 +10,7 @@ use crate::reconcile::strategy::AgreementMark;
 use crate::replica::view::View;
 use crate::store::error::StoreError;
 use crate::store::rows::Agreement;
-use crate::sync::compare::{CompareOptions, Findings, compare, usable_mark};
+use crate::sync::compare::{Begun, CompareOptions, Findings, begin, compare, usable_mark};
 use crate::sync::copy::copy_region;
 use crate::sync::exchange::{Exchange, SessionError};
 use crate::sync::opening::{close, open};
@@ -93,7 +93,8 @@ impl<'s> Session<'s> {
     fn run(&mut self) -> Result<PeerSeen, SessionError> {
         let view = self.home.view();
         let follows = self.options.follows;
-        let peer = open(&mut self.exchange, self.home, &view, follows)?;
+        let mut begun = begin(&view, &self.options.compare, &self.options.limits)?;
+        let peer = open(&mut self.exchange, self.home, &view, follows, &mut begun)?;
         let mut seen = PeerSeen {
             replica: peer.replica,
             seq: peer.seq,
@@ -108,7 +109,8 @@ impl<'s> Session<'s> {
             return Ok(seen);
         };
         let mark = usable_mark(agreement, &peer);
-        let result = sides.and_then(|sides| self.reconcile(&view, &peer, session, mark, sides));
+        let known = (mark, begun);
+        let result = sides.and_then(|sides| self.reconcile(&view, &peer, session, known, sides));
         // The peer's place is given back even when we fail; it would time out otherwise.
         let root = result.is_ok().then(|| self.home.view().head().root.hash);
         let complete = matches!(&result, Ok((_, true)));
@@ -135,7 +137,7 @@ impl<'s> Session<'s> {
         view: &Arc<View>,
         peer: &OpenReply,
         session: u64,
-        mark: Option<AgreementMark>,
+        known: (Option<AgreementMark>, Option<Begun>),
         sides: Sides,
     ) -> Result<(Puller<'s>, bool), SessionError> {
         let options = self.options;
@@ -144,7 +146,7 @@ impl<'s> Session<'s> {
             view,
             peer,
             session,
-            mark,
+            known,
             &options.compare,
         )?;
         self.home.progress(self.exchange.report);

@@ -23,7 +23,8 @@ pub const LIST_MAX: usize = 4096;
 /// A request and its reply share one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Endpoint {
-    /// [`OpenRequest`] -> [`OpenReply`].
+    /// [`OpenRequest`] -> [`OpenReply`]; as blobs the first question of `sketch`, or nothing, and its
+    /// answer, or nothing.
     Open,
     /// [`CompareRequest`] with a strategy's question as blob -> `()` with its answer as blob.
     Compare,

@@ -103,6 +103,8 @@ pub struct Plan {
     pub pull: bool,
     pub push: bool,
     pub strategy: Option<StrategyName>,
+    /// Whether the first question of `sketch` goes with the opening.
+    pub eager: bool,
 }
 
 impl Plan {
@@ -110,12 +112,14 @@ impl Plan {
         pull: true,
         push: false,
         strategy: None,
+        eager: false,
     };
 
     pub const BOTH: Self = Self {
         pull: true,
         push: true,
         strategy: None,
+        eager: false,
     };
 
     pub fn with(self, strategy: StrategyName) -> Self {
@@ -133,6 +137,7 @@ impl Plan {
             compare: CompareOptions {
                 forced: self.strategy,
                 tuning: Tuning::default(),
+                eager: self.eager,
             },
             limits: Limits::default(),
         }
@@ -196,6 +201,11 @@ impl Node {
             replica: Arc::new(replica),
             dir,
         }
+    }
+
+    /// An open replica as it is.
+    pub fn of(replica: Arc<Replica>, dir: Arc<TempDir>) -> Self {
+        Self { replica, dir }
     }
 
     /// Collects what is over.
