@@ -27,7 +27,7 @@ use crate::sync::contents::{Lacking, fetch_contents};
 use crate::sync::diff::{Differing, diff};
 use crate::sync::exchange::SessionError;
 use crate::sync::report::Report;
-use crate::sync::session::{PeerSeen, SessionOptions, run};
+use crate::sync::session::{Last, PeerSeen, SessionOptions, run};
 use crate::types::id::Namespace;
 
 /// How long a user's session waits for a running one with the same peer.
@@ -60,12 +60,13 @@ pub struct Ran {
 /// Held by the session that runs.
 type Turn = tokio::sync::Mutex<Met>;
 
-/// Whether a session with a peer has come to its end in this process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Met {
-    #[default]
-    Never,
-    Before,
+/// What is known of a peer from sessions in this process.
+#[derive(Debug, Clone, Copy, Default)]
+struct Met {
+    /// True when one has come to its end.
+    before: bool,
+    /// What the peer said in the newest one, if both were equal from its beginning.
+    last: Option<Last>,
 }
 
 #[derive(Default)]
@@ -156,6 +157,7 @@ impl Runner {
             pull: job.pull,
             push: job.push,
             follows: job.follows,
+            last: turn.last,
             compare: self.compare_options(job.strategy, *turn),
             limits: *self.replica.limits(),
         };
@@ -166,9 +168,10 @@ impl Runner {
             session: report.session,
         };
         let peer = address.clone();
-        let session = self.session(client, address, turn, move |transport| {
+        let session = self.session(client, address, turn, move |transport, met| {
             let _listed = listed;
             let result = run(transport, &home, &options, &mut report);
+            met.last = result.as_ref().ok().and_then(|seen| seen.last);
             log(&peer, &report, result.as_ref().err());
             (report, result)
         });
@@ -195,7 +198,7 @@ impl Runner {
         );
         let client = self.client(address, &open, &self.shutdown);
         let home = LocalHome::new(Arc::clone(&self.replica), open);
-        let session = self.session(client, address, turn, move |transport| {
+        let session = self.session(client, address, turn, move |transport, _| {
             let result = diff(transport, &home, &options, &limits, &mut report);
             (report, result)
         });
@@ -241,16 +244,16 @@ impl Runner {
         client: PeerClient,
         address: &PeerAddress,
         turn: OwnedMutexGuard<Met>,
-        work: impl FnOnce(&mut BlockingClient) -> (Report, Result<T, SessionError>) + Send + 'static,
+        work: impl FnOnce(&mut BlockingClient, &mut Met) -> (Report, Result<T, SessionError>)
+        + Send
+        + 'static,
     ) -> Result<(Report, Result<T, SessionError>), PeeringError> {
         let mut transport = BlockingClient::new(client, Handle::current());
         let (known, address) = (Arc::clone(&self.known), address.clone());
         let session = task::spawn_blocking(move || {
             let mut turn = turn;
-            let (report, result) = work(&mut transport);
-            if result.is_ok() {
-                *turn = Met::Before;
-            }
+            let (report, result) = work(&mut transport, &mut turn);
+            turn.before |= result.is_ok();
             if result.as_ref().is_err_and(SessionError::is_misbehaviour) {
                 lock(&known).penalize(address);
             }
@@ -264,7 +267,7 @@ impl Runner {
             forced,
             tuning: self.tuning,
             // After the first time there is a position to go on from, or the roots are equal.
-            eager: met == Met::Never || forced == Some(StrategyName::Sketch),
+            eager: !met.before || forced == Some(StrategyName::Sketch),
         }
     }
 

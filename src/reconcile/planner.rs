@@ -90,10 +90,17 @@ pub fn after_failure(
     if tried.contains(&last) {
         return None;
     }
-    let Some(estimate) = estimate.filter(|_| !tried.contains(&StrategyName::List)) else {
-        return Some(last);
-    };
-    let chosen = cheapest(facts, &[last, StrategyName::List], estimate);
+    let mut names = vec![last];
+    // Without knowing how much differs a list is a shot in the dark, and a sketch finds it out.
+    if estimate.is_some() {
+        names.push(StrategyName::List);
+    }
+    if facts.has_sketch {
+        names.push(StrategyName::Sketch);
+    }
+    names.retain(|name| !tried.contains(name));
+    let least = facts.ours.leaves.abs_diff(facts.theirs.leaves).max(1);
+    let chosen = cheapest(facts, &names, estimate.unwrap_or(least));
     Some(chosen.map_or(last, |(name, _)| name))
 }
 
@@ -186,13 +193,36 @@ mod tests {
 
     #[test]
     fn every_failure_ends_with_merkle() {
-        let facts = facts(1_000_000, 1_000_000);
-        for name in StrategyName::ALL {
-            let expected = (name != StrategyName::Merkle).then_some(StrategyName::Merkle);
-            assert_eq!(after_failure(&facts, &[name], None), expected);
+        let without = Facts {
+            has_sketch: false,
+            ..facts(1_000_000, 1_000_000)
+        };
+        for facts in [facts(1_000_000, 1_000_000), without] {
+            for name in StrategyName::ALL {
+                for estimate in [None, Some(500_000)] {
+                    let mut tried = vec![name];
+                    while let Some(next) = after_failure(&facts, &tried, estimate) {
+                        assert!(!tried.contains(&next), "{tried:?}");
+                        tried.push(next);
+                    }
+                    assert!(tried.contains(&StrategyName::Merkle), "{tried:?}");
+                    assert!(facts.has_sketch || !tried[1..].contains(&StrategyName::Sketch));
+                }
+            }
         }
-        let both = [StrategyName::Cursor, StrategyName::Merkle];
-        assert_eq!(after_failure(&facts, &both, Some(9)), None);
+    }
+
+    #[test]
+    fn what_a_filter_or_a_feed_has_missed_a_sketch_finds() {
+        let facts = facts(1_000_000, 1_000_000);
+        for name in [
+            StrategyName::Bloom,
+            StrategyName::Cursor,
+            StrategyName::List,
+        ] {
+            let next = after_failure(&facts, &[name], None);
+            assert_eq!(next, Some(StrategyName::Sketch));
+        }
     }
 
     #[test]

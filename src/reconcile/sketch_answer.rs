@@ -14,10 +14,12 @@ use crate::types::leaf::Leaf;
 
 /// Bytes of an answer besides its cells.
 const ANSWER_OVERHEAD: usize = 64;
-/// What a list costs for each state, in tenths of a byte: cells that cost more are not sent.
-const LIST_TENTHS: u64 = 36;
+/// What a list costs for each state, in tenths of a byte, and for each difference: cells that cost
+/// more are not sent.
+const LIST_TENTHS: u64 = 35;
+const LIST_EACH: u64 = 6;
 /// Cells that cost less than this are sent anyway.
-const CHEAP_BYTES: u64 = 64 << 10;
+const CHEAP_BYTES: u64 = 1 << 10;
 
 /// Answers a question about cells.
 ///
@@ -100,22 +102,27 @@ fn reply_to(
         }
         Question::More { .. } => return Ok(NOT_READY),
     };
-    let states = view.root()?.leaves;
-    let list = states.saturating_mul(LIST_TENTHS) / 10;
-    let is_worth_it = |size: &Size| size.bytes() as u64 <= list.max(CHEAP_BYTES);
-    let size = size_for(estimate, precision, levels.min(own.levels())).filter(is_worth_it);
+    let size = size_for(estimate, precision, levels.min(own.levels()));
     let room = 1usize.checked_shl(u32::from(room)).unwrap_or(usize::MAX);
-    let size = size.and_then(|size| {
-        let cells = cells_in(budget.message_bytes.min(room)) >> size.levels;
-        // The initiator asks for the rest.
-        let cells = size.cells.min(cells);
-        (cells > 0).then_some(Size { cells, ..size })
-    });
+    let room = budget.message_bytes.min(room);
+    let states = view.root()?.leaves;
+    let list = (states.saturating_mul(LIST_TENTHS) / 10)
+        .saturating_add(estimate.saturating_mul(LIST_EACH))
+        .max(CHEAP_BYTES);
+    let size = size.and_then(|size| granted(size, list, room));
     let Some(size) = size else {
         return Ok(Answer::TooMany(estimate));
     };
     let folded = fold_all(own, size);
     Ok(folded.map_or(NOT_READY, |cells| Answer::Cells(size, cells)))
+}
+
+/// As much of it as fits into a message; the initiator asks for the rest. `None` where a list is
+/// better.
+fn granted(size: Size, list: u64, room: usize) -> Option<Size> {
+    let is_worth_it = size.bytes() as u64 <= list;
+    let cells = size.cells.min(cells_in(room) >> size.levels);
+    (is_worth_it && cells > 0).then_some(Size { cells, ..size })
 }
 
 /// Cells that fit into a message.
@@ -130,8 +137,6 @@ pub fn fold_all(sketch: &dyn SketchView, size: Size) -> Option<Vec<Cell>> {
 }
 
 /// The places that differ, with whether anything is held here, if the initiator's first cells tell.
-/// Cells that no honest side has do not: what they cost is bounded, and the initiator learns it by
-/// getting nowhere.
 fn decode(
     view: &dyn SetView,
     own: &dyn SketchView,

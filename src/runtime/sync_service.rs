@@ -15,7 +15,7 @@ use crate::replica::renew::Evidence;
 use crate::replica::view::View;
 use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::orders::Order;
-use crate::runtime::pins::PinError;
+use crate::runtime::pins::{PinError, Said};
 use crate::runtime::queue::SubmitError;
 use crate::runtime::replica::Replica;
 use crate::store::error::StoreError;
@@ -30,8 +30,9 @@ use crate::types::seen::Seen;
 use crate::wire::frame::{open, plain_length, seal};
 use crate::wire::messages::{
     BodiesRequest, CloseReply, CloseRequest, CompareRequest, ContentsRequest, Endpoint,
-    ForgetRequest, InSession, LIST_MAX, OfferRequest, OpenReply, OpenRequest, RangeRequest,
-    RecordsRequest, StoreReply, StoreRequest, SubtreesRequest, Testimony,
+    ForgetRequest, InSession, LIST_MAX, OfferRequest, OpenReply, OpenRequest, ProbeReply,
+    ProbeRequest, RangeRequest, RecordsRequest, StoreReply, StoreRequest, SubtreesRequest,
+    Testimony,
 };
 
 /// Messages up to this many bytes are decoded without leaving the async thread: a few dozen
@@ -127,6 +128,7 @@ pub async fn answer(
         Endpoint::Forget => asked.forget().await,
         Endpoint::Close => asked.close().await,
         Endpoint::Contents => asked.contents().await,
+        Endpoint::Probe => asked.probe(replica).await,
     }
 }
 
@@ -135,6 +137,22 @@ struct Asked<'a> {
     endpoint: Endpoint,
     body: Bytes,
     limits: Limits,
+}
+
+/// What the replica says of a view, whoever asks.
+fn statement(replica: &Replica, view: &View) -> Result<OpenReply, StoreError> {
+    let (identity, stands) = (view.identity(), view.head());
+    Ok(OpenReply {
+        replica: replica.id(),
+        epoch: identity.epoch,
+        incarnation: identity.incarnation,
+        seq: stands.seq,
+        root: stands.root,
+        testimony: Testimony::new(&stands.root.hash, view.seen()?),
+        session: None,
+        lineage: view.provenance().lineage.told(),
+        seen: None,
+    })
 }
 
 /// Makes head and blob of a reply out of those of a request.
@@ -164,18 +182,24 @@ impl Asked<'_> {
         if view.provenance().pending.is_some() {
             return Err(SyncError::Renewing);
         }
-        let (identity, stands) = (*view.identity(), *view.head());
-        let lineage = view.provenance().lineage.told();
+        let stands = *view.head();
         let theirs = self.believe(&head)?;
         let equal = stands.root.hash.matches(&head.root);
         let holds = equal.then_some(stands.root.hash);
         if head.follows {
             self.namespace.pins().hear(head.replica, holds);
         }
-        let testimony = Testimony::new(&stands.root.hash, view.seen()?);
+        let mut reply = statement(replica, &view)?;
         let mut answered = Vec::new();
-        let session = if equal {
+        reply.session = if equal {
             self.namespace.learn(&theirs);
+            let said = Said {
+                replica: head.replica,
+                follows: head.follows,
+                lineage: head.lineage.clone(),
+                seq: head.seq,
+            };
+            self.namespace.pins().remember(head.digest(), said);
             None
         } else {
             let pinned = Arc::clone(&view);
@@ -185,18 +209,31 @@ impl Asked<'_> {
             }
             Some(session)
         };
-        let reply = OpenReply {
-            replica: replica.id(),
-            epoch: identity.epoch,
-            incarnation: identity.incarnation,
-            seq: stands.seq,
-            root: stands.root,
-            testimony,
-            session,
-            lineage,
-            seen,
-        };
+        reply.seen = seen;
         Ok(seal(self.endpoint.kind(), &reply, &answered))
+    }
+
+    /// Nothing is pinned, and nothing is learned that was not learned before.
+    async fn probe(&self, replica: &Replica) -> Result<Vec<u8>, SyncError> {
+        let (head, _): (ProbeRequest, _) = self.head().await?;
+        let view = self.namespace.view();
+        let is_same =
+            view.provenance().pending.is_none() && view.head().root.hash.matches(&head.root);
+        let known = self.namespace.pins().recall(head.said);
+        let known =
+            known.filter(|said| is_same && self.namespace.meet(&said.lineage, said.seq).is_none());
+        let reply = match known {
+            Some(said) => {
+                if said.follows {
+                    self.namespace.pins().hear(said.replica, Some(head.root));
+                }
+                ProbeReply {
+                    said: Some(statement(replica, &view)?.digest()),
+                }
+            }
+            None => ProbeReply { said: None },
+        };
+        Ok(seal(self.endpoint.kind(), &reply, &[]))
     }
 
     /// Answers the first question of `sketch`, which came with the opening.

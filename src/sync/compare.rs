@@ -120,20 +120,7 @@ pub fn compare(
         has_sketch: view.sketch().is_some(),
         link: options.tuning.link,
     };
-    let chosen = match options.forced {
-        Some(strategy) => Plan {
-            strategy,
-            why: "asked for by the user".to_owned(),
-        },
-        None => match plan(&facts) {
-            full if full.strategy == StrategyName::Full => full,
-            _ if begun.is_some() => Plan {
-                strategy: StrategyName::Sketch,
-                why: "asked with the opening, since it may be the first session".to_owned(),
-            },
-            chosen => chosen,
-        },
-    };
+    let chosen = choose(&facts, options, begun.is_some());
     exchange.report.strategy = chosen.strategy.to_string();
     exchange.report.why = chosen.why;
     let context = context(exchange, peer, mark, options)?;
@@ -163,6 +150,21 @@ pub fn compare(
         };
         exchange.report.why = format!("{}; then {name}: {why}", exchange.report.why);
         exchange.report.strategy = name.to_string();
+    }
+}
+
+fn choose(facts: &Facts, options: &CompareOptions, has_begun: bool) -> Plan {
+    if let Some(strategy) = options.forced {
+        let why = "asked for by the user".to_owned();
+        return Plan { strategy, why };
+    }
+    let chosen = plan(facts);
+    if !has_begun || chosen.strategy == StrategyName::Full {
+        return chosen;
+    }
+    Plan {
+        strategy: StrategyName::Sketch,
+        why: "asked with the opening, since it may be the first session".to_owned(),
     }
 }
 

@@ -3,11 +3,11 @@
 use crate::replica::view::View;
 use crate::sync::compare::Begun;
 use crate::sync::exchange::{Exchange, SessionError};
-use crate::sync::transport::Home;
+use crate::sync::transport::{Home, TransportError};
 use crate::types::hash::NodeHash;
 use crate::types::lineage::Sighting;
 use crate::wire::messages::{
-    CloseReply, CloseRequest, Endpoint, OpenReply, OpenRequest, Testimony,
+    CloseReply, CloseRequest, Endpoint, OpenReply, OpenRequest, ProbeReply, ProbeRequest, Testimony,
 };
 
 /// Opens a session on `view`. A peer that calls the roots equal is not taken at its word.
@@ -55,15 +55,9 @@ fn ask(
     begun: &mut Option<Begun>,
 ) -> Result<OpenReply, SessionError> {
     let ours = view.head().root.hash;
-    let lineage = view.provenance().lineage.told();
     let head = OpenRequest {
-        replica: home.replica(),
-        root: ours,
-        follows,
-        lineage,
-        seq: view.head().seq,
         seen,
-        testimony: Testimony::new(&ours, view.seen()?),
+        ..statement(home, view, follows)?
     };
     let question = begun.as_ref().map_or(&[][..], |begun| &begun.bytes);
     let asked = exchange.ask("open", Endpoint::Open, &head, question);
@@ -93,6 +87,45 @@ fn ask(
         }
     }
     Ok(reply)
+}
+
+/// What we say of a view.
+fn statement(home: &dyn Home, view: &View, follows: bool) -> Result<OpenRequest, SessionError> {
+    let root = view.head().root.hash;
+    Ok(OpenRequest {
+        replica: home.replica(),
+        root,
+        follows,
+        lineage: view.provenance().lineage.told(),
+        seq: view.head().seq,
+        seen: None,
+        testimony: Testimony::new(&root, view.seen()?),
+    })
+}
+
+/// True when nothing has changed since the peer gave the `last` answer to an opening, and the roots
+/// are equal still. A peer that does not know of probes says no.
+///
+/// # Errors
+/// [`SessionError`] when there is no usable answer.
+pub fn probe(
+    exchange: &mut Exchange<'_>,
+    home: &dyn Home,
+    view: &View,
+    (follows, last): (bool, u64),
+) -> Result<bool, SessionError> {
+    if view.provenance().pending.is_some() {
+        return Ok(false);
+    }
+    let head = ProbeRequest {
+        root: view.head().root.hash,
+        said: statement(home, view, follows)?.digest(),
+    };
+    match exchange.ask("open", Endpoint::Probe, &head, &[]) {
+        Ok((ProbeReply { said }, _)) => Ok(said == Some(last)),
+        Err(SessionError::Transport(TransportError::Refused { .. })) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// A peer that is at work in the same life of the feed: whatever it has written so far, either will

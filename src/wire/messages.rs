@@ -46,11 +46,13 @@ pub enum Endpoint {
     Contents,
     /// [`ForgetRequest`] -> [`ForgetReply`].
     Forget,
+    /// [`ProbeRequest`] -> [`ProbeReply`]. Outside of sessions.
+    Probe,
 }
 
 impl Endpoint {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Open,
         Self::Compare,
         Self::Records,
@@ -62,6 +64,7 @@ impl Endpoint {
         Self::Close,
         Self::Contents,
         Self::Forget,
+        Self::Probe,
     ];
 
     /// Last part of the URL.
@@ -76,6 +79,7 @@ impl Endpoint {
             Self::Offer => "offer",
             Self::Store => "store",
             Self::Forget => "forget",
+            Self::Probe => "probe",
             Self::Close => "close",
             Self::Contents => "contents",
         }
@@ -141,6 +145,18 @@ pub struct OpenRequest {
     pub testimony: Testimony,
 }
 
+impl OpenRequest {
+    /// Stands for all of it but what the asker has seen of the responder.
+    pub fn digest(&self) -> u64 {
+        let said = (self.replica, &self.root, self.follows, &self.lineage);
+        digest_of(&(said, self.seq, &self.testimony))
+    }
+}
+
+fn digest_of(said: &impl Serialize) -> u64 {
+    ContentHash::of(&encode(said)).prefix64()
+}
+
 /// The responder's snapshot.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct OpenReply {
@@ -163,6 +179,31 @@ pub struct OpenReply {
     /// What it has seen of the asker, when that does not go together with what the asker said of
     /// itself.
     pub seen: Option<Sighting>,
+}
+
+impl OpenReply {
+    /// Stands for all of it but the session and what the responder has seen of the asker.
+    pub fn digest(&self) -> u64 {
+        let said = (self.replica, self.epoch, self.incarnation, self.seq);
+        digest_of(&(said, &self.root, &self.testimony, &self.lineage))
+    }
+}
+
+/// Asks whether anything has changed since both said what they had to say, and were equal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeRequest {
+    /// The asker's root.
+    pub root: NodeHash,
+    /// Stands for what the asker would say in [`OpenRequest`].
+    pub said: u64,
+}
+
+/// What has changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeReply {
+    /// Stands for what the responder would say in [`OpenReply`]; `None` when its root is another one,
+    /// or it does not know what the asker would say.
+    pub said: Option<u64>,
 }
 
 /// Carries one question of a strategy.

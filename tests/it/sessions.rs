@@ -16,12 +16,13 @@ use samestate::runtime::replica::{Replica, ReplicaOptions};
 use samestate::sketch::key::Secret;
 use samestate::store::options::StoreOptions;
 use samestate::sync::report::{Outcome, Report};
+use samestate::sync::session::{Last, run};
 use samestate::types::cursor::Epoch;
 use samestate::types::hash::StateKey;
 use samestate::types::id::ReplicaId;
 
 use crate::harness::Rng;
-use crate::harness::replica::{Node, Plan, id, put};
+use crate::harness::replica::{Direct, Node, Plan, id, put};
 use crate::sessions::model::Fleet;
 
 fn round_trips(report: &Report) -> u32 {
@@ -132,6 +133,45 @@ fn few_differences_are_known_when_the_session_is_open() {
     for node in [ours, theirs] {
         node.check();
     }
+}
+
+#[test]
+fn nothing_new_takes_one_trip_of_a_hundred_bytes() {
+    let (ours, theirs) = (Node::new(1), Node::new(2));
+    for state in 0..50 {
+        ours.put(&format!("match/{state}"), b"begun");
+    }
+    let mut options = Plan::BOTH.options();
+    let mut session = |last: Option<Last>| {
+        let mut report = Report::begin(1, "peer".into(), "default".into(), ours.root());
+        options.last = last;
+        let seen = run(
+            &mut Direct::to(&theirs),
+            &ours.home(),
+            &options,
+            &mut report,
+        );
+        (seen.unwrap(), report)
+    };
+    let (seen, _) = session(None);
+    assert_eq!(seen.last, None, "states were moved");
+    let (seen, report) = session(None);
+    assert!(seen.last.is_some() && report.equal, "{report:?}");
+    // What was learned from each other is said once more.
+    let (seen, _) = session(seen.last);
+    let (again, report) = session(seen.last);
+    assert_eq!((round_trips(&report), again), (1, seen), "{report:?}");
+    assert!(report.equal && report.strategy == "none", "{report:?}");
+    assert!(moved(&report) <= 100, "{} bytes", moved(&report));
+    // A change anywhere is not missed.
+    theirs.put("match/7", b"gone on");
+    let (seen, report) = session(seen.last);
+    assert!(report.equal && report.states_pulled == 1, "{report:?}");
+    assert_eq!(seen.last, None);
+    assert_eq!(ours.root(), theirs.root());
+    ours.put("match/8", b"gone on");
+    let (_, report) = session(again.last);
+    assert!(report.equal && report.states_pushed == 1, "{report:?}");
 }
 
 #[test]

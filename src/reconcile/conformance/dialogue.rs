@@ -44,6 +44,8 @@ pub struct Outcome {
     pub rounds: u32,
     pub up: usize,
     pub down: usize,
+    /// How much differs, as far as a strategy that gave up has said.
+    pub estimate: Option<u64>,
 }
 
 /// Runs a strategy; `meddle` may change every answer before it arrives.
@@ -86,6 +88,7 @@ pub fn dialogue(
         rounds,
         up,
         down,
+        estimate: initiator.estimate(),
     }
 }
 

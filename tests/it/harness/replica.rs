@@ -134,6 +134,7 @@ impl Plan {
             pull: self.pull,
             push: self.push,
             follows: false,
+            last: None,
             compare: CompareOptions {
                 forced: self.strategy,
                 tuning: Tuning::default(),
