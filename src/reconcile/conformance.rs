@@ -4,6 +4,7 @@
 mod costs;
 mod dialogue;
 mod hostile;
+mod lies;
 
 use std::collections::BTreeMap;
 

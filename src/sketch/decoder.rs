@@ -2,7 +2,8 @@
 //!
 //! A cell in which one place differs is recognized by its third sum, and what that place adds to
 //! its other cells is taken away, which leaves further cells with one place ("peeling"). Cells are
-//! tested in waves, so that one inversion modulo the prime serves a whole wave.
+//! tested in waves, so that one inversion modulo the prime serves a whole wave. The first cells hold
+//! most places and are left with one last of all, so they are tested when the others are done with.
 
 use std::collections::HashSet;
 
@@ -16,6 +17,9 @@ use crate::sketch::table::partition_of;
 
 /// Tests for each cell. Honest differences take 11 to 19 for each place.
 const TESTS_PER_CELL: usize = 40;
+
+/// Cells wait for those behind this share of them.
+const STRIDE: usize = 4;
 
 /// No two sets have sketches with such a difference.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +70,7 @@ pub struct Decoder {
     key: SketchKey,
     effort: Effort,
     wave: Vec<u32>,
-    next: Vec<u32>,
+    pending: Vec<u32>,
     queued: Vec<bool>,
     inverses: Vec<u32>,
     scratch: Vec<u32>,
@@ -80,7 +84,7 @@ impl Decoder {
             key: *key,
             effort: Effort::default(),
             wave: Vec::new(),
-            next: Vec::new(),
+            pending: Vec::new(),
             queued: Vec::new(),
             inverses: Vec::new(),
             scratch: Vec::new(),
@@ -105,16 +109,21 @@ impl Decoder {
     ) -> Result<Option<Vec<Found>>, BadCells> {
         let (mut found, mut places) = (Vec::new(), HashSet::new());
         let mut tests_left = cells.len().saturating_mul(TESTS_PER_CELL);
-        self.wave.clear();
-        self.wave.extend(0..cells.len() as u32);
+        self.pending.clear();
+        self.pending.extend(0..cells.len() as u32);
         self.queued.clear();
-        self.queued.resize(cells.len(), false);
-        while !self.wave.is_empty() {
+        self.queued.resize(cells.len(), true);
+        let mut first = cells.len() / STRIDE;
+        while !self.pending.is_empty() {
+            if !self.choose(first) {
+                first /= STRIDE;
+                continue;
+            }
+            let before = found.len();
             self.prepare(cells);
             let tests = self.tested.len();
             self.effort.tests += tests;
             tests_left = tests_left.checked_sub(tests).ok_or(BadCells::Endless)?;
-            self.next.clear();
             for test in 0..tests {
                 let at = self.tested[test] as usize;
                 let Some((one, spot)) = self.single(partition, cells, at, self.inverses[test])
@@ -132,9 +141,25 @@ impl Decoder {
                 self.take_away(cells, &one, &spot);
                 found.push(one);
             }
-            std::mem::swap(&mut self.wave, &mut self.next);
+            if found.len() > before {
+                first = cells.len() / STRIDE;
+            }
         }
         Ok(cells.iter().all(Cell::is_empty).then_some(found))
+    }
+
+    /// Moves the pending cells from `first` on into the wave; false when there are none.
+    fn choose(&mut self, first: usize) -> bool {
+        self.wave.clear();
+        let wave = &mut self.wave;
+        self.pending.retain(|at| {
+            let waits = (*at as usize) < first;
+            if !waits {
+                wave.push(*at);
+            }
+            waits
+        });
+        !self.wave.is_empty()
     }
 
     /// Inverts the first sums of the cells to be tested. A cell whose first sum is 0 holds nothing,
@@ -182,7 +207,7 @@ impl Decoder {
             cells[at].subtract(&part);
             if !self.queued[at] && !cells[at].is_empty() {
                 self.queued[at] = true;
-                self.next.push(at as u32);
+                self.pending.push(at as u32);
             }
         }
     }

@@ -18,13 +18,16 @@ use crate::reconcile::error::ReconcileError;
 use crate::reconcile::memory::{Pair, Random, Shape};
 use crate::reconcile::planner::{Facts, after_failure, plan};
 use crate::reconcile::registry::{answer, strategy};
+use crate::reconcile::sizing::{Precision, size_for};
 use crate::reconcile::strategy::{
     BloomSettings, Context, Difference, Link, SessionLimits, Step, StrategyName,
 };
 use crate::reconcile::view::SetView;
+use crate::sketch::decoder::{Decoder, Partition};
 use crate::sketch::key::{Secret, SketchKey};
 use crate::sketch::table::{Change, Sketch, levels_for};
 use crate::types::hash::StateKey;
+use crate::types::leaf::Leaf;
 
 /// States that differ and are all named: far more than a session handles.
 const DIFFERING_MAX: usize = 1 << 24;
@@ -33,6 +36,9 @@ const TRIAL_STATES: usize = 3000;
 const TRIAL_DIFFERING: usize = 400;
 /// Changes of which the time is taken.
 const UPKEEP_CHANGES: u64 = 200_000;
+/// Differences that are solved for, and how often.
+const DECODED: usize = 1000;
+const DECODE_ROUNDS: usize = 50;
 
 /// What one comparison took.
 #[derive(Debug, Clone, Serialize)]
@@ -57,6 +63,8 @@ struct Upkeep {
     bytes: usize,
     partitions: usize,
     build_ms: f64,
+    /// To solve cells for 1,000 differences, for each of them.
+    decode_nanos: f64,
 }
 
 /// What many small comparisons came to.
@@ -235,9 +243,8 @@ fn exchange(
 }
 
 fn oracle(pair: &Pair) -> BTreeSet<StateKey> {
-    let leaves = |of: &[crate::types::leaf::Leaf]| -> BTreeSet<_> {
-        of.iter().map(|leaf| (leaf.key, leaf.digest)).collect()
-    };
+    let leaves =
+        |of: &[Leaf]| -> BTreeSet<_> { of.iter().map(|leaf| (leaf.key, leaf.digest)).collect() };
     let (ours, theirs) = (leaves(pair.ours.all()), leaves(pair.theirs.all()));
     ours.symmetric_difference(&theirs)
         .map(|(key, _)| *key)
@@ -303,12 +310,36 @@ fn upkeep(pair: &Pair, random: &mut Random) -> Upkeep {
         let digests = (Some(&before.digest), Some(&after.digest));
         sketch.apply(&Change::of(&key, &before.key, digests.0, digests.1));
     }
+    let nanos_per_put = (cpu_ms() - begin) * 1e6 / versions.len().max(1) as f64;
     Upkeep {
-        nanos_per_put: (cpu_ms() - begin) * 1e6 / versions.len().max(1) as f64,
+        decode_nanos: decode_nanos(&key, leaves, &versions),
+        nanos_per_put,
         bytes: sketch.bytes(),
         partitions: 1 << sketch.levels(),
         build_ms,
     }
+}
+
+/// Time to solve the cells of differences, for each of them.
+fn decode_nanos(key: &SketchKey, leaves: &[Leaf], versions: &[(Leaf, Leaf)]) -> f64 {
+    let mut begun = 0.0;
+    let mut found = 0;
+    for changes in versions.chunks_exact(DECODED).take(DECODE_ROUNDS) {
+        let mut sketch = Sketch::new(*key, levels_for(leaves.len() as u64));
+        for (before, after) in changes {
+            let digests = (Some(&before.digest), Some(&after.digest));
+            sketch.apply(&Change::of(key, &before.key, digests.0, digests.1));
+        }
+        // As many as such a difference is sent.
+        let size = size_for(DECODED as u64, Precision::Rough, sketch.levels());
+        let folded = size.and_then(|size| sketch.fold(0, &[0], &(0..size.cells)));
+        let mut cells = folded.unwrap_or_default();
+        let begin = cpu_ms();
+        let decoded = Decoder::new(key).decode(Partition::WHOLE, &mut cells);
+        begun += cpu_ms() - begin;
+        found += decoded.ok().flatten().map_or(0, |found| found.len());
+    }
+    begun * 1e6 / found.max(1) as f64
 }
 
 /// Time that this thread has had of a core.
@@ -355,11 +386,12 @@ fn show(report: &Report) -> Result<(), CliError> {
     let mut text = table.render();
     if let Some(upkeep) = &report.upkeep {
         text.push_str(&format!(
-            "\nupkeep: {:.0} ns a put, {} bytes in {} partitions, built in {:.0} ms",
+            "\nupkeep: {:.0} ns a put, {} bytes in {} partitions, built in {:.0} ms; solving 1,000: {:.0} ns each",
             upkeep.nanos_per_put,
             grouped(upkeep.bytes as u64),
             upkeep.partitions,
             upkeep.build_ms,
+            upkeep.decode_nanos,
         ));
     }
     print(&text)
