@@ -40,7 +40,7 @@ pub enum Precision {
 /// Cells for each of so many differences, to be enough in 19 of 20 cases: a fit of what decoding
 /// took in 300 trials each.
 fn cells_each(differing: f64) -> f64 {
-    1.355 + 1.1 / differing.sqrt() + 0.2 / (1.0 + differing / 200.0)
+    1.355 + 1.25 / differing.sqrt() + 0.2 / (1.0 + differing / 200.0)
 }
 
 /// Cells for a difference that was estimated; `None` when it takes more than there are in
@@ -51,7 +51,7 @@ pub fn size_for(estimate: u64, precision: Precision, levels_max: u8) -> Option<S
     // there are many, those that fall short are asked for more.
     let (margin, deviations) = match precision {
         Precision::Rough if estimate < 2500.0 => (1.19, 1.6),
-        Precision::Rough => (1.1, 1.6),
+        Precision::Rough => (1.08, 1.6),
         // A trip has been taken already.
         Precision::Good => (1.07, 2.6),
     };

@@ -31,8 +31,9 @@ use crate::types::leaf::Leaf;
 
 /// States that differ and are all named: far more than a session handles.
 const DIFFERING_MAX: usize = 1 << 24;
-/// States of the sets of a trial, and how many of them differ at most.
-const TRIAL_STATES: usize = 3000;
+/// Fewest states of the sets of a trial, and how many of them differ at most: not so many that a list
+/// is better.
+const TRIAL_STATES: usize = 2000;
 const TRIAL_DIFFERING: usize = 400;
 /// Changes of which the time is taken.
 const UPKEEP_CHANGES: u64 = 200_000;
@@ -264,7 +265,7 @@ fn trials(trials: u64, random: &mut Random) -> Result<Trials, BenchError> {
     };
     for _ in 0..trials {
         let differing = random.below(TRIAL_DIFFERING);
-        let states = TRIAL_DIFFERING + random.below(TRIAL_STATES);
+        let states = TRIAL_STATES + random.below(TRIAL_STATES);
         let pair = pair(states, differing, random);
         let context = context(&pair, random)?;
         let mut row = Row {
