@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use crate::sketch::cell::{Cell, subtract_all};
+use crate::sketch::cell::{Cell, subtract_all, to_bytes};
 use crate::sketch::decoder::{BadCells, Decoder, Found, Partition};
 use crate::sketch::field::{P, add, sub};
 use crate::sketch::key::{Secret, SketchKey, place_of};
+use crate::sketch::mapping::Walk;
 use crate::sketch::table::{
     Change, PARTITION_CELLS, Sketch, apply_to_fold, levels_for, partition_of,
 };
-use crate::types::hash::{LeafDigest, StateKey};
+use crate::types::hash::{LeafDigest, StateKey, hex};
 
 /// SplitMix64 (Steele, Lea and Flood, 2014).
 struct Random(u64);
@@ -288,3 +289,31 @@ fn partitions_follow_the_number_of_states() {
     let million = Sketch::new(key(), levels_for(1_000_000));
     assert!(million.bytes() < 8 << 20, "{}", million.bytes());
 }
+
+#[test]
+fn vectors_are_those_of_the_reference() {
+    // docs/reference/reconciliation.md, "Test vectors".
+    let key = SketchKey::new(&Secret::of("correct horse"));
+    let spot = key.spot(7);
+    let value = key.value(&StateKey([0x11; 32]), &LeafDigest([0x22; 32]));
+    let walk: Vec<usize> = Walk::new(spot.seed).below(PARTITION_CELLS).collect();
+    let cell = to_bytes(&[Cell::of(7, spot.check, value)]);
+    let told = format!(
+        "{} {:016x} {:08x} {:04x} {} {} {:08x} {:?} {}",
+        hex(&key.fingerprint()),
+        spot.seed,
+        spot.check,
+        spot.partition,
+        spot.counter,
+        spot.negative,
+        value,
+        walk,
+        hex(&cell)
+    );
+    assert_eq!(told, VECTORS);
+}
+
+/// Fingerprint; seed, check, partition, counter and sign of place 7; a value; the cells of the place;
+/// a cell with that value alone.
+const VECTORS: &str = "2e18b679 2743e7266c11a46b 1deb2ee5 a82c 1029 false 077c74c2 \
+    [0, 3, 8, 53, 61, 184, 217, 251, 268, 616, 788, 899, 1014, 1203, 1221] c2747c272ae68c42e79231";

@@ -10,7 +10,7 @@ use crate::reconcile::sketch_messages::{
     Answer, Question, read_answer, write_answer, write_question,
 };
 use crate::reconcile::strategy::{Step, StrategyName};
-use crate::reconcile::view::{SetView, SketchView};
+use crate::reconcile::view::SetView;
 use crate::sketch::cell::{Cell, to_bytes};
 use crate::sketch::estimator::{Estimator, SHORT_BYTES};
 use crate::sketch::field::P;
