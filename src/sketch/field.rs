@@ -67,7 +67,7 @@ mod tests {
     fn is_prime(number: u32) -> bool {
         (2..)
             .take_while(|divisor| divisor * divisor <= number)
-            .all(|divisor| number % divisor != 0)
+            .all(|divisor| !number.is_multiple_of(divisor))
     }
 
     #[test]

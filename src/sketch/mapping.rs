@@ -60,7 +60,7 @@ impl Walk {
         let weight = u64::from(WEIGHTS[(random >> 52) as usize]);
         // ceil((i + 1.5) * w - 1.5) for the weight w.
         let scaled = ((2 * self.next + 3) * weight) >> shift;
-        let jump = (scaled.saturating_sub(3) + 1) / 2;
+        let jump = scaled.saturating_sub(3).div_ceil(2);
         self.next = jump.max(self.next + 1);
     }
 

@@ -96,7 +96,7 @@ struct Report {
 pub async fn run(args: &ReconcileArgs, json: bool) -> Result<ExitCode, CliError> {
     let args = args.clone();
     let measured = task::spawn_blocking(move || measure(&args)).await;
-    let report = measured.unwrap_or_else(|_| Err(BenchError::Unfinished))?;
+    let report = measured.unwrap_or(Err(BenchError::Unfinished))?;
     let wrong = report.trials.as_ref().map_or(0, |trials| trials.wrong);
     if json {
         let text = serde_json::to_string(&report).map_err(|_| BenchError::Unfinished)?;

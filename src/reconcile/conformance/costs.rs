@@ -17,11 +17,13 @@ fn mixed(common: usize, differing: usize) -> Shape {
     }
 }
 
-#[test]
-fn costs_stay_where_they_were_measured() {
+/// Of a strategy the most bytes and round trips.
+type Bound = (StrategyName, usize, u32);
+
+/// Common and differing states, and the most bytes and round trips of each strategy.
+fn measured() -> [(usize, usize, [Bound; 5]); 4] {
     use StrategyName::{Bloom, Cursor, List, Merkle, Sketch};
-    let mut random = Random(10);
-    for (common, differing, bounds) in [
+    [
         (
             100,
             1,
@@ -66,7 +68,13 @@ fn costs_stay_where_they_were_measured() {
                 (Sketch, 25_000, 2),
             ],
         ),
-    ] {
+    ]
+}
+
+#[test]
+fn costs_stay_where_they_were_measured() {
+    let mut random = Random(10);
+    for (common, differing, bounds) in measured() {
         let pair = Pair::new(mixed(common, differing), &mut random);
         let context = context(&pair, &mut random);
         for (name, bytes_max, rounds_max) in bounds {
