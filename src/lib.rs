@@ -16,6 +16,7 @@ pub mod replica;
 pub mod roots;
 pub mod runtime;
 pub mod server;
+pub mod sketch;
 pub mod store;
 pub mod sync;
 pub mod types;

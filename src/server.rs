@@ -30,6 +30,8 @@ use crate::store::error::StoreError;
 use crate::types::id::{Namespace, ReplicaId};
 
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// How often it is looked whether a sketch has to be built.
+const SKETCH_EVERY: Duration = Duration::from_secs(1);
 /// How often each namespace is looked through for what is over.
 const COLLECT_EVERY: Duration = Duration::from_secs(60);
 
@@ -142,6 +144,7 @@ async fn serve(
         stop.clone(),
     ));
     tokio::spawn(collect(Arc::clone(&replica), stop.clone()));
+    tokio::spawn(keep_sketches(Arc::clone(&replica), stop.clone()));
     let backup_dirs = settings.backup_dirs.clone();
     let app = App::new(
         Arc::clone(&replica),
@@ -177,6 +180,29 @@ async fn sweep(replica: Arc<Replica>, stop: CancellationToken) {
         let replica = Arc::clone(&replica);
         // Whatever became of it, the next one comes.
         let _ = task::spawn_blocking(move || replica.sweep()).await;
+    }
+}
+
+/// Builds sketches where there are none: at the start, in the background, for new namespaces, and
+/// where there are more states than before.
+async fn keep_sketches(replica: Arc<Replica>, stop: CancellationToken) {
+    loop {
+        for namespace in replica.namespaces() {
+            let build = move || {
+                if let Err(error) = namespace.keep_sketch() {
+                    warn!(namespace = %namespace.name(), %error, "the sketch could not be built");
+                }
+            };
+            // Whatever became of it, the next round comes.
+            let _ = task::spawn_blocking(build).await;
+        }
+        if stop
+            .run_until_cancelled(sleep(SKETCH_EVERY))
+            .await
+            .is_none()
+        {
+            return;
+        }
     }
 }
 

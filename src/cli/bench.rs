@@ -10,6 +10,7 @@ mod ledger;
 mod load;
 mod measure;
 mod plan;
+mod reconcile;
 mod recover;
 mod server;
 mod stage;
@@ -35,6 +36,7 @@ pub async fn bench(args: BenchArgs, json: bool) -> Result<ExitCode, CliError> {
         match args.what {
             What::Put(args) => throughput::run(Operation::Put, &args, json).await,
             What::Get(args) => throughput::run(Operation::Get, &args, json).await,
+            What::Reconcile(args) => reconcile::run(&args, json).await,
             What::Recover(args) => recover::run(&args, json).await,
             What::Engine(args) => engine_child::run(&args).await,
         }

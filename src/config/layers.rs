@@ -8,7 +8,7 @@ use crate::config::error::ConfigError;
 use crate::config::file;
 use crate::config::origin::Origin;
 use crate::config::settings::Settings;
-use crate::config::table::{SETTINGS, Setting};
+use crate::config::table::{CLUSTER_SECRET, SETTINGS, Setting};
 
 /// The variable that names the settings file.
 pub const FILE_VARIABLE: &str = "SAMESTATE_CONFIG";
@@ -89,7 +89,7 @@ pub fn load(
         }
         effective.push(Effective {
             key: setting.key,
-            values,
+            values: shown(setting, values),
             origin,
         });
     }
@@ -104,6 +104,15 @@ pub fn load(
         settings,
         effective,
     })
+}
+
+/// A secret is in no output.
+fn shown(setting: &Setting, values: Vec<String>) -> Vec<String> {
+    let hide = |value| match setting.key {
+        CLUSTER_SECRET => "(set)".to_owned(),
+        _ => value,
+    };
+    values.into_iter().map(hide).collect()
 }
 
 /// A variable gives several values with commas between them.
@@ -125,6 +134,7 @@ mod tests {
     use super::*;
     use crate::http::app::HttpOptions;
     use crate::runtime::replica::ReplicaOptions;
+    use crate::sketch::key::Secret;
 
     fn nothing(_: &str) -> Option<String> {
         None
@@ -154,8 +164,8 @@ mod tests {
         assert_eq!(settings.replica, ReplicaOptions::default());
         assert_eq!(settings.http, HttpOptions::default());
         assert_eq!(
-            settings.links.bloom,
-            crate::reconcile::strategy::BloomSettings::default()
+            settings.links.tuning,
+            crate::reconcile::strategy::Tuning::default()
         );
         assert_eq!(settings.listen, "127.0.0.1:7400");
         assert_eq!(settings.shutdown_grace, Duration::from_secs(10));
@@ -201,6 +211,7 @@ mod tests {
             ("listen", "7400"),
             ("peers", "eu-2"),
             ("peers", "eu-2=http://user@host"),
+            ("cluster_secret", ""),
             ("cache_mib", "0"),
             ("max_state_bytes", "2GiB"),
             ("history_versions", "-1"),
@@ -209,6 +220,8 @@ mod tests {
             ("max_concurrent_sessions", "many"),
             ("bloom_filter_items", "0"),
             ("bloom_filter_fpr", "NaN"),
+            ("link_mbit_per_second", "0"),
+            ("link_round_trip_ms", "1h"),
             ("in_flight_bytes", "1"),
             ("backup_dirs", "not/from/the/root"),
             ("shutdown_grace_seconds", "10s"),
@@ -223,6 +236,13 @@ mod tests {
                 assert!(error.contains(part), "{error} should name {part}");
             }
         }
+    }
+
+    #[test]
+    fn the_secret_counts_and_is_not_shown() {
+        let loaded = load(&flags(&[("cluster_secret", "hush, hush")]), nothing).unwrap();
+        assert_eq!(loaded.settings.replica.secret, Secret::of("hush, hush"));
+        assert!(!format!("{loaded:?}").contains("hush"));
     }
 
     #[test]

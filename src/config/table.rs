@@ -11,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::settings::{LogFormat, Settings};
 use crate::config::values::{address, bytes, duration, number, peer, unless_off};
+use crate::sketch::key::Secret;
 use crate::types::ttl::TTL_MAX;
 
 /// One setting.
@@ -43,6 +44,8 @@ impl Setting {
 
 const STATE_BYTES_MAX: u64 = 1 << 30;
 const MEMORY_MAX: u64 = 1 << 40;
+/// The setting that is never shown.
+pub const CLUSTER_SECRET: &str = "cluster_secret";
 /// Allowed ages of history, in seconds.
 const AGES: RangeInclusive<u64> = 60..=TTL_MAX / 1000;
 
@@ -81,6 +84,19 @@ pub const SETTINGS: &[Setting] = &[
         default: None,
         repeats: true,
         take: |settings, text| peer(text).map(|peer| settings.peers.push(peer)),
+    },
+    Setting {
+        key: CLUSTER_SECRET,
+        flag: "cluster-secret",
+        value_name: "TEXT",
+        help: "What the replicas of a cluster share to compare their states; the same on all of them",
+        allowed: "any text, best 16 or more random characters",
+        default: None,
+        repeats: false,
+        take: |settings, text| {
+            settings.replica.secret = Secret::of(text);
+            (!text.is_empty()).then_some(())
+        },
     },
     Setting {
         key: "cache_mib",
@@ -230,7 +246,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("10000"),
         repeats: false,
         take: |settings, text| {
-            settings.links.bloom.items = number(text, 1..=1_000_000_000)?;
+            settings.links.tuning.bloom.items = number(text, 1..=1_000_000_000)?;
             Some(())
         },
     },
@@ -244,8 +260,36 @@ pub const SETTINGS: &[Setting] = &[
         repeats: false,
         take: |settings, text| {
             let share: f64 = text.trim().parse().ok()?;
-            settings.links.bloom.fpr = share;
+            settings.links.tuning.bloom.fpr = share;
             (1e-6..=0.5).contains(&share).then_some(())
+        },
+    },
+    Setting {
+        key: "link_mbit_per_second",
+        flag: "link-mbit-per-second",
+        value_name: "MBIT",
+        help: "How fast the network to peers is, for choosing how to compare",
+        allowed: "a whole number of Mbit a second from 1 to 1000000",
+        default: Some("100"),
+        repeats: false,
+        take: |settings, text| {
+            let mbit = number(text, 1..=1_000_000)?;
+            settings.links.tuning.link.bytes_per_second = mbit * 125_000;
+            Some(())
+        },
+    },
+    Setting {
+        key: "link_round_trip_ms",
+        flag: "link-round-trip-ms",
+        value_name: "MS",
+        help: "How long an answer of a peer takes on its way, for choosing how to compare",
+        allowed: "a whole number of milliseconds from 0 to 10000",
+        default: Some("20"),
+        repeats: false,
+        take: |settings, text| {
+            let millis = number(text, 0..=10_000)?;
+            settings.links.tuning.link.round_trip_micros = millis * 1000;
+            Some(())
         },
     },
     Setting {

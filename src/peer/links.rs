@@ -13,7 +13,7 @@ use crate::peer::client::http_client;
 use crate::peer::link::{Health, Link, LinkState};
 use crate::peer::runner::{Job, Runner};
 use crate::peer::witness::Watching;
-use crate::reconcile::strategy::BloomSettings;
+use crate::reconcile::strategy::Tuning;
 use crate::runtime::lock::lock;
 use crate::runtime::peering::{
     Answer, DiffEntry, DiffReport, DiffRequest, PeerStatus, Peering, PeeringError, SyncRequest,
@@ -28,8 +28,8 @@ const NEW_NAMESPACES: Duration = Duration::from_secs(1);
 /// How links work.
 #[derive(Debug, Clone, Copy)]
 pub struct LinkOptions {
-    /// How Bloom filters are made.
-    pub bloom: BloomSettings,
+    /// How differences are looked for.
+    pub tuning: Tuning,
     /// Peers that may be configured.
     pub peers_max: usize,
 }
@@ -37,7 +37,7 @@ pub struct LinkOptions {
 impl Default for LinkOptions {
     fn default() -> Self {
         Self {
-            bloom: BloomSettings::default(),
+            tuning: Tuning::default(),
             peers_max: 64,
         }
     }
@@ -77,7 +77,7 @@ impl Links {
     ) -> Result<Arc<Self>, PeeringError> {
         let http = http_client().map_err(|error| PeeringError::Failed(error.to_string()))?;
         let links = Self {
-            runner: Arc::new(Runner::new(replica, http, options.bloom, shutdown)),
+            runner: Arc::new(Runner::new(replica, http, options.tuning, shutdown)),
             options,
             peers: Mutex::default(),
         };
@@ -292,8 +292,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let replica = Replica::open(folder.path(), ReplicaOptions::default()).unwrap();
         let (replica, stop) = (Arc::new(replica), CancellationToken::new());
-        let (http, bloom) = (http_client().unwrap(), BloomSettings::default());
-        let runner = Runner::new(Arc::clone(&replica), http, bloom, stop.clone());
+        let (http, tuning) = (http_client().unwrap(), Tuning::default());
+        let runner = Runner::new(Arc::clone(&replica), http, tuning, stop.clone());
         let (runner, links) = (Arc::new(runner), LinkMap::default());
         // Nobody listens on port 1.
         let address = PeerAddress::parse("http://127.0.0.1:1").unwrap();

@@ -17,7 +17,7 @@ use crate::peer::client::{BlockingClient, PeerClient};
 use crate::peer::heard::Heard;
 use crate::peer::home::LocalHome;
 use crate::peer::penalty::Penalty;
-use crate::reconcile::strategy::{BloomSettings, StrategyName};
+use crate::reconcile::strategy::{StrategyName, Tuning};
 use crate::runtime::lock::lock;
 use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::peering::PeeringError;
@@ -28,7 +28,7 @@ use crate::sync::contents::{Lacking, fetch_contents};
 use crate::sync::diff::{Differing, diff};
 use crate::sync::exchange::SessionError;
 use crate::sync::report::Report;
-use crate::sync::session::{PeerSeen, SessionOptions, run};
+use crate::sync::session::{Last, PeerSeen, SessionOptions, run};
 use crate::types::id::Namespace;
 
 /// How long a user's session waits for a running one with the same peer.
@@ -59,7 +59,16 @@ pub struct Ran {
 }
 
 /// Held by the session that runs.
-type Turn = tokio::sync::Mutex<()>;
+type Turn = tokio::sync::Mutex<Met>;
+
+/// What is known of a peer from sessions in this process.
+#[derive(Debug, Clone, Copy, Default)]
+struct Met {
+    /// True when one has come to its end.
+    before: bool,
+    /// What the peer said in the newest one, if both were equal from its beginning.
+    last: Option<Last>,
+}
 
 #[derive(Default)]
 struct Known {
@@ -71,7 +80,7 @@ struct Known {
 pub struct Runner {
     replica: Arc<Replica>,
     http: Client,
-    bloom: BloomSettings,
+    tuning: Tuning,
     shutdown: CancellationToken,
     known: Arc<Mutex<Known>>,
     heard: Heard,
@@ -82,13 +91,13 @@ impl Runner {
     pub fn new(
         replica: Arc<Replica>,
         http: Client,
-        bloom: BloomSettings,
+        tuning: Tuning,
         shutdown: CancellationToken,
     ) -> Self {
         Self {
             replica,
             http,
-            bloom,
+            tuning,
             shutdown,
             known: Arc::default(),
             heard: Heard::default(),
@@ -161,7 +170,8 @@ impl Runner {
             pull: job.pull,
             push: job.push,
             follows: job.follows,
-            compare: self.compare_options(job.strategy),
+            last: turn.last,
+            compare: self.compare_options(job.strategy, *turn),
             limits: *self.replica.limits(),
         };
         let client = self.client(address, &open, stop);
@@ -171,9 +181,10 @@ impl Runner {
             session: report.session,
         };
         let peer = address.clone();
-        let session = self.session(client, address, turn, move |transport| {
+        let session = self.session(client, address, turn, move |transport, met| {
             let _listed = listed;
             let result = run(transport, &home, &options, &mut report);
+            met.last = result.as_ref().ok().and_then(|seen| seen.last);
             log(&peer, &report, result.as_ref().err());
             (report, result)
         });
@@ -194,10 +205,13 @@ impl Runner {
         let turn = self.turn(address, namespace).await?;
         let (open, root) = self.open(namespace)?;
         let mut report = Report::begin(0, address.to_string(), namespace.to_string(), root);
-        let (options, limits) = (self.compare_options(strategy), *self.replica.limits());
+        let (options, limits) = (
+            self.compare_options(strategy, *turn),
+            *self.replica.limits(),
+        );
         let client = self.client(address, &open, &self.shutdown);
         let home = LocalHome::new(Arc::clone(&self.replica), open);
-        let session = self.session(client, address, turn, move |transport| {
+        let session = self.session(client, address, turn, move |transport, _| {
             let result = diff(transport, &home, &options, &limits, &mut report);
             (report, result)
         });
@@ -242,14 +256,17 @@ impl Runner {
         &self,
         client: PeerClient,
         address: &PeerAddress,
-        turn: OwnedMutexGuard<()>,
-        work: impl FnOnce(&mut BlockingClient) -> (Report, Result<T, SessionError>) + Send + 'static,
+        turn: OwnedMutexGuard<Met>,
+        work: impl FnOnce(&mut BlockingClient, &mut Met) -> (Report, Result<T, SessionError>)
+        + Send
+        + 'static,
     ) -> Result<(Report, Result<T, SessionError>), PeeringError> {
         let mut transport = BlockingClient::new(client, Handle::current());
         let (known, address) = (Arc::clone(&self.known), address.clone());
         let session = task::spawn_blocking(move || {
-            let _turn = turn;
-            let (report, result) = work(&mut transport);
+            let mut turn = turn;
+            let (report, result) = work(&mut transport, &mut turn);
+            turn.before |= result.is_ok();
             if result.as_ref().is_err_and(SessionError::is_misbehaviour) {
                 lock(&known).penalize(address);
             }
@@ -258,10 +275,12 @@ impl Runner {
         session.await.map_err(|_| PeeringError::Unexpected)
     }
 
-    fn compare_options(&self, forced: Option<StrategyName>) -> CompareOptions {
+    fn compare_options(&self, forced: Option<StrategyName>, met: Met) -> CompareOptions {
         CompareOptions {
             forced,
-            bloom: self.bloom,
+            tuning: self.tuning,
+            // After the first time there is a position to go on from, or the roots are equal.
+            eager: !met.before || forced == Some(StrategyName::Sketch),
         }
     }
 
@@ -277,7 +296,7 @@ impl Runner {
         &self,
         address: &PeerAddress,
         namespace: &Namespace,
-    ) -> Result<OwnedMutexGuard<()>, PeeringError> {
+    ) -> Result<OwnedMutexGuard<Met>, PeeringError> {
         if let (_, Some(banned)) = self.penalty(address) {
             return Err(PeeringError::Banned(banned.as_secs() + 1));
         }
@@ -366,8 +385,8 @@ mod tests {
         });
         let folder = tempfile::tempdir().unwrap();
         let replica = Replica::open(folder.path(), ReplicaOptions::default()).unwrap();
-        let (http, bloom) = (http_client().unwrap(), BloomSettings::default());
-        let runner = Runner::new(Arc::new(replica), http, bloom, CancellationToken::new());
+        let (http, tuning) = (http_client().unwrap(), Tuning::default());
+        let runner = Runner::new(Arc::new(replica), http, tuning, CancellationToken::new());
         let address = PeerAddress::parse(&url).unwrap();
         let name = Namespace::default_namespace();
         let job = Job {

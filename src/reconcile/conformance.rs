@@ -4,7 +4,7 @@
 mod costs;
 mod dialogue;
 mod hostile;
-pub mod sets;
+mod lies;
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,8 @@ use crate::reconcile::budget::Budget;
 use crate::reconcile::conformance::dialogue::{
     assert_exact, context, dialogue, exchanging, honest, oracle,
 };
-use crate::reconcile::conformance::sets::{Pair, Random, Set, Shape};
+use crate::reconcile::memory::{Pair, Random, Set, Shape};
+use crate::reconcile::sketch::TOO_MANY_FOR_SKETCHES;
 use crate::reconcile::strategy::{AgreementMark, Context, SessionLimits, Step, StrategyName};
 use crate::types::hash::StateKey;
 
@@ -58,10 +59,26 @@ fn every_difference_is_found() {
         let context = context(&pair, &mut random);
         for name in exchanging() {
             let case = format!("seed {seed:#x}, {shape:?}");
+            if name == StrategyName::Sketch && is_beyond_sketches(&pair, &context) {
+                continue;
+            }
             let (found, _) = honest(name, &pair, &context);
             assert_exact(name, &pair, &found, &case);
         }
     }
+}
+
+/// True when a sketch gives up, which it may where more than a fifth of the states differ.
+fn is_beyond_sketches(pair: &Pair, context: &Context) -> bool {
+    let (sides, budget) = ((&pair.ours, &pair.theirs), Budget::default());
+    let outcome = dialogue(StrategyName::Sketch, sides, context, &budget, |_, a| a);
+    if outcome.result != Ok(Step::CannotDecide(TOO_MANY_FOR_SKETCHES)) {
+        return false;
+    }
+    let (differing, absent) = oracle(&pair.ours, &pair.theirs);
+    let states = pair.ours.all().len().min(pair.theirs.all().len());
+    assert!((differing.len() + absent.len()) * 5 > states);
+    true
 }
 
 #[test]

@@ -233,7 +233,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    use crate::reconcile::conformance::sets::Random;
+    use crate::reconcile::memory::Random;
 
     fn written(write: impl FnOnce(&mut Writer)) -> Vec<u8> {
         let mut writer = Writer::new();
@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn random_numbers_cost_what_the_theory_says() {
         let mut random = Random(1);
-        let mut values: Vec<u64> = (0..1000).map(|_| random.next()).collect();
+        let mut values: Vec<u64> = (0..1000).map(|_| random.number()).collect();
         values.sort_unstable();
         // 64 - log2(1000) + 1.5 = 55.5 bits each, and a count.
         let bytes = written(|writer| writer.sorted(&values)).len();

@@ -9,15 +9,22 @@ use crate::reconcile::subtrees::Ask;
 const PAGE_LEAVES: u64 = 1 << 16;
 /// Deepest page, so that an absurd claim about the peer's leaves costs no more than 4096 pages.
 const PAGE_DEPTH_MAX: u8 = 12;
-/// A session in `2^12` misses a difference. Every further bit would cost one for each state.
-const CERTAINTY: u32 = 12;
+/// Differences that a session may find: as many leaves can be taken for others.
+const DIFFERING_MAX: u64 = (1 << 17) - 1;
+/// A session in `2^9` misses a difference, and `merkle` has to find it. Every further bit would cost
+/// one for each state.
+const CERTAINTY: u32 = 9;
 
 /// Not started.
 pub fn strategy(context: &Context) -> Descent {
     let policy = Policy {
         start: page_depth,
         ask: |depth, _, leaves| Ask::Leaves {
-            bits: id_bits(leaves, expected_below(leaves, depth).max(1), CERTAINTY),
+            bits: id_bits(
+                leaves.min(DIFFERING_MAX),
+                expected_below(leaves, depth).max(1),
+                CERTAINTY,
+            ),
         },
     };
     Descent::new(policy, context)

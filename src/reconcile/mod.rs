@@ -12,15 +12,21 @@
 
 pub mod bloom;
 pub mod budget;
+pub mod costs;
 pub mod cursor;
 pub mod descent;
 pub mod encoding;
 pub mod error;
 pub mod fingerprint;
 pub mod list;
+pub mod memory;
 pub mod merkle;
 pub mod planner;
 pub mod registry;
+pub mod sizing;
+pub mod sketch;
+pub mod sketch_answer;
+pub mod sketch_messages;
 pub mod strategy;
 pub mod subtrees;
 pub mod view;

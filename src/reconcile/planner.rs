@@ -1,17 +1,13 @@
-//! Chooses the strategy of a session from what both sides know before the first question.
+//! Chooses the strategy of a session from what both sides know before the first question, and the
+//! next one when a strategy gives up.
 
 use crate::merkle::node::Summary;
-use crate::reconcile::strategy::{AgreementMark, StrategyName};
+use crate::reconcile::costs::{Cost, cost};
+use crate::reconcile::strategy::{AgreementMark, Link, StrategyName};
 
 /// Up to this share of the peer's states, a copy in key order sends less than a comparison would
 /// save: one in so many.
 const NEARLY_EMPTY: u64 = 100;
-/// Measured by the conformance suite: bytes both ways for each state that differs.
-const MERKLE_BYTES_EACH: u64 = 110;
-/// Bytes for each state that the side which asks holds.
-const LIST_BYTES_HELD: u64 = 4;
-/// Bytes for each state that a list finds different.
-const LIST_BYTES_EACH: u64 = 8;
 
 /// What is known when the roots differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +22,10 @@ pub struct Facts {
     pub their_seq: u64,
     /// The last proven agreement, if both feeds still are in the epoch of that moment.
     pub mark: Option<AgreementMark>,
+    /// True when there is a sketch of our states.
+    pub has_sketch: bool,
+    /// What the way to the peer is like.
+    pub link: Link,
 }
 
 /// A choice and its reason, for the session's report.
@@ -41,8 +41,8 @@ pub struct Plan {
 ///
 /// A cursor names every state once however often it changed, so it is never dearer than a list and
 /// needs no estimate. Without it all that is known of the difference is that it is at least the
-/// difference of the counts; `merkle` adapts to whatever it finds above that. `bloom` is never
-/// cheapest and is chosen by users only.
+/// difference of the counts; a sketch tells how much more it is for a few hundred bytes, and what
+/// is known then chooses again. `bloom` is never cheapest and is chosen by users only.
 pub fn plan(facts: &Facts) -> Plan {
     let (ours, theirs) = (facts.ours.leaves, facts.theirs.leaves);
     let choose = |strategy, why| Plan { strategy, why };
@@ -60,26 +60,63 @@ pub fn plan(facts: &Facts) -> Plan {
         );
         return choose(StrategyName::Cursor, why);
     }
-    let least = ours.abs_diff(theirs);
-    let merkle = least.saturating_mul(MERKLE_BYTES_EACH);
-    let list = ours
-        .saturating_mul(LIST_BYTES_HELD)
-        .saturating_add(least.saturating_mul(LIST_BYTES_EACH));
-    if list < merkle {
-        let why = format!(
-            "at least {least} states differ, too many to search for: a list takes about {list} bytes, a descent {merkle}"
-        );
-        return choose(StrategyName::List, why);
+    let least = ours.abs_diff(theirs).max(1);
+    let mut names = vec![StrategyName::Merkle, StrategyName::List];
+    if facts.has_sketch {
+        names.push(StrategyName::Sketch);
     }
-    let why = format!("no agreement to start from, and the counts differ by {least} only");
-    choose(StrategyName::Merkle, why)
+    match cheapest(facts, &names, least) {
+        Some((strategy, cost)) => {
+            let why = format!(
+                "no agreement to start from; for the {least} states that differ at least it takes {}",
+                expected(&cost)
+            );
+            choose(strategy, why)
+        }
+        None => choose(StrategyName::Merkle, "nothing else is left".to_owned()),
+    }
 }
 
-/// What to try after strategies that failed or could not decide: `merkle`, which needs nothing but
-/// honest answers; after it nothing is left but to copy in key order or to give the session up.
-pub fn after_failure(tried: &[StrategyName]) -> Option<StrategyName> {
+/// What to try after strategies that failed or could not decide, about so many states being known to
+/// differ: what is cheapest of those that have not been tried and are good for as many. `merkle`,
+/// which needs nothing but honest answers, is always among them; after it nothing is left but to copy
+/// in key order or to give the session up.
+pub fn after_failure(
+    facts: &Facts,
+    tried: &[StrategyName],
+    estimate: Option<u64>,
+) -> Option<StrategyName> {
     let last = StrategyName::Merkle;
-    (!tried.contains(&last)).then_some(last)
+    if tried.contains(&last) {
+        return None;
+    }
+    let mut names = vec![last];
+    // Without knowing how much differs a list is a shot in the dark, and a sketch finds it out.
+    if estimate.is_some() {
+        names.push(StrategyName::List);
+    }
+    if facts.has_sketch {
+        names.push(StrategyName::Sketch);
+    }
+    names.retain(|name| !tried.contains(name));
+    let least = facts.ours.leaves.abs_diff(facts.theirs.leaves).max(1);
+    let chosen = cheapest(facts, &names, estimate.unwrap_or(least));
+    Some(chosen.map_or(last, |(name, _)| name))
+}
+
+fn cheapest(facts: &Facts, names: &[StrategyName], differing: u64) -> Option<(StrategyName, Cost)> {
+    let roots = (&facts.ours, &facts.theirs);
+    let costs = names.iter();
+    let costs = costs.filter_map(|name| Some((*name, cost(*name, roots, differing)?)));
+    costs.min_by(|(_, a), (_, b)| a.seconds(&facts.link).total_cmp(&b.seconds(&facts.link)))
+}
+
+fn expected(cost: &Cost) -> String {
+    format!(
+        "about {:.0} bytes in {:.0} round trips",
+        cost.bytes,
+        cost.trips.ceil()
+    )
 }
 
 #[cfg(test)]
@@ -97,6 +134,8 @@ mod tests {
             our_seq: 50,
             their_seq: 70,
             mark: None,
+            has_sketch: true,
+            link: Link::default(),
         }
     }
 
@@ -108,10 +147,12 @@ mod tests {
             (1, 0, StrategyName::List),
             (10, 1000, StrategyName::Full),
             (11, 1000, StrategyName::List),
-            (1000, 1000, StrategyName::Merkle),
-            (1000, 990, StrategyName::Merkle),
+            (1000, 1000, StrategyName::Sketch),
+            (1000, 990, StrategyName::Sketch),
             (1000, 2000, StrategyName::List),
-            (u64::MAX, 1, StrategyName::Merkle),
+            (1_000_000, 900_000, StrategyName::Sketch),
+            (100_000, 1_000_000, StrategyName::List),
+            (u64::MAX, 1, StrategyName::List),
         ] {
             let plan = plan(&facts(ours, theirs));
             assert_eq!(plan.strategy, expected, "{ours} {theirs}: {}", plan.why);
@@ -141,14 +182,60 @@ mod tests {
     }
 
     #[test]
+    fn without_a_sketch_trees_are_descended() {
+        let without = Facts {
+            has_sketch: false,
+            ..facts(1_000_000, 999_990)
+        };
+        let plan = plan(&without);
+        assert_eq!(plan.strategy, StrategyName::Merkle, "{}", plan.why);
+    }
+
+    #[test]
     fn every_failure_ends_with_merkle() {
-        for name in StrategyName::ALL {
-            let expected = (name != StrategyName::Merkle).then_some(StrategyName::Merkle);
-            assert_eq!(after_failure(&[name]), expected);
+        let without = Facts {
+            has_sketch: false,
+            ..facts(1_000_000, 1_000_000)
+        };
+        for facts in [facts(1_000_000, 1_000_000), without] {
+            for name in StrategyName::ALL {
+                for estimate in [None, Some(500_000)] {
+                    let mut tried = vec![name];
+                    while let Some(next) = after_failure(&facts, &tried, estimate) {
+                        assert!(!tried.contains(&next), "{tried:?}");
+                        tried.push(next);
+                    }
+                    assert!(tried.contains(&StrategyName::Merkle), "{tried:?}");
+                    assert!(facts.has_sketch || !tried[1..].contains(&StrategyName::Sketch));
+                }
+            }
         }
+    }
+
+    #[test]
+    fn what_a_filter_or_a_feed_has_missed_a_sketch_finds() {
+        let facts = facts(1_000_000, 1_000_000);
+        for name in [
+            StrategyName::Bloom,
+            StrategyName::Cursor,
+            StrategyName::List,
+        ] {
+            let next = after_failure(&facts, &[name], None);
+            assert_eq!(next, Some(StrategyName::Sketch));
+        }
+    }
+
+    #[test]
+    fn what_a_sketch_has_estimated_chooses_the_next() {
+        let facts = facts(1_000_000, 1_000_000);
+        let tried = [StrategyName::Sketch];
+        let next = |estimate| after_failure(&facts, &tried, Some(estimate));
+        assert_eq!(next(100), Some(StrategyName::Merkle));
+        assert_eq!(next(500_000), Some(StrategyName::List));
+        let tried = [StrategyName::Sketch, StrategyName::List];
         assert_eq!(
-            after_failure(&[StrategyName::Cursor, StrategyName::Merkle]),
-            None
+            after_failure(&facts, &tried, Some(500_000)),
+            Some(StrategyName::Merkle)
         );
     }
 }

@@ -4,9 +4,10 @@ use crate::reconcile::bloom::{self, Bloom};
 use crate::reconcile::budget::Budget;
 use crate::reconcile::cursor::{self, CursorWalk};
 use crate::reconcile::error::ReconcileError;
+use crate::reconcile::sketch::SketchWalk;
 use crate::reconcile::strategy::{Context, Strategy, StrategyName};
 use crate::reconcile::view::SetView;
-use crate::reconcile::{list, merkle, subtrees};
+use crate::reconcile::{list, merkle, sketch_answer, subtrees};
 
 /// The initiator's side; `None` for [`StrategyName::Full`], which compares nothing.
 pub fn strategy(name: StrategyName, context: &Context) -> Option<Box<dyn Strategy + Send>> {
@@ -15,6 +16,7 @@ pub fn strategy(name: StrategyName, context: &Context) -> Option<Box<dyn Strateg
         StrategyName::Bloom => Some(Box::new(Bloom::new(context))),
         StrategyName::Merkle => Some(Box::new(merkle::strategy(context))),
         StrategyName::List => Some(Box::new(list::strategy(context))),
+        StrategyName::Sketch => Some(Box::new(SketchWalk::new(context))),
         StrategyName::Full => None,
     }
 }
@@ -41,6 +43,7 @@ pub fn answer(
         StrategyName::Cursor => cursor::answer(view, question, budget),
         StrategyName::Bloom => bloom::answer(view, question, budget),
         StrategyName::Merkle | StrategyName::List => subtrees::answer(view, question, budget),
+        StrategyName::Sketch => sketch_answer::answer(view, question, budget),
         StrategyName::Full => Err(ReconcileError::NoExchange(name.as_str())),
     }
 }

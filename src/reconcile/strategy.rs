@@ -28,6 +28,8 @@ pub enum StrategyName {
     Merkle,
     /// Short ids of all leaves.
     List,
+    /// The difference of two sketches.
+    Sketch,
     /// No comparison: everything the peer holds is copied in key order. It has no
     /// [`Strategy`]; the session does it by itself.
     Full,
@@ -35,11 +37,12 @@ pub enum StrategyName {
 
 impl StrategyName {
     /// Every strategy.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Cursor,
         Self::Bloom,
         Self::Merkle,
         Self::List,
+        Self::Sketch,
         Self::Full,
     ];
 
@@ -50,6 +53,7 @@ impl StrategyName {
             Self::Bloom => "bloom",
             Self::Merkle => "merkle",
             Self::List => "list",
+            Self::Sketch => "sketch",
             Self::Full => "full",
         }
     }
@@ -63,7 +67,7 @@ impl fmt::Display for StrategyName {
 
 /// A text that names no strategy.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
-#[error("no such strategy; choose one of cursor, bloom, merkle, list, full")]
+#[error("no such strategy; choose one of cursor, bloom, merkle, list, sketch, full")]
 pub struct BadStrategy;
 
 impl FromStr for StrategyName {
@@ -85,6 +89,11 @@ pub trait Strategy {
     /// contradicts an earlier one. The strategy is over then.
     fn advance(&mut self, view: &dyn SetView, reply: Option<&[u8]>)
     -> Result<Step, ReconcileError>;
+
+    /// About how many states differ, when the strategy has got to know that before it gave up.
+    fn estimate(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// What to do next.
@@ -100,31 +109,57 @@ pub enum Step {
 
 /// Where two sets of leaves differ. Both lists are sorted and free of duplicates, and no key of
 /// `absent` begins with a value of `differing`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// First 64 bits (big endian) of keys below which the peer may hold other leaves than we do.
-    /// The peer is to be asked for all its records below each; ours that it does not name are
-    /// absent there. Equal leaves in between are possible.
+    /// How many first bits of keys `differing` tells: 64 or fewer.
+    pub depth: u8,
+    /// First bits (big endian, zeros behind them) of keys below which the peer may hold other leaves
+    /// than we do. The peer is to be asked for all its records below each; ours that it does not name
+    /// are absent there. Equal leaves in between are possible.
     pub differing: Vec<u64>,
     /// Keys that we hold and the peer does not.
     pub absent: Vec<StateKey>,
+}
+
+impl Default for Difference {
+    fn default() -> Self {
+        Self::of_sides(Vec::new(), Vec::new())
+    }
 }
 
 impl Difference {
     /// Puts together what one side has that the other has not: `theirs` are 64-bit prefixes of
     /// the peer's leaves that we lack in that form, `mine` the keys of our leaves that the peer
     /// lacks in that form. A key on both sides is a state in two versions.
-    pub fn of_sides(mut theirs: Vec<u64>, mut mine: Vec<StateKey>) -> Self {
+    pub fn of_sides(theirs: Vec<u64>, mine: Vec<StateKey>) -> Self {
+        Self::at_depth(64, theirs, mine)
+    }
+
+    /// As [`Difference::of_sides`], with prefixes of `depth` bits.
+    pub fn at_depth(depth: u8, mut theirs: Vec<u64>, mut mine: Vec<StateKey>) -> Self {
         theirs.sort_unstable();
         theirs.dedup();
-        mine.retain(|key| theirs.binary_search(&key.prefix64()).is_err());
+        mine.retain(|key| theirs.binary_search(&first_bits(key, depth)).is_err());
         mine.sort_unstable();
         mine.dedup();
         Self {
+            depth,
             differing: theirs,
             absent: mine,
         }
     }
+
+    /// True when the peer is to be asked about a key.
+    pub fn names(&self, key: &StateKey) -> bool {
+        let bits = first_bits(key, self.depth);
+        self.differing.binary_search(&bits).is_ok()
+    }
+}
+
+/// The first bits of a key, zeros behind them.
+pub fn first_bits(key: &StateKey, depth: u8) -> u64 {
+    let behind = u64::MAX.checked_shr(u32::from(depth)).unwrap_or(0);
+    key.prefix64() & !behind
 }
 
 /// Feed positions at the moment when both roots were last proven equal. Only of use while both
@@ -175,6 +210,34 @@ impl Default for BloomSettings {
             fpr: 0.001,
         }
     }
+}
+
+/// What the way to a peer is like, as far as somebody has said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    /// Bytes that get through in a second.
+    pub bytes_per_second: u64,
+    /// From a question to its answer, in microseconds.
+    pub round_trip_micros: u64,
+}
+
+impl Default for Link {
+    /// 100 Mbit/s, and 20 ms away.
+    fn default() -> Self {
+        Self {
+            bytes_per_second: 12_500_000,
+            round_trip_micros: 20_000,
+        }
+    }
+}
+
+/// How differences are looked for, as far as it is set.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Tuning {
+    /// How Bloom filters are made.
+    pub bloom: BloomSettings,
+    /// What the way to peers is like.
+    pub link: Link,
 }
 
 /// What a strategy knows of the session it works for.

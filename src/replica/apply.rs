@@ -9,11 +9,12 @@ use crate::merkle::top::Top;
 use crate::merkle::update::{LeafChange, Work, update};
 use crate::replica::command::{Effect, Healing, Mutation};
 use crate::replica::facts::Facts;
+use crate::replica::sketching::Moved;
 use crate::store::error::StoreError;
 use crate::store::open::Store;
 use crate::store::rows::{Agreement, Head, Placed, Placement, RecordRow};
 use crate::store::write::Tables;
-use crate::types::hash::StateKey;
+use crate::types::hash::{LeafDigest, StateKey};
 use crate::types::id::ReplicaId;
 use crate::types::leaf::Leaf;
 use crate::types::version::Version;
@@ -36,6 +37,21 @@ pub struct Batch {
 /// Rows that were read; `None` for states that have none.
 pub type ReadRows = HashMap<StateKey, Option<RecordRow>>;
 
+/// What carrying a batch out came to.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// Tree work.
+    pub work: Work,
+    /// Leaves that changed.
+    pub moved: Vec<Moved>,
+}
+
+/// A touched state's leaf: its digest before the batch, and what it is afterwards.
+struct Touched {
+    before: Option<LeafDigest>,
+    leaf: Option<Leaf>,
+}
+
 /// Carries a batch out as the store's next commit. `top` and `head` follow; when this fails,
 /// everything is as it was.
 ///
@@ -46,17 +62,26 @@ pub fn apply(
     top: &mut Top,
     head: &mut Head,
     batch: &Batch,
-) -> Result<Work, StoreError> {
+) -> Result<Applied, StoreError> {
     let (mut next_top, mut next_head) = (top.clone(), *head);
-    let work = store.change(|tables| {
-        let mut work = Work::default();
-        let leaves = carry_out(tables, batch, &mut next_head)?;
-        if !leaves.is_empty() {
-            let changed: Vec<LeafChange> = leaves
-                .into_iter()
-                .map(|(key, leaf)| LeafChange { key, leaf })
+    let applied = store.change(|tables| {
+        let mut applied = Applied::default();
+        let touched = carry_out(tables, batch, &mut next_head)?;
+        if !touched.is_empty() {
+            let changed: Vec<LeafChange> = touched
+                .iter()
+                .map(|(key, Touched { leaf, .. })| LeafChange {
+                    key: *key,
+                    leaf: *leaf,
+                })
                 .collect();
-            next_head.root = update(&mut next_top, tables, &changed, &mut work)?;
+            next_head.root = update(&mut next_top, tables, &changed, &mut applied.work)?;
+            let moved = touched.into_iter().map(|(key, touched)| Moved {
+                key,
+                before: touched.before,
+                after: touched.leaf.map(|leaf| leaf.digest),
+            });
+            applied.moved = moved.collect();
         }
         for (peer, agreement) in &batch.agreements {
             tables.set_agreement(*peer, agreement);
@@ -64,13 +89,13 @@ pub fn apply(
         put_facts(tables, &batch.facts);
         next_head.clock = next_head.clock.max(batch.clock);
         tables.set_head(&next_head);
-        Ok(work)
+        Ok(applied)
     })?;
     (*top, *head) = (next_top, next_head);
     if let Some((identity, provenance)) = &batch.facts.identity {
         store.adopt(*identity, Arc::new(provenance.clone()));
     }
-    Ok(work)
+    Ok(applied)
 }
 
 fn put_facts(tables: &mut Tables<'_>, facts: &Facts) {
@@ -97,38 +122,42 @@ fn heal(tables: &mut Tables<'_>, healing: &Healing) -> Result<(), StoreError> {
 }
 
 /// Carries the effects out in order of key, those on one state as they were decided, and returns
-/// each touched state's final leaf.
+/// what became of each touched state's leaf.
 fn carry_out(
     tables: &mut Tables<'_>,
     batch: &Batch,
     head: &mut Head,
-) -> Result<BTreeMap<StateKey, Option<Leaf>>, StoreError> {
+) -> Result<BTreeMap<StateKey, Touched>, StoreError> {
     let mut sorted: Vec<&Effect> = batch.effects.iter().collect();
     // Bytes are put right once the changes have been carried out.
     sorted.sort_by_key(|effect| (matches!(effect, Effect::Heal(_)), effect.key()));
-    let (mut leaves, mut before) = (BTreeMap::new(), None);
+    let (mut touched, mut last) = (BTreeMap::new(), None);
     let mut has_removed = false;
+    let mut touch = |key: StateKey, previous: Option<&RecordRow>, leaf: Option<Leaf>| {
+        let before = previous.map(|row| row.leaf.digest);
+        let state = touched.entry(key).or_insert(Touched { before, leaf });
+        state.leaf = leaf;
+    };
     for effect in sorted {
         let key = effect.key();
-        let is_first = key != before;
-        before = key;
+        let is_first = key != last;
+        last = key;
         match effect {
             Effect::Change(mutation) => {
                 let read = batch.read.get(&mutation.key).filter(|_| is_first);
-                let leaf = match read {
-                    Some(previous) => put_record(tables, mutation, previous.as_ref(), head)?,
-                    None => {
-                        let previous = tables.record(&mutation.key)?;
-                        put_record(tables, mutation, previous.as_ref(), head)?
-                    }
+                let stored = match read {
+                    Some(_) => None,
+                    None => tables.record(&mutation.key)?,
                 };
-                leaves.insert(mutation.key, Some(leaf));
+                let previous = read.map_or(stored.as_ref(), Option::as_ref);
+                let leaf = put_record(tables, mutation, previous, head)?;
+                touch(mutation.key, previous, Some(leaf));
             }
             Effect::Remove(key) => {
                 if let Some(row) = tables.record(key)? {
                     tables.remove_record(&row)?;
                     head.live = head.live.saturating_sub(u64::from(row.is_live()));
-                    leaves.insert(*key, None);
+                    touch(*key, Some(&row), None);
                     has_removed = true;
                 }
             }
@@ -156,7 +185,7 @@ fn carry_out(
     if has_removed {
         tables.leave_root_behind()?;
     }
-    Ok(leaves)
+    Ok(touched)
 }
 
 fn put_record(

@@ -15,6 +15,7 @@ use crate::replica::facts::Facts;
 use crate::replica::journal;
 use crate::replica::recover::{Recovered, recover};
 use crate::replica::renew::{Evidence, Rewriting, part, rename};
+use crate::replica::sketching::Keeper;
 use crate::replica::source::Source;
 use crate::replica::view::View;
 use crate::roots::entry::RootEntry;
@@ -63,6 +64,8 @@ pub struct Engine {
     rewriting: Option<Rewriting>,
     /// An entry of the log of roots for the next batch to take along.
     sealing: Option<RootEntry>,
+    /// Who keeps the sketch, if somebody does.
+    keeper: Option<Arc<Keeper>>,
 }
 
 /// A namespace that was opened for writing.
@@ -179,13 +182,14 @@ impl Engine {
         if let Err(error) = log.shelf().tidy(from.commit) {
             tracing::warn!(%error, "segments of the log that are not needed any more stay");
         }
-        let view = Arc::new(View::new(
+        let view = View::new(
             store.snapshot(),
             top.clone(),
             head,
             store.identity(),
             Arc::clone(store.provenance()),
-        ));
+        );
+        let view = Arc::new(view.of_commit(store.next_commit() - 1, None));
         let engine = Self {
             clock: HybridClock::new(claim.replica, head.clock),
             store,
@@ -198,6 +202,7 @@ impl Engine {
             seen: Facts::default(),
             rewriting: None,
             sealing: None,
+            keeper: None,
         };
         let mut opened = Opened {
             engine,
@@ -382,8 +387,11 @@ impl Engine {
     /// log must hold [`Engine::void`] behind the batch's entry.
     pub fn apply(&mut self, decided: &Decided) -> Result<Arc<View>, StoreError> {
         let batch = &decided.batch;
-        let work = apply(&mut self.store, &mut self.top, &mut self.head, batch)?;
-        self.work.add(&work);
+        let applied = apply(&mut self.store, &mut self.top, &mut self.head, batch)?;
+        self.work.add(&applied.work);
+        if let Some(keeper) = &self.keeper {
+            keeper.note(self.store.next_commit() - 1, &applied.moved);
+        }
         self.pending += batch.effects.len();
         self.look();
         Ok(self.view())
@@ -408,17 +416,27 @@ impl Engine {
             .adopt(*view.identity(), Arc::clone(view.provenance()));
         self.rewriting = None;
         self.sealing = None;
+        if let Some(keeper) = &self.keeper {
+            keeper.go_back_to(commit);
+        }
+        self.look();
+    }
+
+    /// Lets `keeper` follow every commit from now on.
+    pub fn keep_sketch(&mut self, keeper: Arc<Keeper>) {
+        self.keeper = Some(keeper);
         self.look();
     }
 
     fn look(&mut self) {
-        self.view = Arc::new(View::new(
+        let view = View::new(
             self.store.snapshot(),
             self.top.clone(),
             self.head,
             self.store.identity(),
             Arc::clone(self.store.provenance()),
-        ));
+        );
+        self.view = Arc::new(view.of_commit(self.commit_number(), self.keeper.clone()));
     }
 
     /// The number of the newest commit.

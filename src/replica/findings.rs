@@ -15,7 +15,7 @@ pub struct Fault {
     /// `record`, `content`, `chunk`, `history`, `id`, `feed`, `deadline`, `node` or `head`; `roots` for
     /// the log of roots, `witness` for what is kept of those of others; `engine` for a table or the
     /// file as a whole, `log` for the write-ahead log, `file` for one that is missing, `key` for what
-    /// the replica signs with.
+    /// the replica signs with; `sketch` for the sums that a running replica keeps in memory.
     pub kind: &'static str,
     /// Which one: an id, a hash, a place or a file.
     pub what: String,

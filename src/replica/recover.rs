@@ -69,7 +69,7 @@ pub fn recover(store: &mut Store, replay: Replay) -> Result<Recovered, StoreErro
         store.skip_commit();
     }
     if !batch.effects.is_empty() || !batch.facts.is_empty() {
-        work = apply(store, &mut top, &mut head, &batch)?;
+        work = apply(store, &mut top, &mut head, &batch)?.work;
     } else if store.next_commit() == replay.newest {
         store.skip_commit();
     }

@@ -8,7 +8,8 @@ use crate::merkle::prefix::Prefix;
 use crate::merkle::proof::Proof;
 use crate::merkle::top::Top;
 use crate::merkle::view::TreeView;
-use crate::reconcile::view::{SetView, ViewError};
+use crate::reconcile::view::{SetView, SketchView, ViewError};
+use crate::replica::sketching::{Keeper, Leaves, SketchAt};
 use crate::roots::entry::log_name;
 use crate::roots::head::LogHead;
 use crate::roots::mountains;
@@ -30,6 +31,8 @@ pub struct View {
     head: Head,
     identity: Identity,
     provenance: Arc<Provenance>,
+    commit: u64,
+    sketch: Option<SketchAt>,
 }
 
 /// A page of a listing.
@@ -55,6 +58,53 @@ impl View {
             head,
             identity,
             provenance,
+            commit: 0,
+            sketch: None,
+        }
+    }
+
+    /// The view shows this commit, of which `keeper` has the sketch, or had when it was newer.
+    #[must_use]
+    pub fn of_commit(mut self, commit: u64, keeper: Option<Arc<Keeper>>) -> Self {
+        self.commit = commit;
+        self.sketch = keeper.map(|keeper| SketchAt::new(keeper, commit));
+        self
+    }
+
+    /// The number of the commit.
+    pub fn commit(&self) -> u64 {
+        self.commit
+    }
+
+    /// True when somebody keeps a sketch and it has to be built.
+    pub fn wants_sketch(&self) -> bool {
+        let keeper = self.sketch.as_ref().map(SketchAt::keeper);
+        keeper.is_some_and(|keeper| keeper.wants_building(self.head.root.leaves))
+    }
+
+    /// Builds the sketch, as [`Keeper::build`] does, for whoever keeps it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the leaves cannot be read.
+    pub fn build_sketch(&self, go_on: &dyn Fn() -> bool) -> Result<(), StoreError> {
+        let keeper = self.sketch.as_ref().map(SketchAt::keeper);
+        keeper.map_or(Ok(()), |keeper| keeper.build(self.all_leaves(), go_on))
+    }
+
+    /// Compares the sketch with one that is built from the leaves, as [`Keeper::is_right`] does.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the leaves cannot be read.
+    pub fn is_sketch_right(&self, go_on: &dyn Fn() -> bool) -> Result<Option<bool>, StoreError> {
+        let keeper = self.sketch.as_ref().map(SketchAt::keeper);
+        keeper.map_or(Ok(None), |keeper| keeper.is_right(self.all_leaves(), go_on))
+    }
+
+    fn all_leaves(&self) -> Leaves<'_> {
+        Leaves {
+            snapshot: &self.snapshot,
+            states: self.head.root.leaves,
+            commit: self.commit,
         }
     }
 
@@ -302,5 +352,10 @@ impl SetView for View {
                 Err(error) => Some(Err(failed(error))),
             })
             .collect()
+    }
+
+    fn sketch(&self) -> Option<&dyn SketchView> {
+        let sketch = self.sketch.as_ref().filter(|sketch| sketch.is_ready())?;
+        Some(sketch)
     }
 }

@@ -46,23 +46,29 @@ pub fn start_backup(replica: &Replica, to: PathBuf, full: bool) -> Result<Job, J
 pub fn start_verify(replica: &Replica) -> Result<Job, JobError> {
     let open = replica.namespaces();
     let views: Vec<_> = open
-        .iter()
-        .map(|namespace| (namespace.name().clone(), namespace.view()))
+        .into_iter()
+        .map(|namespace| (namespace.view(), namespace))
         .collect();
-    let sizes = views.iter().map(|(_, view)| view.head().root.size);
+    let sizes = views.iter().map(|(view, _)| view.head().root.size);
     let steps = Steps::of(sizes.sum(), "bytes");
     replica.jobs().start("verify", steps, move |progress| {
         let mut verified = Verified::nothing();
-        for (name, view) in views {
+        for (view, namespace) in views {
             let mut read = 0;
             let mut advance = |bytes: u64| {
                 progress.advance(bytes.saturating_sub(read));
                 read = bytes;
             };
             let go_on = || !progress.is_cancelled();
-            let report = check_while(view.snapshot(), &name, &mut advance, &go_on);
+            let report = check_while(view.snapshot(), namespace.name(), &mut advance, &go_on);
             let report = report.map_err(|error| error.to_string())?;
-            verified.add(name, report.ok_or("stopped before everything was read")?);
+            let mut report = report.ok_or("stopped before everything was read")?;
+            let is_right = namespace.is_sketch_right(&go_on);
+            if is_right.map_err(|error| error.to_string())? == Some(false) {
+                let detail = "it is not the sum of the states; start the replica again";
+                report.fault("sketch", namespace.name(), &detail);
+            }
+            verified.add(namespace.name().clone(), report);
         }
         serde_json::to_value(verified).map_err(|error| error.to_string())
     })

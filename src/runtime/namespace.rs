@@ -15,6 +15,7 @@ use crate::replica::collect::let_go;
 use crate::replica::command::{Command, Meeting, Refused};
 use crate::replica::engine::Opened;
 use crate::replica::renew::Evidence;
+use crate::replica::sketching::Keeper;
 use crate::replica::view::View;
 use crate::runtime::checkpoints::Upkeep;
 use crate::runtime::collector::{CollectError, Collected, Pass, Site, collect};
@@ -27,6 +28,7 @@ use crate::runtime::pins::Pins;
 use crate::runtime::queue::{Committed, Held, SubmitError};
 use crate::runtime::sightings::Sightings;
 use crate::runtime::writer::{PeerNotes, spawn};
+use crate::sketch::key::Secret;
 use crate::store::compaction::CompactionProgress;
 use crate::store::error::StoreError;
 use crate::store::options::StoreOptions;
@@ -67,11 +69,13 @@ impl OpenNamespace {
     /// The operating system's, when it gives no thread.
     pub fn start(
         name: Namespace,
-        opened: Opened,
+        mut opened: Opened,
         readers: Arc<Semaphore>,
         sessions_max: usize,
         options: &StoreOptions,
+        secret: &Secret,
     ) -> std::io::Result<Self> {
+        opened.engine.keep_sketch(Arc::new(Keeper::new(secret)));
         let wall = opened.engine.wall();
         let (sender, views) = watch::channel(opened.engine.view());
         let (peers, upkeep) = (PeerNotes::default(), Upkeep::default());
@@ -198,6 +202,28 @@ impl OpenNamespace {
                 return Err("the namespace is closing".to_owned());
             }
         }
+    }
+
+    /// Builds the sketch when there is none or the states have become too many for it. Blocks.
+    /// Until it is done, sessions find differences in other ways.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the states cannot be read.
+    pub fn keep_sketch(&self) -> Result<(), StoreError> {
+        let view = self.view();
+        if view.wants_sketch() {
+            view.build_sketch(&|| !self.closed.is_cancelled())?;
+        }
+        Ok(())
+    }
+
+    /// Compares the sketch with one that is built from the states as they are now. `None` when there
+    /// is none to compare.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the states cannot be read.
+    pub fn is_sketch_right(&self, go_on: &dyn Fn() -> bool) -> Result<Option<bool>, StoreError> {
+        self.view().is_sketch_right(go_on)
     }
 
     /// Is cancelled when the namespace closes.

@@ -11,6 +11,7 @@ use crate::replica::view::View;
 use crate::runtime::lock::lock;
 use crate::types::hash::NodeHash;
 use crate::types::id::ReplicaId;
+use crate::types::lineage::Lineage;
 use crate::types::seen::Seen;
 
 /// Peers that are remembered for having opened a session.
@@ -60,12 +61,27 @@ struct Heard {
     root: Option<NodeHash>,
 }
 
+/// What a peer said when it opened a session here and both were equal.
+#[derive(Debug, Clone)]
+pub struct Said {
+    /// Who.
+    pub replica: ReplicaId,
+    /// True when it follows our feed.
+    pub follows: bool,
+    /// Openings of its file.
+    pub lineage: Lineage,
+    /// Its newest change.
+    pub seq: u64,
+}
+
 /// The pinned views of one namespace.
 pub struct Pins {
     max: usize,
     idle: Duration,
     pins: Mutex<HashMap<u64, Pin>>,
     heard: Mutex<HashMap<ReplicaId, Heard>>,
+    /// By its digest.
+    said: Mutex<HashMap<u64, Said>>,
 }
 
 impl Pins {
@@ -76,6 +92,7 @@ impl Pins {
             idle,
             pins: Mutex::default(),
             heard: Mutex::default(),
+            said: Mutex::default(),
         }
     }
 
@@ -90,6 +107,21 @@ impl Pins {
             let at = Instant::now();
             heard.insert(peer, Heard { at, root });
         }
+    }
+
+    /// Remembers what a peer says while both are equal, in place of what it said before.
+    pub fn remember(&self, digest: u64, told: Said) {
+        let mut said = lock(&self.said);
+        let is_new = |known: &Said| known.replica != told.replica || known.follows != told.follows;
+        said.retain(|_, known| is_new(known));
+        if said.len() < HEARD_MAX {
+            said.insert(digest, told);
+        }
+    }
+
+    /// What a digest stands for.
+    pub fn recall(&self, digest: u64) -> Option<Said> {
+        lock(&self.said).get(&digest).cloned()
     }
 
     /// Takes note of what a peer that follows our feed held when it ended a session here.

@@ -18,6 +18,7 @@ use crate::runtime::lock::lock;
 use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::orders::Order;
 use crate::runtime::session_log::SessionLog;
+use crate::sketch::key::Secret;
 use crate::store::directory::DataDirectory;
 use crate::store::disk::MachineDisk;
 use crate::store::error::StoreError;
@@ -41,6 +42,8 @@ pub struct ReplicaOptions {
     pub sessions_max: usize,
     /// Namespaces that may exist.
     pub namespaces_max: usize,
+    /// What keys the sketches of all replicas that keep in step.
+    pub secret: Secret,
 }
 
 impl Default for ReplicaOptions {
@@ -50,6 +53,7 @@ impl Default for ReplicaOptions {
             limits: Limits::default(),
             sessions_max: 16,
             namespaces_max: 64,
+            secret: Secret::default(),
         }
     }
 }
@@ -172,6 +176,7 @@ impl Replica {
             readers,
             self.options.sessions_max,
             &self.options.store,
+            &self.options.secret,
         )
         .map_err(|source| StoreError::Unusable { path, source })?;
         let open = Arc::new(open);

@@ -8,13 +8,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use crate::reconcile::strategy::StrategyName;
 use crate::replica::collect::let_go;
 use crate::replica::command::{Command, Meeting};
 use crate::replica::renew::Evidence;
 use crate::replica::view::View;
 use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::orders::Order;
-use crate::runtime::pins::PinError;
+use crate::runtime::pins::{PinError, Said};
 use crate::runtime::queue::SubmitError;
 use crate::runtime::replica::Replica;
 use crate::store::error::StoreError;
@@ -29,8 +30,9 @@ use crate::types::seen::Seen;
 use crate::wire::frame::{open, plain_length, seal};
 use crate::wire::messages::{
     BodiesRequest, CloseReply, CloseRequest, CompareRequest, ContentsRequest, Endpoint,
-    ForgetRequest, InSession, LIST_MAX, OfferRequest, OpenReply, OpenRequest, RangeRequest,
-    RecordsRequest, StoreReply, StoreRequest, SubtreesRequest, Testimony,
+    ForgetRequest, InSession, LIST_MAX, OfferRequest, OpenReply, OpenRequest, ProbeReply,
+    ProbeRequest, RangeRequest, RecordsRequest, StoreReply, StoreRequest, SubtreesRequest,
+    Testimony,
 };
 
 /// Messages up to this many bytes are decoded without leaving the async thread: a few dozen
@@ -98,8 +100,8 @@ pub async fn answer(
             asked.pinned(answer).await
         }
         Endpoint::Records => {
-            let answer = |view: &View, head: RecordsRequest, _: &[u8], limits: &Limits| {
-                Ok((responder::records(view, &head, limits)?, Vec::new()))
+            let answer = |view: &View, head: RecordsRequest, slots: &[u8], limits: &Limits| {
+                Ok((responder::records(view, &head, slots, limits)?, Vec::new()))
             };
             asked.pinned(answer).await
         }
@@ -126,6 +128,7 @@ pub async fn answer(
         Endpoint::Forget => asked.forget().await,
         Endpoint::Close => asked.close().await,
         Endpoint::Contents => asked.contents().await,
+        Endpoint::Probe => asked.probe(replica).await,
     }
 }
 
@@ -134,6 +137,22 @@ struct Asked<'a> {
     endpoint: Endpoint,
     body: Bytes,
     limits: Limits,
+}
+
+/// What the replica says of a view, whoever asks.
+fn statement(replica: &Replica, view: &View) -> Result<OpenReply, StoreError> {
+    let (identity, stands) = (view.identity(), view.head());
+    Ok(OpenReply {
+        replica: replica.id(),
+        epoch: identity.epoch,
+        incarnation: identity.incarnation,
+        seq: stands.seq,
+        root: stands.root,
+        testimony: Testimony::new(&stands.root.hash, view.seen()?),
+        session: None,
+        lineage: view.provenance().lineage.told(),
+        seen: None,
+    })
 }
 
 /// Makes head and blob of a reply out of those of a request.
@@ -157,39 +176,84 @@ impl Asked<'_> {
     }
 
     async fn open(&self, replica: &Replica) -> Result<Vec<u8>, SyncError> {
-        let (head, _): (OpenRequest, _) = self.head().await?;
+        let (head, question): (OpenRequest, Vec<u8>) = self.head().await?;
         let seen = self.meet(&head).await?;
         let view = self.namespace.view();
         if view.provenance().pending.is_some() {
             return Err(SyncError::Renewing);
         }
-        let (identity, stands) = (*view.identity(), *view.head());
-        let lineage = view.provenance().lineage.told();
+        let stands = *view.head();
         let theirs = self.believe(&head)?;
         let equal = stands.root.hash.matches(&head.root);
         let holds = equal.then_some(stands.root.hash);
         if head.follows {
             self.namespace.pins().hear(head.replica, holds);
         }
-        let testimony = Testimony::new(&stands.root.hash, view.seen()?);
-        let session = if equal {
+        let mut reply = statement(replica, &view)?;
+        let mut answered = Vec::new();
+        reply.session = if equal {
             self.namespace.learn(&theirs);
+            let said = Said {
+                replica: head.replica,
+                follows: head.follows,
+                lineage: head.lineage.clone(),
+                seq: head.seq,
+            };
+            self.namespace.pins().remember(head.digest(), said);
             None
         } else {
-            Some(self.namespace.pins().open(head.replica, view, theirs)?)
+            let pinned = Arc::clone(&view);
+            let session = self.namespace.pins().open(head.replica, pinned, theirs)?;
+            if !question.is_empty() {
+                answered = self.begin(view, session, question).await?;
+            }
+            Some(session)
         };
-        let reply = OpenReply {
-            replica: replica.id(),
-            epoch: identity.epoch,
-            incarnation: identity.incarnation,
-            seq: stands.seq,
-            root: stands.root,
-            testimony,
-            session,
-            lineage,
-            seen,
+        reply.seen = seen;
+        Ok(seal(self.endpoint.kind(), &reply, &answered))
+    }
+
+    /// Nothing is pinned, and nothing is learned that was not learned before.
+    async fn probe(&self, replica: &Replica) -> Result<Vec<u8>, SyncError> {
+        let (head, _): (ProbeRequest, _) = self.head().await?;
+        let view = self.namespace.view();
+        let is_same =
+            view.provenance().pending.is_none() && view.head().root.hash.matches(&head.root);
+        let known = self.namespace.pins().recall(head.said);
+        let known =
+            known.filter(|said| is_same && self.namespace.meet(&said.lineage, said.seq).is_none());
+        let reply = match known {
+            Some(said) => {
+                if said.follows {
+                    self.namespace.pins().hear(said.replica, Some(head.root));
+                }
+                ProbeReply {
+                    said: Some(statement(replica, &view)?.digest()),
+                }
+            }
+            None => ProbeReply { said: None },
         };
         Ok(seal(self.endpoint.kind(), &reply, &[]))
+    }
+
+    /// Answers the first question of `sketch`, which came with the opening.
+    async fn begin(
+        &self,
+        view: Arc<View>,
+        session: u64,
+        question: Vec<u8>,
+    ) -> Result<Vec<u8>, SyncError> {
+        let head = CompareRequest {
+            session,
+            strategy: StrategyName::Sketch,
+        };
+        let limits = self.limits;
+        let answer = move |view: &View| responder::compare(view, &head, &question, &limits);
+        let answered = self.namespace.read_view(view, answer).await;
+        // Nobody has been told of the session.
+        Ok(answered.inspect_err(|_| {
+            self.namespace.pins().close(session);
+        })?)
     }
 
     /// What the peer has to be told, because it does not go together with what it says of itself.

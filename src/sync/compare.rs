@@ -6,17 +6,21 @@ use std::collections::BTreeMap;
 use crate::merkle::overlay::root_with;
 use crate::merkle::prefix::Prefix;
 use crate::merkle::update::LeafChange;
+use crate::reconcile::encoding::Writer;
 use crate::reconcile::planner::{Facts, Plan, after_failure, plan};
 use crate::reconcile::registry::strategy;
 use crate::reconcile::strategy::{
-    AgreementMark, BloomSettings, Context, Difference, SessionLimits, Step, StrategyName,
+    AgreementMark, Context, Difference, SessionLimits, Step, Strategy, StrategyName, Tuning,
+    first_bits,
 };
+use crate::reconcile::view::SetView;
 use crate::replica::view::View;
 use crate::store::error::StoreError;
 use crate::store::rows::Agreement;
 use crate::sync::exchange::{Exchange, SessionError};
 use crate::types::hash::StateKey;
 use crate::types::leaf::Leaf;
+use crate::types::limits::Limits;
 use crate::types::record::StateRecord;
 use crate::wire::messages::{
     CompareRequest, Endpoint, LIST_MAX, OpenReply, RecordsReply, RecordsRequest,
@@ -37,8 +41,50 @@ pub enum Findings {
 pub struct CompareOptions {
     /// The strategy; `None` lets the planner choose.
     pub forced: Option<StrategyName>,
-    /// How Bloom filters are made.
-    pub bloom: BloomSettings,
+    /// How differences are looked for.
+    pub tuning: Tuning,
+    /// True when the first question of `sketch` is to go with the opening: a few hundred bytes for
+    /// nothing when the roots are equal, and a round trip less when they are not.
+    pub eager: bool,
+}
+
+/// A comparison whose first question goes with the opening.
+pub struct Begun {
+    machine: Box<dyn Strategy + Send>,
+    /// The question, and then the answer; empty when there is none.
+    pub bytes: Vec<u8>,
+}
+
+/// Begins a comparison before anything is known of the peer, if that is wanted and possible.
+///
+/// # Errors
+/// [`SessionError`] when our storage fails.
+pub fn begin(
+    view: &View,
+    options: &CompareOptions,
+    limits: &Limits,
+) -> Result<Option<Begun>, SessionError> {
+    let is_open = options
+        .forced
+        .is_none_or(|name| name == StrategyName::Sketch);
+    if !options.eager || !is_open {
+        return Ok(None);
+    }
+    let context = Context {
+        key: [0; 16],
+        theirs: None,
+        their_seq: 0,
+        mark: None,
+        limits: session_limits(limits),
+        bloom: options.tuning.bloom,
+    };
+    let Some(mut machine) = strategy(StrategyName::Sketch, &context) else {
+        return Ok(None);
+    };
+    Ok(match machine.advance(view, None)? {
+        Step::Ask(bytes) => Some(Begun { machine, bytes }),
+        Step::Found(_) | Step::CannotDecide(_) => None,
+    })
 }
 
 /// The agreement as a mark for the strategies, if the peer's feed still is the one it speaks of.
@@ -62,7 +108,7 @@ pub fn compare(
     view: &View,
     peer: &OpenReply,
     session: u64,
-    mark: Option<AgreementMark>,
+    (mark, begun): (Option<AgreementMark>, Option<Begun>),
     options: &CompareOptions,
 ) -> Result<Findings, SessionError> {
     let facts = Facts {
@@ -71,29 +117,34 @@ pub fn compare(
         our_seq: view.head().seq,
         their_seq: peer.seq,
         mark,
+        has_sketch: view.sketch().is_some(),
+        link: options.tuning.link,
     };
-    let chosen = match options.forced {
-        Some(strategy) => Plan {
-            strategy,
-            why: "asked for by the user".to_owned(),
-        },
-        None => plan(&facts),
-    };
+    let chosen = choose(&facts, options, begun.is_some());
     exchange.report.strategy = chosen.strategy.to_string();
     exchange.report.why = chosen.why;
     let context = context(exchange, peer, mark, options)?;
-    let (mut name, mut tried) = (chosen.strategy, Vec::new());
+    let mut begun = begun;
+    let (mut name, mut tried, mut known) = (chosen.strategy, Vec::new(), None);
     loop {
         tried.push(name);
-        let why = match attempt(exchange, view, peer, session, name, &context)? {
+        let machine = match begun.take().filter(|_| name == StrategyName::Sketch) {
+            Some(begun) => Some((begun.machine, Some(begun.bytes))),
+            None => strategy(name, &context).map(|machine| (machine, None)),
+        };
+        let Some(machine) = machine else {
+            return Ok(Findings::CopyAll);
+        };
+        let why = match attempt(exchange, view, peer, session, name, machine)? {
             Attempt::Proven(records, absent) => return Ok(Findings::Records(records, absent)),
-            Attempt::CopyAll => return Ok(Findings::CopyAll),
-            Attempt::CannotDecide(why) => {
-                name = after_failure(&tried).unwrap_or(StrategyName::Full);
+            Attempt::CannotDecide(why, estimate) => {
+                known = estimate.or(known);
+                name = after_failure(&facts, &tried, known).unwrap_or(StrategyName::Full);
                 why
             }
             Attempt::Mismatch => {
-                name = after_failure(&tried).ok_or(SessionError::RootMismatch)?;
+                let next = after_failure(&facts, &tried, None);
+                name = next.ok_or(SessionError::RootMismatch)?;
                 "the differences found do not explain the difference of the roots"
             }
         };
@@ -102,10 +153,25 @@ pub fn compare(
     }
 }
 
+fn choose(facts: &Facts, options: &CompareOptions, has_begun: bool) -> Plan {
+    if let Some(strategy) = options.forced {
+        let why = "asked for by the user".to_owned();
+        return Plan { strategy, why };
+    }
+    let chosen = plan(facts);
+    if !has_begun || chosen.strategy == StrategyName::Full {
+        return chosen;
+    }
+    Plan {
+        strategy: StrategyName::Sketch,
+        why: "asked with the opening, since it may be the first session".to_owned(),
+    }
+}
+
 enum Attempt {
     Proven(Vec<StateRecord>, Vec<StateKey>),
-    CopyAll,
-    CannotDecide(&'static str),
+    /// Why not, and how much differs, if that is known.
+    CannotDecide(&'static str, Option<u64>),
     /// What was found does not turn our tree into the peer's.
     Mismatch,
 }
@@ -125,13 +191,17 @@ fn context(
         theirs: Some(peer.root),
         their_seq: peer.seq,
         mark,
-        limits: SessionLimits {
-            differing: limits.session_states,
-            message_bytes: usize::try_from(limits.message_bytes).unwrap_or(usize::MAX),
-            ..SessionLimits::default()
-        },
-        bloom: options.bloom,
+        limits: session_limits(limits),
+        bloom: options.tuning.bloom,
     })
+}
+
+fn session_limits(limits: &Limits) -> SessionLimits {
+    SessionLimits {
+        differing: limits.session_states,
+        message_bytes: usize::try_from(limits.message_bytes).unwrap_or(usize::MAX),
+        ..SessionLimits::default()
+    }
 }
 
 fn attempt(
@@ -140,16 +210,14 @@ fn attempt(
     peer: &OpenReply,
     session: u64,
     name: StrategyName,
-    context: &Context,
+    (mut machine, mut reply): (Box<dyn Strategy + Send>, Option<Vec<u8>>),
 ) -> Result<Attempt, SessionError> {
-    let Some(mut machine) = strategy(name, context) else {
-        return Ok(Attempt::CopyAll);
-    };
-    let mut reply: Option<Vec<u8>> = None;
     let difference = loop {
         match machine.advance(view, reply.as_deref())? {
             Step::Found(difference) => break difference,
-            Step::CannotDecide(why) => return Ok(Attempt::CannotDecide(why)),
+            Step::CannotDecide(why) => {
+                return Ok(Attempt::CannotDecide(why, machine.estimate()));
+            }
             Step::Ask(question) => {
                 let head = CompareRequest {
                     session,
@@ -161,7 +229,7 @@ fn attempt(
             }
         }
     };
-    let records = fetch_records(exchange, session, &difference.differing)?;
+    let records = fetch_records(exchange, session, &difference)?;
     let changes = changes(view, &difference, &records)?;
     if !proves(view, peer, &changes)? {
         return Ok(Attempt::Mismatch);
@@ -177,6 +245,7 @@ fn phase_of(name: StrategyName) -> &'static str {
         StrategyName::Bloom => "bloom_filter_exchange",
         StrategyName::Merkle => "merkle_comparison",
         StrategyName::List => "list_exchange",
+        StrategyName::Sketch => "sketch_exchange",
         StrategyName::Full => "full_copy",
     }
 }
@@ -184,25 +253,27 @@ fn phase_of(name: StrategyName) -> &'static str {
 fn fetch_records(
     exchange: &mut Exchange<'_>,
     session: u64,
-    prefixes: &[u64],
+    difference: &Difference,
 ) -> Result<Vec<StateRecord>, SessionError> {
     let mut records = Vec::new();
-    let mut asked = prefixes;
+    let depth = difference.depth.max(1);
+    let slot = |bits: &u64| bits >> (64 - u32::from(depth));
+    let mut asked = &difference.differing[..];
     while !asked.is_empty() {
         let part = &asked[..asked.len().min(LIST_MAX)];
-        let head = RecordsRequest {
-            session,
-            prefixes: part.to_vec(),
-        };
+        let head = RecordsRequest { session, depth };
+        let mut slots = Writer::new();
+        slots.sorted(&part.iter().map(slot).collect::<Vec<u64>>());
+        let slots = slots.finish();
         let (reply, _): (RecordsReply, _) =
-            exchange.ask("state_request", Endpoint::Records, &head, &[])?;
+            exchange.ask("state_request", Endpoint::Records, &head, &slots)?;
         let answered = part
             .get(..reply.answered as usize)
             .filter(|p| !p.is_empty());
         let answered = answered.ok_or(SessionError::Misfit("another number of answers"))?;
         for record in &reply.records {
             record.check()?;
-            let bits = record.key().prefix64();
+            let bits = first_bits(&record.key(), depth);
             if answered.binary_search(&bits).is_err() {
                 return Err(SessionError::Misfit("a record that was not asked for"));
             }
@@ -229,7 +300,7 @@ fn changes(
     let mut changes: BTreeMap<StateKey, Option<Leaf>> = BTreeMap::new();
     changes.extend(difference.absent.iter().map(|key| (*key, None)));
     for bits in &difference.differing {
-        let at = Prefix::new(*bits, Prefix::DEPTH_MAX)
+        let at = Prefix::new(*bits, difference.depth)
             .ok_or(SessionError::Misfit("a prefix is too deep"))?;
         let ours = view.snapshot().leaves_below(at, usize::MAX)?;
         changes.extend(ours.into_iter().map(|leaf| (leaf.key, None)));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::reconcile::strategy::StrategyName;
 use crate::replica::view::View;
 use crate::store::error::StoreError;
-use crate::sync::compare::{CompareOptions, Findings, compare, usable_mark};
+use crate::sync::compare::{CompareOptions, Findings, begin, compare, usable_mark};
 use crate::sync::exchange::{Exchange, SessionError};
 use crate::sync::opening::{close, open};
 use crate::sync::report::Report;
@@ -43,7 +43,8 @@ pub fn diff(
 ) -> Result<Vec<Differing>, SessionError> {
     let view = home.view();
     let mut exchange = Exchange::new(transport, limits, report);
-    let peer = open(&mut exchange, home, &view, false)?;
+    let mut begun = begin(&view, options, limits)?;
+    let peer = open(&mut exchange, home, &view, false, &mut begun)?;
     let Some(session) = peer.session else {
         "none".clone_into(&mut exchange.report.strategy);
         exchange.report.equal = true;
@@ -61,7 +62,8 @@ pub fn diff(
         },
         ..*options
     };
-    let found = compare(&mut exchange, &view, &peer, session, mark, &options);
+    let known = (mark, begun);
+    let found = compare(&mut exchange, &view, &peer, session, known, &options);
     let found = match found {
         Ok(Findings::CopyAll) => list(&mut exchange, home, &view, &peer, session, &options),
         other => other,
@@ -90,7 +92,7 @@ fn list(
         ..*options
     };
     let mark = usable_mark(home.agreement(peer.replica)?, peer);
-    compare(exchange, view, peer, session, mark, &forced)
+    compare(exchange, view, peer, session, (mark, None), &forced)
 }
 
 /// What is over on both sides is no difference, whichever of them has collected it.

@@ -8,8 +8,10 @@ use thiserror::Error;
 use crate::merkle::prefix::Prefix;
 use crate::merkle::view::CHILD_LEVELS_MAX;
 use crate::reconcile::budget::Budget;
+use crate::reconcile::encoding::Reader;
 use crate::reconcile::error::ReconcileError;
 use crate::reconcile::registry;
+use crate::reconcile::subtrees::slot_prefix;
 use crate::replica::command::Incoming;
 use crate::replica::view::View;
 use crate::store::body::Body;
@@ -29,8 +31,10 @@ use crate::wire::messages::{
     SubtreesReply, SubtreesRequest, Want,
 };
 
-/// Records that may share 64 bits of their keys: two hardly ever do.
-const RECORDS_AT_PREFIX: usize = 4;
+/// Records that may share a prefix that a comparison found: two hardly ever do.
+const RECORDS_AT_PREFIX: usize = 16;
+/// Shortest prefix that a comparison finds.
+const DEPTH_MIN: u8 = 24;
 /// State bytes, bases included, that are read for one answer: repeated content costs little to
 /// send, but not to encode.
 const WORK_BYTES: usize = 128 << 20;
@@ -81,20 +85,25 @@ pub fn compare(
 pub fn records(
     view: &View,
     head: &RecordsRequest,
+    slots: &[u8],
     limits: &Limits,
 ) -> Result<RecordsReply, ResponderError> {
-    let ascending = head.prefixes.windows(2).all(|pair| pair[0] < pair[1]);
-    if head.prefixes.len() > LIST_MAX || !ascending {
-        return Err(ResponderError::BadRequest("prefixes too many or unsorted"));
+    let mut reader = Reader::new(slots);
+    let slots = reader.sorted(LIST_MAX)?;
+    reader.end()?;
+    if !slots.is_sorted_by(|a, b| a < b) || !(DEPTH_MIN..=64).contains(&head.depth) {
+        return Err(ResponderError::BadRequest(
+            "prefixes too short or named twice",
+        ));
     }
     let mut reply = RecordsReply {
         answered: 0,
-        records: Vec::with_capacity(head.prefixes.len()),
+        records: Vec::with_capacity(slots.len()),
     };
     let mut room = Room::of(limits);
-    for bits in &head.prefixes {
-        let at = Prefix::new(*bits, Prefix::DEPTH_MAX)
-            .ok_or(ResponderError::BadRequest("a prefix is too deep"))?;
+    for slot in slots {
+        let at = slot_prefix(head.depth, slot);
+        let at = at.ok_or(ResponderError::BadRequest("a prefix outside the tree"))?;
         let rows = view.snapshot().records_below(at, None, RECORDS_AT_PREFIX)?;
         if !room.takes(&rows) {
             break;

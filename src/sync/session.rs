@@ -10,10 +10,10 @@ use crate::reconcile::strategy::AgreementMark;
 use crate::replica::view::View;
 use crate::store::error::StoreError;
 use crate::store::rows::Agreement;
-use crate::sync::compare::{CompareOptions, Findings, compare, usable_mark};
+use crate::sync::compare::{Begun, CompareOptions, Findings, begin, compare, usable_mark};
 use crate::sync::copy::copy_region;
 use crate::sync::exchange::{Exchange, SessionError};
-use crate::sync::opening::{close, open};
+use crate::sync::opening::{close, open, probe};
 use crate::sync::pull::Puller;
 use crate::sync::push::{forget, push};
 use crate::sync::report::{Outcome, Report};
@@ -33,15 +33,30 @@ pub struct SessionOptions {
     pub push: bool,
     /// True when this session is one of a link that follows the peer's change feed.
     pub follows: bool,
+    /// What the peer said last, when both were equal: asked first is only whether that still holds.
+    pub last: Option<Last>,
     /// How to find differences.
     pub compare: CompareOptions,
     /// What is accepted from outside.
     pub limits: Limits,
 }
 
+/// What a peer said to an opening, when both were equal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Last {
+    /// Who.
+    pub replica: ReplicaId,
+    /// Its newest change.
+    pub seq: u64,
+    /// Stands for all that it said.
+    pub digest: u64,
+}
+
 /// Who answered, as far as the session got to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerSeen {
+    /// What it said, when both were equal from the beginning.
+    pub last: Option<Last>,
     /// Its replica id.
     pub replica: ReplicaId,
     /// Newest change it told of.
@@ -93,11 +108,18 @@ impl<'s> Session<'s> {
     fn run(&mut self) -> Result<PeerSeen, SessionError> {
         let view = self.home.view();
         let follows = self.options.follows;
-        let peer = open(&mut self.exchange, self.home, &view, follows)?;
+        if let Some(last) = self.options.last
+            && probe(&mut self.exchange, self.home, &view, (follows, last.digest))?
+        {
+            return Ok(self.unchanged(&view, last));
+        }
+        let mut begun = begin(&view, &self.options.compare, &self.options.limits)?;
+        let peer = open(&mut self.exchange, self.home, &view, follows, &mut begun)?;
         let mut seen = PeerSeen {
             replica: peer.replica,
             seq: peer.seq,
             equal_root: None,
+            last: None,
         };
         let agreement = self.home.agreement(peer.replica)?;
         let (newest, now) = (self.home.view(), self.home.now());
@@ -105,10 +127,17 @@ impl<'s> Session<'s> {
         let Some(session) = peer.session else {
             self.equal_at_once(&view, &peer, &sides?);
             seen.equal_root = Some(view.head().root.hash);
+            // What it has seen of us it is to be told again.
+            seen.last = peer.seen.is_none().then(|| Last {
+                replica: peer.replica,
+                seq: peer.seq,
+                digest: peer.digest(),
+            });
             return Ok(seen);
         };
         let mark = usable_mark(agreement, &peer);
-        let result = sides.and_then(|sides| self.reconcile(&view, &peer, session, mark, sides));
+        let known = (mark, begun);
+        let result = sides.and_then(|sides| self.reconcile(&view, &peer, session, known, sides));
         // The peer's place is given back even when we fail; it would time out otherwise.
         let root = result.is_ok().then(|| self.home.view().head().root.hash);
         let complete = matches!(&result, Ok((_, true)));
@@ -118,12 +147,28 @@ impl<'s> Session<'s> {
         Ok(seen)
     }
 
-    fn equal_at_once(&mut self, view: &View, peer: &OpenReply, sides: &Sides) {
+    fn report_equal(&mut self, view: &View, why: &str) {
         let report = &mut *self.exchange.report;
         "none".clone_into(&mut report.strategy);
-        "the roots are equal".clone_into(&mut report.why);
+        why.clone_into(&mut report.why);
         report.equal = true;
         report.root_after = view.head().root.hash.to_hex();
+    }
+
+    /// Whatever there was to agree on and to learn was so before.
+    fn unchanged(&mut self, view: &View, last: Last) -> PeerSeen {
+        self.exchange.report.peer = last.replica.to_string();
+        self.report_equal(view, "nothing has changed since the roots were equal");
+        PeerSeen {
+            replica: last.replica,
+            seq: last.seq,
+            equal_root: Some(view.head().root.hash),
+            last: Some(last),
+        }
+    }
+
+    fn equal_at_once(&mut self, view: &View, peer: &OpenReply, sides: &Sides) {
+        self.report_equal(view, "the roots are equal");
         self.home.note_seen(&sides.theirs, false);
         self.agree(peer, peer.seq, view.head().seq);
     }
@@ -135,7 +180,7 @@ impl<'s> Session<'s> {
         view: &Arc<View>,
         peer: &OpenReply,
         session: u64,
-        mark: Option<AgreementMark>,
+        known: (Option<AgreementMark>, Option<Begun>),
         sides: Sides,
     ) -> Result<(Puller<'s>, bool), SessionError> {
         let options = self.options;
@@ -144,7 +189,7 @@ impl<'s> Session<'s> {
             view,
             peer,
             session,
-            mark,
+            known,
             &options.compare,
         )?;
         self.home.progress(self.exchange.report);

@@ -23,11 +23,12 @@ pub const LIST_MAX: usize = 4096;
 /// A request and its reply share one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Endpoint {
-    /// [`OpenRequest`] -> [`OpenReply`].
+    /// [`OpenRequest`] -> [`OpenReply`]; as blobs the first question of `sketch`, or nothing, and its
+    /// answer, or nothing.
     Open,
     /// [`CompareRequest`] with a strategy's question as blob -> `()` with its answer as blob.
     Compare,
-    /// [`RecordsRequest`] -> [`RecordsReply`].
+    /// [`RecordsRequest`] with slots as blob -> [`RecordsReply`].
     Records,
     /// [`SubtreesRequest`] -> [`SubtreesReply`].
     Subtrees,
@@ -45,11 +46,13 @@ pub enum Endpoint {
     Contents,
     /// [`ForgetRequest`] -> [`ForgetReply`].
     Forget,
+    /// [`ProbeRequest`] -> [`ProbeReply`]. Outside of sessions.
+    Probe,
 }
 
 impl Endpoint {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Open,
         Self::Compare,
         Self::Records,
@@ -61,6 +64,7 @@ impl Endpoint {
         Self::Close,
         Self::Contents,
         Self::Forget,
+        Self::Probe,
     ];
 
     /// Last part of the URL.
@@ -75,6 +79,7 @@ impl Endpoint {
             Self::Offer => "offer",
             Self::Store => "store",
             Self::Forget => "forget",
+            Self::Probe => "probe",
             Self::Close => "close",
             Self::Contents => "contents",
         }
@@ -140,6 +145,18 @@ pub struct OpenRequest {
     pub testimony: Testimony,
 }
 
+impl OpenRequest {
+    /// Stands for all of it but what the asker has seen of the responder.
+    pub fn digest(&self) -> u64 {
+        let said = (self.replica, &self.root, self.follows, &self.lineage);
+        digest_of(&(said, self.seq, &self.testimony))
+    }
+}
+
+fn digest_of(said: &impl Serialize) -> u64 {
+    ContentHash::of(&encode(said)).prefix64()
+}
+
 /// The responder's snapshot.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct OpenReply {
@@ -164,6 +181,31 @@ pub struct OpenReply {
     pub seen: Option<Sighting>,
 }
 
+impl OpenReply {
+    /// Stands for all of it but the session and what the responder has seen of the asker.
+    pub fn digest(&self) -> u64 {
+        let said = (self.replica, self.epoch, self.incarnation, self.seq);
+        digest_of(&(said, &self.root, &self.testimony, &self.lineage))
+    }
+}
+
+/// Asks whether anything has changed since both said what they had to say, and were equal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeRequest {
+    /// The asker's root.
+    pub root: NodeHash,
+    /// Stands for what the asker would say in [`OpenRequest`].
+    pub said: u64,
+}
+
+/// What has changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeReply {
+    /// Stands for what the responder would say in [`OpenReply`]; `None` when its root is another one,
+    /// or it does not know what the asker would say.
+    pub said: Option<u64>,
+}
+
 /// Carries one question of a strategy.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct CompareRequest {
@@ -173,13 +215,14 @@ pub struct CompareRequest {
     pub strategy: StrategyName,
 }
 
-/// Asks for all records below 64-bit prefixes of keys.
+/// Asks for all records below prefixes of keys, which the blob names: their slots, none twice, as
+/// [`crate::reconcile::encoding`] writes sorted numbers.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RecordsRequest {
     /// The session.
     pub session: u64,
-    /// First 64 bits of keys, strictly ascending.
-    pub prefixes: Vec<u64>,
+    /// How many first bits of keys a slot is made of, 1 to 64.
+    pub depth: u8,
 }
 
 /// Records in order of key.

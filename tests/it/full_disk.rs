@@ -13,6 +13,7 @@ use samestate::replica::engine::Engine;
 use samestate::replica::solo::Solo;
 use samestate::runtime::namespace::OpenNamespace;
 use samestate::runtime::queue::SubmitError;
+use samestate::sketch::key::Secret;
 use samestate::store::error::StoreError;
 use samestate::store::options::StoreOptions;
 use samestate::types::cursor::Epoch;
@@ -44,7 +45,15 @@ fn start_at(disk: &RecordingDisk, reserve_bytes: u64, wall: Arc<dyn WallClock>) 
     );
     let name = Namespace::default_namespace();
     let readers = Arc::new(Semaphore::new(4));
-    OpenNamespace::start(name, opened.unwrap(), readers, 4, &options).unwrap()
+    OpenNamespace::start(
+        name,
+        opened.unwrap(),
+        readers,
+        4,
+        &options,
+        &Secret::default(),
+    )
+    .unwrap()
 }
 
 fn submit(namespace: &OpenNamespace, write: Write) -> Result<(), SubmitError> {

@@ -333,7 +333,9 @@ fn a_diff_names_what_differs_and_changes_nothing() {
     b.server.put("only/b", b"new");
     b.server.delete("match/4");
     let roots = (a.server.root(), b.server.root());
-    for strategy in ["auto", "cursor", "bloom", "merkle", "list", "full"] {
+    for strategy in [
+        "auto", "cursor", "bloom", "merkle", "list", "sketch", "full",
+    ] {
         let arguments = ["diff", sides[0], sides[1], "--strategy", strategy, "--json"];
         let output = crate::harness::process::samestate(&arguments);
         let found: Value = serde_json::from_slice(&output.stdout).unwrap();

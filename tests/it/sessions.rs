@@ -12,14 +12,17 @@ use samestate::reconcile::strategy::StrategyName;
 use samestate::replica::check::check;
 use samestate::replica::command::{Command, Incoming};
 use samestate::replica::solo::Solo;
+use samestate::runtime::replica::{Replica, ReplicaOptions};
+use samestate::sketch::key::Secret;
 use samestate::store::options::StoreOptions;
 use samestate::sync::report::{Outcome, Report};
+use samestate::sync::session::{Last, run};
 use samestate::types::cursor::Epoch;
 use samestate::types::hash::StateKey;
 use samestate::types::id::{Namespace, ReplicaId};
 
 use crate::harness::Rng;
-use crate::harness::replica::{Node, Plan, id, put};
+use crate::harness::replica::{Direct, Node, Plan, id, put};
 use crate::sessions::model::Fleet;
 
 fn round_trips(report: &Report) -> u32 {
@@ -94,6 +97,110 @@ fn every_strategy_makes_two_replicas_equal_and_a_second_session_does_nothing() {
             assert_eq!(again.root_before, again.root_after);
         }
     }
+}
+
+#[test]
+fn few_differences_are_known_when_the_session_is_open() {
+    let (ours, theirs) = (Node::new(1), Node::new(2));
+    for state in 0..500 {
+        ours.put(&format!("match/{state}"), b"begun");
+    }
+    theirs.sync(&ours, Plan::PULL);
+    assert_eq!(ours.root(), theirs.root());
+    let eager = Plan {
+        eager: true,
+        ..Plan::BOTH
+    };
+    let nothing = ours.sync(&theirs, eager);
+    assert_eq!((&nothing.strategy[..], round_trips(&nothing)), ("none", 1));
+    ours.put("match/7", b"ours");
+    ours.put("match/new", b"ours");
+    theirs.put("match/8", b"theirs");
+    theirs.put("match/newer", b"theirs");
+    let report = ours.sync(&theirs, eager);
+    assert!(report.equal, "{report:?}");
+    assert_eq!(report.strategy, "sketch");
+    let phases: Vec<&str> = report.phases.iter().map(|phase| phase.phase).collect();
+    assert!(!phases.contains(&"sketch_exchange"), "{report:?}");
+    assert_eq!((report.states_pulled, report.states_pushed), (2, 2));
+    // More than the first cells tell takes a question more.
+    for state in 0..100 {
+        theirs.put(&format!("match/{state}"), b"gone on");
+    }
+    let report = ours.sync(&theirs, eager);
+    assert!(report.equal && report.strategy == "sketch", "{report:?}");
+    assert_eq!(report.states_pulled, 100);
+    for node in [ours, theirs] {
+        node.check();
+    }
+}
+
+#[test]
+fn nothing_new_takes_one_trip_of_a_hundred_bytes() {
+    let (ours, theirs) = (Node::new(1), Node::new(2));
+    for state in 0..50 {
+        ours.put(&format!("match/{state}"), b"begun");
+    }
+    let mut options = Plan::BOTH.options();
+    let mut session = |last: Option<Last>| {
+        let mut report = Report::begin(1, "peer".into(), "default".into(), ours.root());
+        options.last = last;
+        let seen = run(
+            &mut Direct::to(&theirs),
+            &ours.home(),
+            &options,
+            &mut report,
+        );
+        (seen.unwrap(), report)
+    };
+    let (seen, _) = session(None);
+    assert_eq!(seen.last, None, "states were moved");
+    let (seen, report) = session(None);
+    assert!(seen.last.is_some() && report.equal, "{report:?}");
+    // What was learned from each other is said once more.
+    let (seen, _) = session(seen.last);
+    let (again, report) = session(seen.last);
+    assert_eq!((round_trips(&report), again), (1, seen), "{report:?}");
+    assert!(report.equal && report.strategy == "none", "{report:?}");
+    assert!(moved(&report) <= 100, "{} bytes", moved(&report));
+    // A change anywhere is not missed.
+    theirs.put("match/7", b"gone on");
+    let (seen, report) = session(seen.last);
+    assert!(report.equal && report.states_pulled == 1, "{report:?}");
+    assert_eq!(seen.last, None);
+    assert_eq!(ours.root(), theirs.root());
+    ours.put("match/8", b"gone on");
+    let (_, report) = session(again.last);
+    assert!(report.equal && report.states_pushed == 1, "{report:?}");
+}
+
+#[test]
+fn different_secrets_and_unready_sketches_only_make_it_slower() {
+    let secret = ReplicaOptions {
+        secret: Secret::of("another"),
+        ..ReplicaOptions::default()
+    };
+    let (ours, theirs) = (Node::new(1), Node::with_options(2, secret));
+    for state in 0..300 {
+        ours.put(&format!("match/{state}"), b"begun");
+        theirs.put(&format!("match/{}", state + 100), b"begun");
+    }
+    let plan = Plan::BOTH.with(StrategyName::Sketch);
+    let report = ours.sync(&theirs, plan);
+    assert!(report.equal && report.strategy == "merkle", "{report:?}");
+    assert!(
+        report.why.contains("different cluster secrets"),
+        "{report:?}"
+    );
+    // A namespace that is not served has none.
+    let dir = theirs.dir();
+    drop(theirs);
+    let unready = Replica::open(dir.path(), ReplicaOptions::default()).unwrap();
+    let unready = Node::of(Arc::new(unready), dir);
+    unready.put("match/1", b"gone on");
+    let report = ours.sync(&unready, plan);
+    assert!(report.equal && report.strategy == "merkle", "{report:?}");
+    assert!(report.why.contains("not ready"), "{report:?}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use source::{Module, Source, production_sources, rust_sources, text_files};
 /// Layers from the bottom up. Layers of one rank are siblings that do not know each other.
 const RANKS: &[(u32, &[&str])] = &[
     (0, &["types"]),
-    (1, &["clock", "merkle", "delta", "bloom", "roots"]),
+    (1, &["clock", "merkle", "delta", "bloom", "sketch", "roots"]),
     (2, &["reconcile"]),
     (3, &["wire", "store"]),
     (4, &["replica"]),

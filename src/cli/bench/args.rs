@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::cli::bench::values::VALUE_BYTES_MIN;
+use crate::reconcile::strategy::{BadStrategy, StrategyName};
 
 /// Most states; their versions are counted in memory.
 const STATES_MAX: u64 = 10_000_000;
@@ -56,6 +57,17 @@ pub enum What {
     /// system has taken reaches the disk.
     #[command(after_help = "Example:\n  samestate bench recover --states 1000000 --rounds 1")]
     Recover(RecoverArgs),
+    /// Comparisons: bytes, round trips and time to find out what differs between two sets
+    ///
+    /// Both sides are random sets in this process; of the states that differ half are updates, and
+    /// a quarter each exists on one side only. SERVER and CLIENT are time of a processor core, of
+    /// the side that answers and the one that asks. Requests for the states, and what HTTP and
+    /// frames add, are not counted.
+    #[command(after_help = "Examples:
+  samestate bench reconcile
+  samestate bench reconcile --states 100000 --differing 1000 --strategy auto,bloom
+  samestate bench reconcile --trials 10000")]
+    Reconcile(ReconcileArgs),
     /// The engine's side of `recover`, which starts it
     #[command(hide = true)]
     Engine(EngineArgs),
@@ -90,6 +102,37 @@ pub struct RecoverArgs {
     /// What all measurements are told
     #[command(flatten)]
     pub common: CommonArgs,
+}
+
+/// Options of `reconcile`.
+#[derive(Debug, Clone, Args)]
+pub struct ReconcileArgs {
+    /// States on each side
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = states())]
+    pub states: u64,
+    /// States that differ; one pair of sets for each number
+    #[arg(
+        long,
+        value_name = "N,...",
+        value_delimiter = ',',
+        default_value = "1,10,100,1000,10000,100000"
+    )]
+    pub differing: Vec<usize>,
+    /// How to compare: names of strategies, or auto for what the planner chooses
+    #[arg(
+        long = "strategy",
+        value_name = "NAME,...",
+        value_delimiter = ',',
+        default_value = "auto,sketch,merkle,list",
+        value_parser = choice
+    )]
+    pub strategies: Vec<Option<StrategyName>>,
+    /// Number that the sets are made from
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Instead: so many comparisons of small sets by sketch, each checked against the truth
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub trials: u64,
 }
 
 /// Options of all measurements.
@@ -144,6 +187,17 @@ pub struct EngineArgs {
 
 fn states() -> clap::builder::RangedU64ValueParser {
     clap::value_parser!(u64).range(1..=STATES_MAX)
+}
+
+fn choice(text: &str) -> Result<Option<StrategyName>, String> {
+    match text.parse() {
+        _ if text == "auto" => Ok(None),
+        Ok(StrategyName::Cursor | StrategyName::Full) => {
+            Err("it compares nothing without a past, or at all".to_owned())
+        }
+        Ok(name) => Ok(Some(name)),
+        Err(error) => Err(BadStrategy::to_string(&error)),
+    }
 }
 
 fn value_bytes(text: &str) -> Result<usize, String> {

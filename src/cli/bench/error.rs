@@ -5,6 +5,8 @@ use std::io;
 use thiserror::Error;
 
 use crate::cli::text::printable;
+use crate::reconcile::error::ReconcileError;
+use crate::reconcile::view::ViewError;
 
 /// Why a measurement came to nothing.
 #[derive(Debug, Error)]
@@ -41,4 +43,16 @@ pub enum BenchError {
         /// A few of the states.
         examples: String,
     },
+    /// A comparison failed.
+    #[error("a comparison failed: {0}")]
+    Compare(#[from] ReconcileError),
+    /// The sets could not be read.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// A comparison ended without a result.
+    #[error("a comparison came to no end; report it with the seed")]
+    Unfinished,
+    /// A comparison ended with another result than the truth.
+    #[error("{0} comparisons named the wrong differences; report it with the seed")]
+    WrongDifferences(u64),
 }

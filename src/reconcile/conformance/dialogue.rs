@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::reconcile::budget::Budget;
-use crate::reconcile::conformance::sets::{Pair, Random, Set};
 use crate::reconcile::error::ReconcileError;
+use crate::reconcile::memory::{Pair, Random, Set};
 use crate::reconcile::registry::{answer, strategy};
 use crate::reconcile::strategy::{
     AgreementMark, BloomSettings, Context, Difference, SessionLimits, Step, StrategyName,
@@ -44,6 +44,8 @@ pub struct Outcome {
     pub rounds: u32,
     pub up: usize,
     pub down: usize,
+    /// How much differs, as far as a strategy that gave up has said.
+    pub estimate: Option<u64>,
 }
 
 /// Runs a strategy; `meddle` may change every answer before it arrives.
@@ -86,6 +88,7 @@ pub fn dialogue(
         rounds,
         up,
         down,
+        estimate: initiator.estimate(),
     }
 }
 
@@ -128,8 +131,10 @@ pub fn oracle(ours: &Set, theirs: &Set) -> (Vec<u64>, Vec<StateKey>) {
 pub fn assert_well_formed(difference: &Difference) {
     assert!(difference.differing.is_sorted_by(|a, b| a < b));
     assert!(difference.absent.is_sorted_by(|a, b| a < b));
-    let differs = |key: &StateKey| difference.differing.binary_search(&key.prefix64()).is_ok();
-    assert!(!difference.absent.iter().any(differs));
+    assert!(!difference.absent.iter().any(|key| difference.names(key)));
+    assert!(difference.depth <= 64);
+    let is_prefix = |bits: &u64| difference.depth == 64 || bits << difference.depth == 0;
+    assert!(difference.differing.iter().all(is_prefix));
 }
 
 pub fn assert_exact(name: StrategyName, pair: &Pair, found: &Difference, case: &str) {
@@ -162,9 +167,33 @@ pub fn assert_exact(name: StrategyName, pair: &Pair, found: &Difference, case: &
                 all.len()
             );
         }
+        // Names places, where equal leaves may be, too.
+        StrategyName::Sketch => assert_covers(pair, found, case),
         _ => {
             assert_eq!(found.differing, differing, "{name} {case}");
             assert_eq!(found.absent, absent, "{name} {case}");
         }
     }
+}
+
+/// Every difference is named, and nothing is named where there is none.
+fn assert_covers(pair: &Pair, found: &Difference, case: &str) {
+    let (differing, absent) = oracle(&pair.ours, &pair.theirs);
+    let cut = |bits: u64| bits >> (64 - found.depth) << (64 - found.depth);
+    let mut places: Vec<u64> = differing.iter().map(|bits| cut(*bits)).collect();
+    let unnamed: Vec<StateKey> = absent
+        .iter()
+        .copied()
+        .filter(|key| !found.names(key))
+        .collect();
+    assert_eq!(found.absent, unnamed, "{case}");
+    places.extend(
+        absent
+            .iter()
+            .filter(|key| found.names(key))
+            .map(|key| cut(key.prefix64())),
+    );
+    places.sort_unstable();
+    places.dedup();
+    assert_eq!(found.differing, places, "{case}");
 }

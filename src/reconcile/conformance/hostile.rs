@@ -4,8 +4,8 @@ use crate::reconcile::budget::Budget;
 use crate::reconcile::conformance::dialogue::{
     assert_exact, assert_well_formed, context, dialogue, exchanging, oracle,
 };
-use crate::reconcile::conformance::sets::{Pair, Random, Shape};
 use crate::reconcile::error::ReconcileError;
+use crate::reconcile::memory::{Pair, Random, Shape};
 use crate::reconcile::registry::{answer, strategy};
 use crate::reconcile::strategy::{SessionLimits, Step, StrategyName};
 
@@ -48,7 +48,7 @@ fn spoil(message: &mut Vec<u8>, earlier: &[u8], random: &mut Random) {
         }
         2 => {
             let length = random.below(600);
-            *message = (0..length).map(|_| random.next() as u8).collect();
+            *message = (0..length).map(|_| random.number() as u8).collect();
         }
         3 => *message = earlier.to_vec(),
         4 => {

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use samestate::clock::{SystemClock, WallClock};
 use samestate::peer::home::LocalHome;
-use samestate::reconcile::strategy::{BloomSettings, StrategyName};
+use samestate::reconcile::strategy::{StrategyName, Tuning};
 use samestate::replica::check::check;
 use samestate::replica::command::{Change, Command, Content, Precondition, Receipt, Write};
 use samestate::replica::view::View;
@@ -103,6 +103,8 @@ pub struct Plan {
     pub pull: bool,
     pub push: bool,
     pub strategy: Option<StrategyName>,
+    /// Whether the first question of `sketch` goes with the opening.
+    pub eager: bool,
 }
 
 impl Plan {
@@ -110,12 +112,14 @@ impl Plan {
         pull: true,
         push: false,
         strategy: None,
+        eager: false,
     };
 
     pub const BOTH: Self = Self {
         pull: true,
         push: true,
         strategy: None,
+        eager: false,
     };
 
     pub fn with(self, strategy: StrategyName) -> Self {
@@ -130,13 +134,23 @@ impl Plan {
             pull: self.pull,
             push: self.push,
             follows: false,
+            last: None,
             compare: CompareOptions {
                 forced: self.strategy,
-                bloom: BloomSettings::default(),
+                tuning: Tuning::default(),
+                eager: self.eager,
             },
             limits: Limits::default(),
         }
     }
+}
+
+/// A server builds them in the background.
+fn with_sketches(replica: Replica) -> Replica {
+    for namespace in replica.namespaces() {
+        namespace.keep_sketch().unwrap();
+    }
+    replica
 }
 
 /// A replica in a directory of its own.
@@ -160,7 +174,7 @@ impl Node {
     pub fn with_clock(replica: u64, options: ReplicaOptions, wall: Arc<dyn WallClock>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         name_replica(dir.path(), ReplicaId(replica));
-        let replica = Replica::open_at(dir.path(), options, wall).unwrap();
+        let replica = with_sketches(Replica::open_at(dir.path(), options, wall).unwrap());
         Self {
             replica: Arc::new(replica),
             dir: Arc::new(dir),
@@ -169,7 +183,7 @@ impl Node {
 
     /// A replica on a directory that is there.
     pub fn open(dir: Arc<TempDir>, options: ReplicaOptions) -> Self {
-        let replica = Replica::open(dir.path(), options).unwrap();
+        let replica = with_sketches(Replica::open(dir.path(), options).unwrap());
         Self {
             replica: Arc::new(replica),
             dir,
@@ -183,11 +197,16 @@ impl Node {
         options: ReplicaOptions,
         wall: Arc<dyn WallClock>,
     ) -> Self {
-        let replica = Replica::open_at(path, options, wall).unwrap();
+        let replica = with_sketches(Replica::open_at(path, options, wall).unwrap());
         Self {
             replica: Arc::new(replica),
             dir,
         }
+    }
+
+    /// An open replica as it is.
+    pub fn of(replica: Arc<Replica>, dir: Arc<TempDir>) -> Self {
+        Self { replica, dir }
     }
 
     /// Collects what is over.
@@ -197,7 +216,7 @@ impl Node {
 
     /// The replica of a data directory below `dir`, which is removed at the end.
     pub fn at(dir: TempDir, path: &Path) -> Self {
-        let replica = Replica::open(path, ReplicaOptions::default()).unwrap();
+        let replica = with_sketches(Replica::open(path, ReplicaOptions::default()).unwrap());
         Self {
             replica: Arc::new(replica),
             dir: Arc::new(dir),
@@ -288,6 +307,8 @@ impl Node {
         .unwrap();
         assert_eq!(report.faults, [], "replica {}", self.replica.id());
         assert_eq!(report.root, self.root());
+        let is_right = self.namespace().is_sketch_right(&|| true).unwrap();
+        assert_eq!(is_right, Some(true), "replica {}", self.replica.id());
     }
 }
 

@@ -6,6 +6,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 
 use reqwest::Method;
 use samestate::delta::codec::CodecId;
+use samestate::reconcile::encoding::Writer;
 use samestate::replica::command::Command;
 use samestate::types::hash::{ContentHash, NodeHash, StateKey};
 use samestate::types::id::ReplicaId;
@@ -321,10 +322,12 @@ fn short_messages_that_ask_for_much_work_are_refused() {
         assert!(told.contains(why), "{reply:?}");
         assert_eq!(server.root(), root, "{why}: something was stored");
     };
-    for prefixes in [vec![7; 2000], vec![9, 7]] {
-        let head = RecordsRequest { session, prefixes };
-        let reply = tell(&server, Endpoint::Records, &head, &[]);
-        refused(reply, "prefixes too many or unsorted");
+    for (depth, slots) in [(64, vec![7; 2000]), (8, vec![7])] {
+        let head = RecordsRequest { session, depth };
+        let mut blob = Writer::new();
+        blob.sorted(&slots);
+        let reply = tell(&server, Endpoint::Records, &head, &blob.finish());
+        refused(reply, "prefixes too short or named twice");
     }
     let wanted = want(&record("match/2", b"bytes"));
     let twice = BodiesRequest {

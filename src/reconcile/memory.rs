@@ -1,20 +1,25 @@
-//! For tests: random sets of leaves, and a plain in-memory [`SetView`] whose tree is computed
-//! straight from the definition.
+//! Random sets of leaves, and a plain in-memory [`SetView`] whose tree is computed straight from the
+//! definition: for measurements and tests.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::OnceLock;
 
 use crate::merkle::node::Summary;
 use crate::merkle::prefix::{Prefix, bit};
 use crate::merkle::view::CHILD_LEVELS_MAX;
-use crate::reconcile::view::{SetView, ViewError};
+use crate::reconcile::view::{SetView, SketchView, ViewError};
+use crate::sketch::key::{Secret, SketchKey};
+use crate::sketch::table::Sketch;
 use crate::types::hash::{LeafDigest, StateKey};
 use crate::types::leaf::Leaf;
 
-/// SplitMix64 (Steele, Lea and Flood, 2014).
+/// SplitMix64 (Steele, Lea and Flood, 2014), from a seed.
+#[derive(Debug, Clone)]
 pub struct Random(pub u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    /// Any number.
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -22,33 +27,38 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
+    /// A number below `bound`.
     pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
+        (self.number() % bound.max(1) as u64) as usize
     }
 
+    /// Bytes.
     pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
         for chunk in bytes.chunks_mut(8) {
-            chunk.copy_from_slice(&self.next().to_le_bytes()[..chunk.len()]);
+            chunk.copy_from_slice(&self.number().to_le_bytes()[..chunk.len()]);
         }
         bytes
     }
 
+    /// A leaf of a new state.
     pub fn leaf(&mut self) -> Leaf {
         let key = StateKey(self.bytes());
         self.version_of(key)
     }
 
+    /// Another leaf of the same state.
     pub fn version_of(&mut self, key: StateKey) -> Leaf {
         Leaf {
             key,
             digest: LeafDigest(self.bytes()),
-            size: self.next() >> 48,
-            updated_at: self.next() >> 24,
+            size: self.number() >> 48,
+            updated_at: self.number() >> 24,
         }
     }
 }
 
+/// Leaves from which on a subtree is kept.
 const KEPT_LEAVES: usize = 64;
 
 /// A set with its feed. The tree is computed when the set is complete.
@@ -58,6 +68,7 @@ pub struct Set {
     changes: Vec<(u64, usize)>,
     /// Subtrees of [`KEPT_LEAVES`] leaves or more; smaller ones are computed when asked for.
     inner: HashMap<Prefix, Summary>,
+    sketch: OnceLock<Sketch>,
 }
 
 impl Set {
@@ -72,13 +83,16 @@ impl Set {
             leaves,
             changes,
             inner,
+            sketch: OnceLock::new(),
         }
     }
 
+    /// All leaves, sorted by key.
     pub fn all(&self) -> &[Leaf] {
         &self.leaves
     }
 
+    /// The feed's position.
     pub fn seq(&self) -> u64 {
         self.changes.last().map_or(0, |(seq, _)| *seq)
     }
@@ -95,7 +109,7 @@ impl Set {
             [] => Summary::EMPTY,
             [leaf] => Summary::of_leaf(leaf),
             leaves if leaves.len() < KEPT_LEAVES => build(leaves, at, &mut HashMap::new()),
-            _ => self.inner[&at],
+            _ => self.inner.get(&at).copied().unwrap_or(Summary::EMPTY),
         }
     }
 }
@@ -106,8 +120,12 @@ fn build(leaves: &[Leaf], at: Prefix, inner: &mut HashMap<Prefix, Summary>) -> S
         [leaf] => Summary::of_leaf(leaf),
         _ => {
             let middle = leaves.partition_point(|leaf| !bit(&leaf.key, at.depth()));
-            let left = build(&leaves[..middle], at.child(0, 1).unwrap(), inner);
-            let right = build(&leaves[middle..], at.child(1, 1).unwrap(), inner);
+            // Random keys do not share 64 bits.
+            let (Some(left), Some(right)) = (at.child(0, 1), at.child(1, 1)) else {
+                return Summary::EMPTY;
+            };
+            let left = build(&leaves[..middle], left, inner);
+            let right = build(&leaves[middle..], right, inner);
             let summary = Summary::of_children(at.depth(), &left, &right);
             if leaves.len() >= KEPT_LEAVES {
                 inner.insert(at, summary);
@@ -123,9 +141,12 @@ impl SetView for Set {
     }
 
     fn children(&self, at: Prefix, levels: u8) -> Result<Vec<Summary>, ViewError> {
-        assert!(levels <= CHILD_LEVELS_MAX, "{levels} levels were asked for");
-        let child = |slot| self.summary(at.child(slot, levels).unwrap());
-        Ok((0..1 << levels).map(child).collect())
+        if levels > CHILD_LEVELS_MAX {
+            return Err(ViewError(format!("{levels} levels were asked for")));
+        }
+        let child = |slot| at.child(slot, levels);
+        let summary = |at| self.summary(at);
+        Ok((0..1 << levels).filter_map(child).map(summary).collect())
     }
 
     fn leaves(&self, within: Prefix, limit: usize) -> Result<Vec<Leaf>, ViewError> {
@@ -137,13 +158,22 @@ impl SetView for Set {
         let page = self.changes[start..].iter().take(limit);
         Ok(page.map(|(seq, at)| (*seq, self.leaves[*at])).collect())
     }
+
+    fn sketch(&self) -> Option<&dyn SketchView> {
+        let build = || Sketch::of(SketchKey::new(&Secret::of("memory")), self.leaves.iter());
+        Some(self.sketch.get_or_init(build))
+    }
 }
 
 /// Two replicas that were equal once and then changed.
 pub struct Pair {
+    /// The set of the side that asks.
     pub ours: Set,
+    /// The other one.
     pub theirs: Set,
+    /// Our feed's position when both were equal.
     pub our_mark: u64,
+    /// The other feed's position then.
     pub their_mark: u64,
 }
 
@@ -161,14 +191,15 @@ pub struct Shape {
 }
 
 impl Pair {
+    /// Random sets of a shape.
     pub fn new(shape: Shape, random: &mut Random) -> Self {
         let (mut ours, mut theirs) = (BTreeMap::new(), BTreeMap::new());
         let mut keys = Vec::new();
         let (mut our_seq, mut their_seq) = (0, 0);
         for _ in 0..shape.common {
             let leaf = random.leaf();
-            our_seq += 1 + random.next() % 3;
-            their_seq += 1 + random.next() % 3;
+            our_seq += 1 + random.number() % 3;
+            their_seq += 1 + random.number() % 3;
             ours.insert(leaf.key, (our_seq, leaf));
             theirs.insert(leaf.key, (their_seq, leaf));
             keys.push(leaf.key);

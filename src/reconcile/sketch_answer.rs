@@ -1,0 +1,181 @@
+//! The responder behind `sketch`: decodes small differences at once, and sends cells for others.
+
+use crate::reconcile::budget::Budget;
+use crate::reconcile::error::ReconcileError;
+use crate::reconcile::sizing::{Precision, Size, size_for};
+use crate::reconcile::sketch_messages::{Answer, Question, Unfit, read_question, write_answer};
+use crate::reconcile::subtrees::slot_prefix;
+use crate::reconcile::view::{SetView, SketchView};
+use crate::sketch::cell::{CELL_BITS, Cell, subtract_all, to_bytes};
+use crate::sketch::decoder::{Decoder, Partition};
+use crate::sketch::estimator::SATURATED;
+use crate::sketch::key::{FINGERPRINT_BYTES, PLACE_BITS, slots_of};
+use crate::types::leaf::Leaf;
+
+/// Bytes of an answer besides its cells.
+const ANSWER_OVERHEAD: usize = 64;
+/// What a list costs for each state, in tenths of a byte, and for each difference: cells that cost
+/// more are not sent.
+const LIST_TENTHS: u64 = 35;
+const LIST_EACH: u64 = 6;
+/// Cells that cost less than this are sent anyway.
+const CHEAP_BYTES: u64 = 1 << 10;
+
+/// Answers a question about cells.
+///
+/// # Errors
+/// [`ReconcileError`] when the question is malformed or over the budget, or the view fails.
+pub fn answer(
+    view: &dyn SetView,
+    question: &[u8],
+    budget: &Budget,
+) -> Result<Vec<u8>, ReconcileError> {
+    let question = read_question(question)?;
+    if let Question::More {
+        levels,
+        slots,
+        range,
+    } = question
+    {
+        let each = range
+            .len()
+            .min(cells_in(budget.message_bytes) / slots.len().max(1));
+        if each == 0 {
+            let what = "partitions of one question";
+            let limit = cells_in(budget.message_bytes);
+            return Err(ReconcileError::OverBudget { what, limit });
+        }
+        let granted = range.start..range.start + each;
+        let folded = view
+            .sketch()
+            .and_then(|own| own.fold(levels, &slots, &granted));
+        // Nothing at all says that there are none to be had any more.
+        return Ok(folded.map_or_else(Vec::new, |cells| to_bytes(&cells)));
+    }
+    let reply = reply_to(view, question, budget)?;
+    Ok(write_answer(&reply))
+}
+
+fn reply_to(
+    view: &dyn SetView,
+    question: Question,
+    budget: &Budget,
+) -> Result<Answer, ReconcileError> {
+    const NOT_READY: Answer = Answer::Unfit(Unfit::NotReady);
+    let Some(own) = view.sketch() else {
+        return Ok(NOT_READY);
+    };
+    let Some(counters) = own.estimator() else {
+        return Ok(NOT_READY);
+    };
+    let fits = |theirs: [u8; FINGERPRINT_BYTES]| own.key().fingerprint() == theirs;
+    let (levels, room, estimate, precision) = match question {
+        Question::First { fingerprint, .. } | Question::Counted { fingerprint, .. }
+            if !fits(fingerprint) =>
+        {
+            return Ok(Answer::Unfit(Unfit::OtherKey));
+        }
+        Question::First {
+            levels,
+            room,
+            counters: short,
+            cells,
+            ..
+        } => {
+            if let Some(places) = decode(view, own, cells)? {
+                return Ok(Answer::Decoded(places));
+            }
+            let estimate = counters.differing_roughly(&short);
+            if estimate >= SATURATED {
+                return Ok(Answer::Count);
+            }
+            (levels, room, estimate, Precision::Rough)
+        }
+        Question::Counted {
+            levels,
+            room,
+            estimator,
+            ..
+        } => {
+            let estimate = counters.differing(&estimator);
+            (levels, room, estimate, Precision::Good)
+        }
+        Question::More { .. } => return Ok(NOT_READY),
+    };
+    let size = size_for(estimate, precision, levels.min(own.levels()));
+    let room = 1usize.checked_shl(u32::from(room)).unwrap_or(usize::MAX);
+    let room = budget.message_bytes.min(room);
+    let states = view.root()?.leaves;
+    let list = (states.saturating_mul(LIST_TENTHS) / 10)
+        .saturating_add(estimate.saturating_mul(LIST_EACH))
+        .max(CHEAP_BYTES);
+    let size = size.and_then(|size| granted(size, list, room));
+    let Some(size) = size else {
+        return Ok(Answer::TooMany(estimate));
+    };
+    let folded = fold_all(own, size);
+    Ok(folded.map_or(NOT_READY, |cells| Answer::Cells(size, cells)))
+}
+
+/// As much of it as fits into a message; the initiator asks for the rest. `None` where a list is
+/// better.
+fn granted(size: Size, list: u64, room: usize) -> Option<Size> {
+    let is_worth_it = size.bytes() as u64 <= list;
+    let cells = size.cells.min(cells_in(room) >> size.levels);
+    (is_worth_it && cells > 0).then_some(Size { cells, ..size })
+}
+
+/// Cells that fit into a message.
+fn cells_in(bytes: usize) -> usize {
+    bytes.saturating_sub(ANSWER_OVERHEAD).saturating_mul(8) / CELL_BITS
+}
+
+/// The first cells of every partition.
+pub fn fold_all(sketch: &dyn SketchView, size: Size) -> Option<Vec<Cell>> {
+    let slots: Vec<u32> = (0..1 << size.levels).collect();
+    sketch.fold(size.levels, &slots, &(0..size.cells))
+}
+
+/// The places that differ, with whether anything is held here, if the initiator's first cells tell.
+fn decode(
+    view: &dyn SetView,
+    own: &dyn SketchView,
+    mut theirs: Vec<Cell>,
+) -> Result<Option<Vec<(u32, bool)>>, ReconcileError> {
+    let Some(ours) = own.fold(0, &[0], &(0..theirs.len())) else {
+        return Ok(None);
+    };
+    if theirs.is_empty() {
+        return Ok(None);
+    }
+    subtract_all(&mut theirs, &ours);
+    let decoded = Decoder::new(own.key()).decode(Partition::WHOLE, &mut theirs);
+    let found = decoded.map_err(|_| ReconcileError::Inconsistent("cells of no set"))?;
+    let Some(found) = found else {
+        return Ok(None);
+    };
+    let mut places = Vec::with_capacity(found.len());
+    for one in found {
+        places.push((one.place, !leaves_at(view, one.place, 1)?.is_empty()));
+    }
+    places.sort_unstable();
+    Ok(Some(places))
+}
+
+/// The first leaves at a place.
+///
+/// # Errors
+/// [`ReconcileError`] when the view fails.
+pub fn leaves_at(
+    view: &dyn SetView,
+    place: u32,
+    limit: usize,
+) -> Result<Vec<Leaf>, ReconcileError> {
+    let mut leaves = Vec::new();
+    for slot in slots_of(place) {
+        let prefix = slot_prefix(PLACE_BITS, slot);
+        let prefix = prefix.ok_or(ReconcileError::Inconsistent("a place outside the tree"))?;
+        leaves.extend(view.leaves(prefix, limit)?);
+    }
+    Ok(leaves)
+}

@@ -1,0 +1,295 @@
+//! The bytes of `sketch`: questions and answers about cells.
+
+use std::ops::Range;
+
+use crate::reconcile::encoding::{Reader, Writer};
+use crate::reconcile::error::ReconcileError;
+use crate::reconcile::sizing::Size;
+use crate::sketch::cell::{CELL_BITS, Cell, bytes_for, from_bytes, to_bytes};
+use crate::sketch::estimator::{Estimator, SHORT_BYTES};
+use crate::sketch::key::{COUNTERS, FINGERPRINT_BYTES};
+use crate::sketch::table::{LEVELS_MAX, PARTITION_CELLS};
+
+/// What the initiator asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Question {
+    /// What differs, to begin with.
+    First {
+        /// Of the initiator's key.
+        fingerprint: [u8; FINGERPRINT_BYTES],
+        /// There are `2^levels` partitions at the initiator's.
+        levels: u8,
+        /// The answer may have `2^room` bytes.
+        room: u8,
+        /// Short form of the initiator's counters.
+        counters: [u8; SHORT_BYTES],
+        /// First cells of the initiator's whole set.
+        cells: Vec<Cell>,
+    },
+    /// The same, with all counters and no cells.
+    Counted {
+        /// Of the initiator's key.
+        fingerprint: [u8; FINGERPRINT_BYTES],
+        /// There are `2^levels` partitions at the initiator's.
+        levels: u8,
+        /// The answer may have `2^room` bytes.
+        room: u8,
+        /// The initiator's counters.
+        estimator: Box<Estimator>,
+    },
+    /// Further cells of some partitions.
+    More {
+        /// There are `2^levels` partitions.
+        levels: u8,
+        /// Which of them, ascending.
+        slots: Vec<u32>,
+        /// Which cells of each.
+        range: Range<usize>,
+    },
+}
+
+/// Why a responder has no sketch to offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfit {
+    /// It is being built, or has gone on too far from the pinned commit.
+    NotReady,
+    /// It is under another key.
+    OtherKey,
+}
+
+/// What the responder says to [`Question::First`] and [`Question::Counted`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Another strategy is needed.
+    Unfit(Unfit),
+    /// The first cells told all. Of each place that differs, in ascending order: whether the
+    /// responder holds anything there.
+    Decoded(Vec<(u32, bool)>),
+    /// So much differs that the short form of the counters does not tell how much.
+    Count,
+    /// Cells of all partitions, one behind the other.
+    Cells(Size, Vec<Cell>),
+    /// About so many states differ: more than the sketches hold, or than a list costs.
+    TooMany(u64),
+}
+
+const NO_LEVELS: ReconcileError = ReconcileError::Malformed("a sketch in too many partitions");
+const NO_CELLS: ReconcileError = ReconcileError::Malformed("cells that cannot be");
+
+/// Writes a question.
+pub fn write_question(question: &Question) -> Vec<u8> {
+    let mut out = Writer::new();
+    match question {
+        Question::First {
+            fingerprint,
+            levels,
+            room,
+            counters,
+            cells,
+        } => {
+            out.byte(0);
+            out.raw(fingerprint);
+            out.byte(*levels);
+            out.byte(*room);
+            out.raw(counters);
+            out.raw(&to_bytes(cells));
+        }
+        Question::Counted {
+            fingerprint,
+            levels,
+            room,
+            estimator,
+        } => {
+            out.byte(1);
+            out.raw(fingerprint);
+            out.byte(*levels);
+            out.byte(*room);
+            for counter in estimator.counters() {
+                let wide = i64::from(*counter);
+                out.varint((wide << 1 ^ wide >> 63) as u64);
+            }
+        }
+        Question::More {
+            levels,
+            slots,
+            range,
+        } => {
+            out.byte(2);
+            out.byte(*levels);
+            out.varint(range.start as u64);
+            out.varint(range.end as u64);
+            out.sorted(&slots.iter().copied().map(u64::from).collect::<Vec<u64>>());
+        }
+    }
+    out.finish()
+}
+
+/// Reads a question.
+///
+/// # Errors
+/// [`ReconcileError`] when it is malformed.
+pub fn read_question(bytes: &[u8]) -> Result<Question, ReconcileError> {
+    let mut reader = Reader::new(bytes);
+    match reader.byte()? {
+        0 => {
+            let (fingerprint, levels) = (reader.array()?, read_levels(&mut reader)?);
+            let (room, counters) = (reader.byte()?, reader.array()?);
+            let rest = reader.rest();
+            // As many cells as there are bytes for.
+            let count = rest.len() * 8 / CELL_BITS;
+            if count > PARTITION_CELLS {
+                return Err(NO_CELLS);
+            }
+            Ok(Question::First {
+                fingerprint,
+                levels,
+                room,
+                counters,
+                cells: from_bytes(rest, count).ok_or(NO_CELLS)?,
+            })
+        }
+        1 => {
+            let (fingerprint, levels) = (reader.array()?, read_levels(&mut reader)?);
+            let room = reader.byte()?;
+            let mut counters = [0; COUNTERS];
+            for counter in &mut counters {
+                let coded = reader.varint()?;
+                let wide = (coded >> 1) as i64 ^ -((coded & 1) as i64);
+                *counter = i32::try_from(wide)
+                    .map_err(|_| ReconcileError::Malformed("a counter over 32 bits"))?;
+            }
+            reader.end()?;
+            Ok(Question::Counted {
+                fingerprint,
+                levels,
+                room,
+                estimator: Box::new(Estimator::of_counters(counters)),
+            })
+        }
+        2 => {
+            let levels = read_levels(&mut reader)?;
+            let start = reader.count(PARTITION_CELLS)?;
+            let end = reader.count(PARTITION_CELLS)?;
+            let slots = read_places(&mut reader, 1 << levels, 1 << levels)?;
+            reader.end()?;
+            Ok(Question::More {
+                levels,
+                slots,
+                range: start..end,
+            })
+        }
+        _ => Err(ReconcileError::Malformed("an unknown question about cells")),
+    }
+}
+
+/// Writes an answer to [`Question::First`] or [`Question::Counted`].
+pub fn write_answer(answer: &Answer) -> Vec<u8> {
+    let mut out = Writer::new();
+    match answer {
+        Answer::Unfit(Unfit::NotReady) => out.byte(0),
+        Answer::Unfit(Unfit::OtherKey) => out.byte(1),
+        Answer::Decoded(places) => {
+            out.byte(2);
+            out.sorted(
+                &places
+                    .iter()
+                    .map(|(place, _)| u64::from(*place))
+                    .collect::<Vec<u64>>(),
+            );
+            out.bitmap(places.iter().map(|(_, held)| *held));
+        }
+        Answer::Count => out.byte(3),
+        Answer::Cells(size, cells) => {
+            out.byte(4);
+            out.byte(size.levels);
+            out.varint(size.cells as u64);
+            out.raw(&to_bytes(cells));
+        }
+        Answer::TooMany(estimate) => {
+            out.byte(5);
+            out.varint(*estimate);
+        }
+    }
+    out.finish()
+}
+
+/// Reads what [`write_answer`] wrote. `places_max` bounds the places, `places_end` is behind the
+/// last one that may be named.
+///
+/// # Errors
+/// [`ReconcileError`] when it is malformed.
+pub fn read_answer(
+    bytes: &[u8],
+    places_max: usize,
+    places_end: u64,
+) -> Result<Answer, ReconcileError> {
+    let mut reader = Reader::new(bytes);
+    let answer = match reader.byte()? {
+        0 => Answer::Unfit(Unfit::NotReady),
+        1 => Answer::Unfit(Unfit::OtherKey),
+        2 => {
+            let places = read_places(&mut reader, places_max, places_end)?;
+            let held = reader.bitmap(places.len())?;
+            Answer::Decoded(places.into_iter().zip(held.iter().by_vals()).collect())
+        }
+        3 => Answer::Count,
+        4 => {
+            let levels = read_levels(&mut reader)?;
+            let cells = reader.count(PARTITION_CELLS)?;
+            let size = Size { levels, cells };
+            let all = read_cells(reader.rest(), cells << levels)?;
+            return Ok(Answer::Cells(size, all));
+        }
+        5 => Answer::TooMany(reader.varint()?),
+        _ => return Err(ReconcileError::Malformed("an unknown answer about cells")),
+    };
+    reader.end()?;
+    Ok(answer)
+}
+
+/// Reads the answer to [`Question::More`]: from each of so many partitions the first of the cells
+/// that were asked for, as many as the responder grants, one partition behind the other. None at all
+/// says that it has no sketch any more.
+///
+/// # Errors
+/// [`ReconcileError::Malformed`].
+pub fn read_more(
+    bytes: &[u8],
+    partitions: usize,
+    most: usize,
+) -> Result<Vec<Cell>, ReconcileError> {
+    let granted = bytes.len().saturating_mul(8) / (CELL_BITS * partitions.max(1));
+    if granted > most {
+        return Err(NO_CELLS);
+    }
+    read_cells(bytes, granted * partitions)
+}
+
+fn read_cells(bytes: &[u8], count: usize) -> Result<Vec<Cell>, ReconcileError> {
+    if bytes.len() != bytes_for(count) {
+        return Err(NO_CELLS);
+    }
+    from_bytes(bytes, count).ok_or(NO_CELLS)
+}
+
+fn read_levels(reader: &mut Reader<'_>) -> Result<u8, ReconcileError> {
+    let levels = reader.byte()?;
+    if levels > LEVELS_MAX {
+        return Err(NO_LEVELS);
+    }
+    Ok(levels)
+}
+
+/// Ascending numbers below `end`, none twice.
+fn read_places(
+    reader: &mut Reader<'_>,
+    limit: usize,
+    end: u64,
+) -> Result<Vec<u32>, ReconcileError> {
+    let numbers = reader.sorted(limit)?;
+    let in_order = numbers.is_sorted_by(|a, b| a < b);
+    if !in_order || numbers.last().is_some_and(|last| *last >= end) {
+        return Err(ReconcileError::Malformed("places that cannot be"));
+    }
+    Ok(numbers.into_iter().map(|number| number as u32).collect())
+}

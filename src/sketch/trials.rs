@@ -1,0 +1,319 @@
+//! Trials with random sets: what is decoded is right, and what cannot be decoded ends.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use crate::sketch::cell::{Cell, subtract_all, to_bytes};
+use crate::sketch::decoder::{BadCells, Decoder, Found, Partition};
+use crate::sketch::field::{P, add, sub};
+use crate::sketch::key::{Secret, SketchKey, place_of};
+use crate::sketch::mapping::Walk;
+use crate::sketch::table::{
+    Change, PARTITION_CELLS, Sketch, apply_to_fold, levels_for, partition_of,
+};
+use crate::types::hash::{LeafDigest, StateKey, hex};
+
+/// SplitMix64 (Steele, Lea and Flood, 2014).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn bytes(&mut self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        for part in bytes.chunks_exact_mut(8) {
+            part.copy_from_slice(&self.next().to_le_bytes());
+        }
+        bytes
+    }
+}
+
+type Set = BTreeMap<StateKey, LeafDigest>;
+
+fn key() -> SketchKey {
+    SketchKey::new(&Secret::of("trials"))
+}
+
+fn sketch_of(set: &Set, levels: u8) -> Sketch {
+    let mut sketch = Sketch::new(key(), levels);
+    for (state, digest) in set {
+        sketch.apply(&Change::of(&key(), state, None, Some(digest)));
+    }
+    sketch
+}
+
+/// Two sets: of `differing` states half were updated, a quarter is on each side only.
+fn pair(common: usize, differing: usize, random: &mut Random) -> (Set, Set) {
+    let (mut ours, mut theirs) = (Set::new(), Set::new());
+    for _ in 0..common {
+        let (state, digest) = (StateKey(random.bytes()), LeafDigest(random.bytes()));
+        ours.insert(state, digest);
+        theirs.insert(state, digest);
+    }
+    for at in 0..differing {
+        let state = StateKey(random.bytes());
+        if at % 4 != 0 {
+            ours.insert(state, LeafDigest(random.bytes()));
+        }
+        if at % 4 != 1 {
+            theirs.insert(state, LeafDigest(random.bytes()));
+        }
+    }
+    (ours, theirs)
+}
+
+fn values(set: &Set) -> BTreeMap<u32, u32> {
+    let mut values = BTreeMap::new();
+    for (state, digest) in set {
+        let value = values.entry(place_of(state)).or_insert(0);
+        *value = add(*value, key().value(state, digest));
+    }
+    values
+}
+
+/// The difference by comparing everything.
+fn oracle(ours: &Set, theirs: &Set) -> BTreeMap<u32, u32> {
+    let (here, there) = (values(ours), values(theirs));
+    let places = here.keys().chain(there.keys());
+    let value = |of: &BTreeMap<u32, u32>, place| of.get(place).copied().unwrap_or(0);
+    let amounts = places.map(|place| (*place, sub(value(&here, place), value(&there, place))));
+    amounts.filter(|(_, amount)| *amount != 0).collect()
+}
+
+fn as_map(found: Vec<Found>) -> BTreeMap<u32, u32> {
+    found
+        .into_iter()
+        .map(|one| (one.place, one.amount))
+        .collect()
+}
+
+fn difference(ours: &Sketch, theirs: &Sketch, partition: Partition, cells: usize) -> Vec<Cell> {
+    let fold = |sketch: &Sketch| {
+        sketch
+            .fold(partition.levels, &[partition.slot], &(0..cells))
+            .unwrap()
+    };
+    let mut cells = fold(ours);
+    subtract_all(&mut cells, &fold(theirs));
+    cells
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn everything_that_differs_is_found(
+        seed in any::<u64>(),
+        common in 0usize..400,
+        differing in 0usize..500,
+        our_levels in 0u8..7,
+        their_levels in 0u8..7,
+    ) {
+        let (ours, theirs) = pair(common, differing, &mut Random(seed));
+        let (here, there) = (sketch_of(&ours, our_levels), sketch_of(&theirs, their_levels));
+        let mut decoder = Decoder::new(&key());
+        for levels in [0, our_levels.min(their_levels)] {
+            let mut found = BTreeMap::new();
+            for slot in 0..1 << levels {
+                let partition = Partition { levels, slot };
+                let mut cells = difference(&here, &there, partition, PARTITION_CELLS);
+                let decoded = decoder.decode(partition, &mut cells).unwrap().unwrap();
+                found.extend(as_map(decoded));
+            }
+            prop_assert_eq!(found, oracle(&ours, &theirs), "{} levels", levels);
+        }
+    }
+
+    #[test]
+    fn a_sketch_that_was_kept_up_is_one_that_was_built(
+        seed in any::<u64>(),
+        steps in prop::collection::vec((0u8..40, any::<bool>()), 0..200),
+        levels in 0u8..7,
+    ) {
+        let mut random = Random(seed);
+        let states: Vec<StateKey> = (0..40).map(|_| StateKey(random.bytes())).collect();
+        let (mut set, mut kept) = (Set::new(), Sketch::new(key(), levels));
+        let mut changes = Vec::new();
+        for (state, is_there) in steps {
+            let state = states[usize::from(state)];
+            let after = is_there.then(|| LeafDigest(random.bytes()));
+            let before = match after {
+                Some(digest) => set.insert(state, digest),
+                None => set.remove(&state),
+            };
+            let change = Change::of(&key(), &state, before.as_ref(), after.as_ref());
+            kept.apply(&change);
+            changes.push(change);
+        }
+        let built = sketch_of(&set, levels);
+        for slots in [vec![0], (0..1 << levels).collect::<Vec<u32>>()] {
+            let at_levels = if slots.len() > 1 { levels } else { 0 };
+            let range = 0..PARTITION_CELLS;
+            let folded = kept.fold(at_levels, &slots, &range);
+            prop_assert_eq!(&folded, &built.fold(at_levels, &slots, &range));
+            // Taken back one by one, nothing is left.
+            let mut cells = folded.unwrap();
+            for change in &changes {
+                apply_to_fold(&mut cells, &key(), &change.reversed(), (at_levels, &slots, &range));
+            }
+            prop_assert!(cells.iter().all(Cell::is_empty));
+        }
+        prop_assert_eq!(kept.estimator(), built.estimator());
+    }
+
+    #[test]
+    fn random_cells_end_within_the_bounds(seed in any::<u64>(), count in 0usize..300) {
+        let mut random = Random(seed);
+        let mut lane = || (random.next() % u64::from(P)) as u32;
+        let mut cells: Vec<Cell> = (0..count).map(|_| Cell([lane(), lane(), lane()])).collect();
+        let mut decoder = Decoder::new(&key());
+        let decoded = decoder.decode(Partition::WHOLE, &mut cells);
+        prop_assert!(decoded == Ok(None) || count == 0 && decoded == Ok(Some(Vec::new())));
+        prop_assert!(decoder.effort().tests <= 40 * count);
+    }
+}
+
+#[test]
+fn too_few_cells_tell_nothing_wrong() {
+    let mut random = Random(3);
+    let (ours, theirs) = pair(0, 300, &mut random);
+    let (here, there) = (sketch_of(&ours, 0), sketch_of(&theirs, 0));
+    let mut decoder = Decoder::new(&key());
+    for cells in [0, 1, 20, 100, 250] {
+        let mut cells = difference(&here, &there, Partition::WHOLE, cells);
+        let is_empty = cells.is_empty();
+        let decoded = decoder.decode(Partition::WHOLE, &mut cells).unwrap();
+        assert_eq!(decoded, is_empty.then(Vec::new));
+    }
+}
+
+#[test]
+fn differences_take_as_many_cells_as_were_measured() {
+    let mut random = Random(4);
+    for (differing, mean_max) in [(1usize, 1.1), (10, 2.1), (100, 1.6), (600, 1.45)] {
+        let runs = 30;
+        let mut cells_taken = 0;
+        for _ in 0..runs {
+            let (ours, theirs) = pair(0, differing, &mut random);
+            let (here, there) = (sketch_of(&ours, 0), sketch_of(&theirs, 0));
+            let decodes = |cells: &usize| {
+                let mut cells = difference(&here, &there, Partition::WHOLE, *cells);
+                Decoder::new(&key())
+                    .decode(Partition::WHOLE, &mut cells)
+                    .unwrap()
+                    .is_some()
+            };
+            let step = (differing / 50).max(1);
+            cells_taken += (differing..=PARTITION_CELLS)
+                .step_by(step)
+                .find(decodes)
+                .unwrap();
+        }
+        let mean = cells_taken as f64 / f64::from(runs) / differing as f64;
+        assert!(
+            (1.0..mean_max).contains(&mean),
+            "{differing}: {mean} cells each"
+        );
+    }
+}
+
+#[test]
+fn a_decode_bomb_is_bounded() {
+    // Half of the cells say a lie: taking a place away makes it come up elsewhere, with the other
+    // sign, and so on for ever.
+    let mut random = Random(5);
+    let (ours, _) = pair(0, 200, &mut random);
+    let here = sketch_of(&ours, 0);
+    let mut cells = here.fold(0, &[0], &(0..PARTITION_CELLS)).unwrap();
+    for (at, cell) in cells.iter_mut().enumerate() {
+        if at % 2 == 1 {
+            *cell = Cell::default();
+        }
+    }
+    let mut decoder = Decoder::new(&key());
+    let decoded = decoder.decode(Partition::WHOLE, &mut cells);
+    assert_eq!(decoded, Err(BadCells::Repeats));
+    assert!(decoder.effort().peels <= PARTITION_CELLS);
+    assert!(decoder.effort().tests <= 40 * PARTITION_CELLS);
+}
+
+#[test]
+fn places_of_another_partition_are_not_believed() {
+    let place = 12_345;
+    let spot = key().spot(place);
+    let right = partition_of(&spot, 3) as u32;
+    for slot in 0..8 {
+        let mut cells = vec![Cell::default(); 64];
+        let change = Change {
+            place,
+            amount: 9,
+            step: 1,
+        };
+        apply_to_fold(&mut cells, &key(), &change, (3, &[right], &(0..64)));
+        let partition = Partition { levels: 3, slot };
+        let decoded = Decoder::new(&key()).decode(partition, &mut cells);
+        let found = vec![Found { place, amount: 9 }];
+        assert_eq!(decoded, Ok((slot == right).then_some(found)), "{slot}");
+    }
+}
+
+#[test]
+fn ids_that_were_ground_for_one_place_are_one_place() {
+    // Whoever finds two ids with equal first bits gains nothing: the place is named, and everything
+    // there is compared.
+    let mut random = Random(6);
+    let first = StateKey(random.bytes());
+    let mut second = first;
+    second.0[20] ^= 1;
+    let (mut ours, mut theirs) = (Set::new(), Set::new());
+    ours.insert(first, LeafDigest(random.bytes()));
+    ours.insert(second, LeafDigest(random.bytes()));
+    theirs.insert(second, LeafDigest(random.bytes()));
+    let (here, there) = (sketch_of(&ours, 0), sketch_of(&theirs, 0));
+    let mut cells = difference(&here, &there, Partition::WHOLE, 32);
+    let decoded = Decoder::new(&key()).decode(Partition::WHOLE, &mut cells);
+    assert_eq!(as_map(decoded.unwrap().unwrap()), oracle(&ours, &theirs));
+}
+
+#[test]
+fn partitions_follow_the_number_of_states() {
+    let levels = [0, 1000, 5851, 5855, 100_000, 1_000_000, u64::MAX].map(levels_for);
+    assert_eq!(levels, [0, 0, 0, 1, 5, 8, 11]);
+    let million = Sketch::new(key(), levels_for(1_000_000));
+    assert!(million.bytes() < 8 << 20, "{}", million.bytes());
+}
+
+#[test]
+fn vectors_are_those_of_the_reference() {
+    // docs/reference/reconciliation.md, "Test vectors".
+    let key = SketchKey::new(&Secret::of("correct horse"));
+    let spot = key.spot(7);
+    let value = key.value(&StateKey([0x11; 32]), &LeafDigest([0x22; 32]));
+    let walk: Vec<usize> = Walk::new(spot.seed).below(PARTITION_CELLS).collect();
+    let cell = to_bytes(&[Cell::of(7, spot.check, value)]);
+    let told = format!(
+        "{} {:016x} {:08x} {:04x} {} {} {:08x} {:?} {}",
+        hex(&key.fingerprint()),
+        spot.seed,
+        spot.check,
+        spot.partition,
+        spot.counter,
+        spot.negative,
+        value,
+        walk,
+        hex(&cell)
+    );
+    assert_eq!(told, VECTORS);
+}
+
+/// Fingerprint; seed, check, partition, counter and sign of place 7; a value; the cells of the place;
+/// a cell with that value alone.
+const VECTORS: &str = "2e18b679 2743e7266c11a46b 1deb2ee5 a82c 1029 false 077c74c2 \
+    [0, 3, 8, 53, 61, 184, 217, 251, 268, 616, 788, 899, 1014, 1203, 1221] c2747c272ae68c42e79231";
