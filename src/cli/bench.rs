@@ -2,6 +2,7 @@
 
 pub mod args;
 mod connection;
+mod delta;
 mod disk;
 mod engine;
 mod engine_child;
@@ -18,6 +19,8 @@ mod values;
 
 use std::pin::pin;
 use std::process::ExitCode;
+
+use tokio::task;
 
 use crate::cli::bench::args::{BenchArgs, What};
 use crate::cli::bench::load::Operation;
@@ -36,6 +39,7 @@ pub async fn bench(args: BenchArgs, json: bool) -> Result<ExitCode, CliError> {
             What::Put(args) => throughput::run(Operation::Put, &args, json).await,
             What::Get(args) => throughput::run(Operation::Get, &args, json).await,
             What::Recover(args) => recover::run(&args, json).await,
+            What::Delta(args) => task::block_in_place(|| delta::run(&args, json)),
             What::Engine(args) => engine_child::run(&args).await,
         }
     };

@@ -105,14 +105,32 @@ pub fn compress_with_prefix(
     prefix: &[u8],
     level: i32,
 ) -> Result<Vec<u8>, DeltaError> {
+    let long = prefix.len() > LONG_DISTANCE_FROM;
+    compress_patch(bytes, prefix, Patch { level, long })
+}
+
+/// How a patch is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patch {
+    /// The zstd level, 1 to 19.
+    pub level: i32,
+    /// Whether matches far away are looked for as well (`--long`).
+    pub long: bool,
+}
+
+/// As [`compress_with_prefix`], for whoever knows better how.
+///
+/// # Errors
+/// [`DeltaError::Zstd`] when zstd cannot get the memory.
+pub fn compress_patch(bytes: &[u8], prefix: &[u8], patch: Patch) -> Result<Vec<u8>, DeltaError> {
     let mut context = CCtx::create();
     let reach = window_log(prefix.len().saturating_add(bytes.len()));
     set(&mut context, CParameter::WindowLog(reach))?;
-    if prefix.len() > LONG_DISTANCE_FROM {
+    if patch.long {
         set(&mut context, CParameter::EnableLongDistanceMatching(true))?;
     }
     context.ref_prefix(prefix).map_err(zstd_error)?;
-    compress_in(&mut context, bytes, level)
+    compress_in(&mut context, bytes, patch.level)
 }
 
 /// Undoes [`compress_with_prefix`] for content of exactly `exact_len` bytes.

@@ -56,6 +56,15 @@ pub enum What {
     /// system has taken reaches the disk.
     #[command(after_help = "Example:\n  samestate bench recover --states 1000000 --rounds 1")]
     Recover(RecoverArgs),
+    /// Deltas: bytes and processor time beside zstd with the previous version as prefix, and others
+    ///
+    /// All methods make a delta of each pair of versions in turn, in this process, on one thread; its
+    /// processor time counts, medians are shown. What ours and zstd make is undone and compared.
+    /// Without --corpus the game states that ship with the program are taken; a corpus is a folder
+    /// with a folder for each series (files in order of their names), or with states.pack and
+    /// index.tsv for small states.
+    #[command(after_help = "Example:\n  samestate bench delta --corpus DIR --tools")]
+    Delta(DeltaArgs),
     /// The engine's side of `recover`, which starts it
     #[command(hide = true)]
     Engine(EngineArgs),
@@ -90,6 +99,23 @@ pub struct RecoverArgs {
     /// What all measurements are told
     #[command(flatten)]
     pub common: CommonArgs,
+}
+
+/// Options of `delta`.
+#[derive(Debug, Args)]
+pub struct DeltaArgs {
+    /// Folder of series of game states
+    #[arg(long, value_name = "DIR")]
+    pub corpus: Option<PathBuf>,
+    /// Pairs of versions taken from each series, at most
+    #[arg(long, value_name = "N", default_value_t = 12)]
+    pub pairs: usize,
+    /// Also run xdelta3, bsdiff, rdiff and zstd, as far as they are installed
+    #[arg(long)]
+    pub tools: bool,
+    /// Where these programs get a temporary folder for their files
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub data: PathBuf,
 }
 
 /// Options of all measurements.
