@@ -39,7 +39,10 @@ pub async fn bench(args: BenchArgs, json: bool) -> Result<ExitCode, CliError> {
             What::Put(args) => throughput::run(Operation::Put, &args, json).await,
             What::Get(args) => throughput::run(Operation::Get, &args, json).await,
             What::Recover(args) => recover::run(&args, json).await,
-            What::Delta(args) => task::block_in_place(|| delta::run(&args, json)),
+            What::Delta(args) => {
+                let work = task::spawn_blocking(move || delta::run(&args, json)).await;
+                work.map_err(|error| CliError::Start(error.to_string()))?
+            }
             What::Engine(args) => engine_child::run(&args).await,
         }
     };

@@ -123,9 +123,34 @@ pub struct Patch {
 /// # Errors
 /// [`DeltaError::Zstd`] when zstd cannot get the memory.
 pub fn compress_patch(bytes: &[u8], prefix: &[u8], patch: Patch) -> Result<Vec<u8>, DeltaError> {
+    patch_within(bytes, prefix, patch, WINDOW_LOG_MAX)
+}
+
+/// As [`compress_with_prefix`], with a window of at most `2^window_log_max` bytes.
+///
+/// # Errors
+/// [`DeltaError::Zstd`] when zstd cannot get the memory.
+pub fn compress_windowed(
+    bytes: &[u8],
+    prefix: &[u8],
+    level: i32,
+    window_log_max: u32,
+) -> Result<Vec<u8>, DeltaError> {
+    let long = prefix.len() > LONG_DISTANCE_FROM;
+    let patch = Patch { level, long };
+    patch_within(bytes, prefix, patch, window_log_max.min(WINDOW_LOG_MAX))
+}
+
+fn patch_within(
+    bytes: &[u8],
+    prefix: &[u8],
+    patch: Patch,
+    window_log_max: u32,
+) -> Result<Vec<u8>, DeltaError> {
     let mut context = CCtx::create();
     let reach = window_log(prefix.len().saturating_add(bytes.len()));
-    set(&mut context, CParameter::WindowLog(reach))?;
+    let window = reach.min(window_log_max);
+    set(&mut context, CParameter::WindowLog(window))?;
     if patch.long {
         set(&mut context, CParameter::EnableLongDistanceMatching(true))?;
     }

@@ -8,6 +8,7 @@
 //! - [`codec`]: the trait behind which the ways stand, with their stable wire ids. A new one is a
 //!   file like [`raw`], [`whole`], [`copy`] and [`aligned`], and a line in [`registry::all`].
 //! - [`compress`]: zstd with bounded output, for values at rest and for network frames.
+//! - [`dcz`]: deltas as HTTP clients know them.
 //! - [`chunker`]: where large states are cut for storage.
 //! - [`archive`]: reads packs of recorded game states, for demonstrations and tests.
 //! - [`matcher`], [`ops`], [`index`]: finding what two versions share, and writing it down, for `copy`.
@@ -25,6 +26,7 @@ pub mod chunker;
 pub mod codec;
 pub mod compress;
 pub mod copy;
+pub mod dcz;
 pub mod error;
 pub mod index;
 pub mod matcher;

@@ -8,7 +8,6 @@ mod tools;
 
 use std::process::ExitCode;
 
-use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 use crate::cli::bench::args::DeltaArgs;
@@ -53,12 +52,6 @@ struct Row {
     decode_mb_s: f64,
     /// True when the time is that on the wall, of a process of its own.
     process: bool,
-}
-
-/// Processor time of this thread, in milliseconds.
-fn thread_ms() -> f64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    time.tv_sec as f64 * 1e3 + time.tv_nsec as f64 / 1e6
 }
 
 /// Measures and prints.

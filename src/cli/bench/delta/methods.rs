@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::cli::bench::delta::thread_ms;
 use crate::cli::bench::delta::tools::{Tool, installed};
 use crate::cli::bench::error::BenchError;
+use crate::cli::bench::measure::thread_ms;
 use crate::cli::error::CliError;
 use crate::delta::chunker::chunks;
 use crate::delta::codec::Effort;

@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use serde::Serialize;
 
 use crate::cli::bench::delta::series::Record;
-use crate::cli::bench::delta::thread_ms;
 use crate::cli::bench::error::BenchError;
-use crate::cli::bench::measure::ratio;
+use crate::cli::bench::measure::{ratio, thread_ms};
 use crate::cli::error::CliError;
 use crate::cli::text::{Align, Table, grouped};
 use crate::delta::codec::{Codec, Effort};
