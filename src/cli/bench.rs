@@ -2,6 +2,7 @@
 
 pub mod args;
 mod connection;
+mod delta;
 mod disk;
 mod engine;
 mod engine_child;
@@ -19,6 +20,8 @@ mod values;
 
 use std::pin::pin;
 use std::process::ExitCode;
+
+use tokio::task;
 
 use crate::cli::bench::args::{BenchArgs, What};
 use crate::cli::bench::load::Operation;
@@ -38,6 +41,10 @@ pub async fn bench(args: BenchArgs, json: bool) -> Result<ExitCode, CliError> {
             What::Get(args) => throughput::run(Operation::Get, &args, json).await,
             What::Reconcile(args) => reconcile::run(&args, json).await,
             What::Recover(args) => recover::run(&args, json).await,
+            What::Delta(args) => {
+                let work = task::spawn_blocking(move || delta::run(&args, json)).await;
+                work.map_err(|error| CliError::Start(error.to_string()))?
+            }
             What::Engine(args) => engine_child::run(&args).await,
         }
     };

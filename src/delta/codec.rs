@@ -13,6 +13,8 @@ impl CodecId {
     pub const WHOLE: Self = Self(1);
     /// Copies from a base, and what is left as literals.
     pub const COPY: Self = Self(2);
+    /// Stretches that go along with a base, with their changes, and literals.
+    pub const ALIGNED: Self = Self(3);
 }
 
 /// How much time a smaller result is worth.

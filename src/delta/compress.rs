@@ -105,14 +105,57 @@ pub fn compress_with_prefix(
     prefix: &[u8],
     level: i32,
 ) -> Result<Vec<u8>, DeltaError> {
+    let long = prefix.len() > LONG_DISTANCE_FROM;
+    compress_patch(bytes, prefix, Patch { level, long })
+}
+
+/// How a patch is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patch {
+    /// The zstd level, 1 to 19.
+    pub level: i32,
+    /// Whether matches far away are looked for as well (`--long`).
+    pub long: bool,
+}
+
+/// As [`compress_with_prefix`], for whoever knows better how.
+///
+/// # Errors
+/// [`DeltaError::Zstd`] when zstd cannot get the memory.
+pub fn compress_patch(bytes: &[u8], prefix: &[u8], patch: Patch) -> Result<Vec<u8>, DeltaError> {
+    patch_within(bytes, prefix, patch, WINDOW_LOG_MAX)
+}
+
+/// As [`compress_with_prefix`], with a window of at most `2^window_log_max` bytes.
+///
+/// # Errors
+/// [`DeltaError::Zstd`] when zstd cannot get the memory.
+pub fn compress_windowed(
+    bytes: &[u8],
+    prefix: &[u8],
+    level: i32,
+    window_log_max: u32,
+) -> Result<Vec<u8>, DeltaError> {
+    let long = prefix.len() > LONG_DISTANCE_FROM;
+    let patch = Patch { level, long };
+    patch_within(bytes, prefix, patch, window_log_max.min(WINDOW_LOG_MAX))
+}
+
+fn patch_within(
+    bytes: &[u8],
+    prefix: &[u8],
+    patch: Patch,
+    window_log_max: u32,
+) -> Result<Vec<u8>, DeltaError> {
     let mut context = CCtx::create();
     let reach = window_log(prefix.len().saturating_add(bytes.len()));
-    set(&mut context, CParameter::WindowLog(reach))?;
-    if prefix.len() > LONG_DISTANCE_FROM {
+    let window = reach.min(window_log_max);
+    set(&mut context, CParameter::WindowLog(window))?;
+    if patch.long {
         set(&mut context, CParameter::EnableLongDistanceMatching(true))?;
     }
     context.ref_prefix(prefix).map_err(zstd_error)?;
-    compress_in(&mut context, bytes, level)
+    compress_in(&mut context, bytes, patch.level)
 }
 
 /// Undoes [`compress_with_prefix`] for content of exactly `exact_len` bytes.

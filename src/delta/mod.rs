@@ -6,26 +6,36 @@
 //!   [`registry::decode`] undoes it. The receiver says beforehand how long the result is, and gets
 //!   exactly that many bytes or an error.
 //! - [`codec`]: the trait behind which the ways stand, with their stable wire ids. A new one is a
-//!   file like [`raw`], [`whole`] and [`copy`], and a line in [`registry::all`].
+//!   file like [`raw`], [`whole`], [`copy`] and [`aligned`], and a line in [`registry::all`].
 //! - [`compress`]: zstd with bounded output, for values at rest and for network frames.
+//! - [`dcz`]: deltas as HTTP clients know them.
 //! - [`chunker`]: where large states are cut for storage.
 //! - [`archive`]: reads packs of recorded game states, for demonstrations and tests.
-//! - [`matcher`], [`ops`]: finding what two versions share, and writing it down.
+//! - [`matcher`], [`ops`], [`index`]: finding what two versions share, and writing it down, for `copy`.
+//! - [`align`], [`places`], [`changes`], [`windows`], [`range_coder`]: the same for `aligned`.
 //!
 //! The byte formats are specified in docs/reference/deltas.md. Decoders take input from strangers:
 //! they answer with [`error::DeltaError`], never panic, and take no more memory than the declared
 //! and allowed length calls for.
 
+pub mod align;
+pub mod aligned;
 pub mod archive;
+pub mod changes;
 pub mod chunker;
 pub mod codec;
 pub mod compress;
 pub mod copy;
+pub mod dcz;
 pub mod error;
+pub mod index;
 pub mod matcher;
 pub mod ops;
+pub mod places;
+pub mod range_coder;
 pub mod raw;
 pub mod registry;
 #[cfg(test)]
 mod sample;
 pub mod whole;
+pub mod windows;

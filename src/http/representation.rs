@@ -2,14 +2,16 @@
 
 use axum::body::Body;
 use axum::http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY,
-    CONTENT_TYPE, ETAG, HeaderName, LAST_MODIFIED, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, LAST_MODIFIED, VARY,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
 use crate::clock::{http_date, rfc3339};
+use crate::http::coding::Coding;
 use crate::http::problem::Problem;
 use crate::http::range::Span;
 use crate::replica::view::View;
@@ -95,6 +97,22 @@ impl Found {
         response
     }
 
+    /// The answer with bytes in a content coding.
+    pub fn coded(
+        &self,
+        bytes: Bytes,
+        coding: Coding,
+        body: impl FnOnce(Bytes) -> Body,
+    ) -> Response {
+        let length = HeaderValue::from(bytes.len());
+        let mut response = body(bytes).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_LENGTH, length);
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+        self.describe(headers);
+        response
+    }
+
     /// Puts in the headers that every answer about this version has.
     pub fn describe(&self, headers: &mut HeaderMap) {
         let version = &self.placed.version;
@@ -109,6 +127,7 @@ impl Found {
             (SAMESTATE_VERSION, &version.content.to_hex()),
             (SAMESTATE_CONFLICTS, &self.conflicts.to_string()),
             (ACCEPT_RANGES, "bytes"),
+            (VARY, "accept-encoding, available-dictionary"),
             // May be kept, but has to be asked for again each time, which a 304 answers.
             (CACHE_CONTROL, "no-cache"),
             // Anybody may store a page with scripts; browsers must not run it as one of ours.

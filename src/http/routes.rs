@@ -13,8 +13,8 @@ use tracing::{Level, debug, enabled};
 use crate::http::app::App;
 use crate::http::problem::Problem;
 use crate::http::{
-    admin, agreement, batch, changes, conflicts, health, history, listing, namespaces, peers,
-    proofs, root, roots, sessions, states, sync,
+    admin, agreement, batch, changes, conflicts, health, history, listing, namespaces, patch,
+    peers, proofs, root, roots, sessions, states, sync,
 };
 
 /// Every endpoint, over the state of a replica.
@@ -22,6 +22,7 @@ pub fn router(app: App) -> Router {
     let state = get(states::get)
         .head(states::head)
         .put(states::put)
+        .patch(patch::patch)
         .delete(states::delete);
     Router::new()
         .route("/v1/ns", get(namespaces::list))

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use crate::delta::error::DeltaError;
 use crate::http::app::{App, blocking, commit};
 use crate::http::body::{Bound, Received, receive};
 use crate::http::budget::Reservation;
+use crate::http::coding::{Accepted, Coding};
 use crate::http::conditions;
 use crate::http::extract::{Params, Target};
 use crate::http::outgoing;
@@ -26,7 +27,7 @@ use crate::replica::view::View;
 use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::queue::Committed;
 use crate::store::body::Body as Packed;
-use crate::types::hash::ContentHash;
+use crate::types::hash::{ContentHash, StateKey};
 use crate::types::id::GameId;
 use crate::types::ttl::{Ttl, span_millis};
 use crate::types::version::check_content_type;
@@ -97,14 +98,19 @@ pub async fn put(
     let ttl = query.ttl()?;
     let precondition = conditions::of_write(&headers)?;
     let content_type = content_type(&headers)?;
-    let is_zstd = is_zstd(&headers)?;
+    let coding = Coding::of_body(&headers)?;
+    if coding == Coding::Dcz {
+        return Err(Coding::unsupported(
+            "a delta replaces nothing: send it with PATCH",
+        ));
+    }
     let limit = app.replica.limits().state_bytes;
     let bound = Bound {
         bytes: limit,
         exceeded: Problem::state_too_large,
     };
     let mut received = receive(&app, &headers, body, bound).await?;
-    if is_zstd {
+    if coding == Coding::Zstd {
         received = decoded(received, limit).await?;
     }
     let Received { bytes, reservation } = received;
@@ -189,7 +195,11 @@ pub async fn head(
 }
 
 impl WriteQuery {
-    fn check(&self) -> Result<(), Problem> {
+    /// Refuses what is promised and not there yet.
+    ///
+    /// # Errors
+    /// [`Problem`] `not_supported`.
+    pub fn check(&self) -> Result<(), Problem> {
         let promised = [("replicas", &self.replicas), ("timeout", &self.timeout)];
         match promised.iter().find(|(_, value)| value.is_some()) {
             None => Ok(()),
@@ -200,7 +210,11 @@ impl WriteQuery {
         }
     }
 
-    fn ttl(&self) -> Result<Option<Ttl>, Problem> {
+    /// How long the state is to live.
+    ///
+    /// # Errors
+    /// [`Problem`] `bad_ttl`.
+    pub fn ttl(&self) -> Result<Option<Ttl>, Problem> {
         Ok(self.ttl.as_deref().map(str::parse).transpose()?)
     }
 }
@@ -261,23 +275,40 @@ impl Wanted {
         if span == Span::Outside {
             return Ok(Answer::Ready(outside(size)));
         }
+        let accepted = Accepted::of_request(&self.headers, size);
+        let base = match accepted.dictionary {
+            Some(hash) => view.version(&StateKey::of(&self.id), &hash, self.now)?,
+            None => None,
+        };
+        let memory = size + base.as_ref().map_or(0, |base| base.version.size);
         let reservation = match reservation {
-            held if held.covers(size) => held,
-            _ => match app.downloads.try_reserve(size) {
+            held if held.covers(memory) => held,
+            _ => match app.downloads.try_reserve(memory) {
                 Some(share) => share,
-                None => return Ok(Answer::Lacks(size)),
+                None => return Ok(Answer::Lacks(memory)),
             },
         };
-        let bytes = if size <= READ_INLINE {
-            view.content(&found.placed)?
+        let placed = found.placed.clone();
+        let content = move |view: &View| {
+            let bytes = view.content(&placed)?.unwrap_or_default();
+            let base = match base {
+                // A dictionary that cannot be read is none.
+                Some(base) => view.content(&base).ok().flatten(),
+                None => None,
+            };
+            Ok::<_, Problem>(accepted.encode(base.as_deref(), bytes))
+        };
+        let (coding, bytes) = if memory <= READ_INLINE {
+            content(&view)?
         } else {
-            let placed = found.placed.clone();
-            let content = move |view: &View| Ok::<_, Problem>(view.content(&placed)?);
             namespace.read_view(view, content).await?
         };
         let body = |bytes| outgoing::body(bytes, reservation, app.idle);
-        let bytes = bytes.unwrap_or_default().into();
-        Ok(Answer::Ready(found.response(bytes, span, body)))
+        let response = match coding {
+            Coding::Identity => found.response(bytes.into(), span, body),
+            _ => found.coded(bytes.into(), coding, body),
+        };
+        Ok(Answer::Ready(response))
     }
 }
 
@@ -327,28 +358,16 @@ pub async fn pack(bytes: Bytes) -> Result<Packed, Problem> {
 }
 
 /// The media type to be kept, if the client names one.
-fn content_type(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+///
+/// # Errors
+/// [`Problem`] `bad_content_type`.
+pub fn content_type(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get(CONTENT_TYPE) else {
         return Ok(None);
     };
     let text = String::from_utf8_lossy(value.as_bytes());
     check_content_type(&text)?;
     Ok(Some(text.into_owned()))
-}
-
-fn is_zstd(headers: &HeaderMap) -> Result<bool, Problem> {
-    let Some(coding) = headers.get(CONTENT_ENCODING) else {
-        return Ok(false);
-    };
-    match coding.as_bytes().to_ascii_lowercase().as_slice() {
-        b"identity" => Ok(false),
-        b"zstd" => Ok(true),
-        _ => Err(Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported_content_encoding",
-            "send the state as it is, or with Content-Encoding: zstd",
-        )),
-    }
 }
 
 /// Decompresses a body. Memory is set aside before it is taken.

@@ -70,3 +70,27 @@ fn people_get_a_table_and_are_told_what_was_measured_where() {
     let wrong = samestate(&["bench", "put", "--value-bytes", "63"]);
     assert_eq!(wrong.status.code(), Some(2));
 }
+
+#[test]
+fn deltas_are_measured_beside_zstd() {
+    let report = succeed_json(&["bench", "delta", "--pairs", "1"]);
+    let series = report["series"].as_array().unwrap();
+    assert_eq!(
+        series.len(),
+        3,
+        "two games, one of them with versions ten apart"
+    );
+    for one in series {
+        let bytes = |method: &str| {
+            let rows = one["rows"].as_array().unwrap();
+            let row = rows.iter().find(|row| row["method"] == method).unwrap();
+            assert_positive(row, &["encode_ms"]);
+            row["bytes"].as_u64().unwrap()
+        };
+        assert!(bytes("samestate fast") < bytes("patch 3 long"));
+        assert!(bytes("samestate small") <= bytes("samestate fast"));
+    }
+    let small = report["small"].as_array().unwrap();
+    let units = small.iter().find(|row| row["kind"] == "unit").unwrap();
+    assert!(units["bytes"].as_f64().unwrap() * 4.0 < units["bytes_alone"].as_f64().unwrap());
+}

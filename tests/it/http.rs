@@ -3,6 +3,7 @@
 
 mod admin;
 mod bodies;
+mod codings;
 mod connections;
 mod errors;
 mod expiry;

@@ -68,6 +68,15 @@ pub enum What {
   samestate bench reconcile --states 100000 --differing 1000 --strategy auto,bloom
   samestate bench reconcile --trials 10000")]
     Reconcile(ReconcileArgs),
+    /// Deltas: bytes and processor time beside zstd with the previous version as prefix, and others
+    ///
+    /// All methods make a delta of each pair of versions in turn, in this process, on one thread; its
+    /// processor time counts, medians are shown. What ours and zstd make is undone and compared.
+    /// Without --corpus the game states that ship with the program are taken; a corpus is a folder
+    /// with a folder for each series (files in order of their names), or with states.pack and
+    /// index.tsv for small states.
+    #[command(after_help = "Example:\n  samestate bench delta --corpus DIR --tools")]
+    Delta(DeltaArgs),
     /// The engine's side of `recover`, which starts it
     #[command(hide = true)]
     Engine(EngineArgs),
@@ -133,6 +142,23 @@ pub struct ReconcileArgs {
     /// Instead: so many comparisons of small sets by sketch, each checked against the truth
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub trials: u64,
+}
+
+/// Options of `delta`.
+#[derive(Debug, Args)]
+pub struct DeltaArgs {
+    /// Folder of series of game states
+    #[arg(long, value_name = "DIR")]
+    pub corpus: Option<PathBuf>,
+    /// Pairs of versions taken from each series, at most
+    #[arg(long, value_name = "N", default_value_t = 12)]
+    pub pairs: usize,
+    /// Also run xdelta3, bsdiff, rdiff and zstd, as far as they are installed
+    #[arg(long)]
+    pub tools: bool,
+    /// Where these programs get a temporary folder for their files
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub data: PathBuf,
 }
 
 /// Options of all measurements.

@@ -5,6 +5,8 @@ use std::io;
 use thiserror::Error;
 
 use crate::cli::text::printable;
+use crate::delta::archive::ArchiveError;
+use crate::delta::error::DeltaError;
 use crate::reconcile::error::ReconcileError;
 use crate::reconcile::view::ViewError;
 
@@ -33,6 +35,21 @@ pub enum BenchError {
         /// Who gave them.
         from: &'static str,
     },
+    /// A delta that does not give back what it was made from.
+    #[error("the delta of {0} does not give back the state; please report this")]
+    WrongDelta(&'static str),
+    /// A codec that fails.
+    #[error("a delta cannot be made or undone: {0}")]
+    Delta(#[source] DeltaError),
+    /// The recording that ships with the program.
+    #[error("the recorded game states cannot be read: {0}")]
+    Recording(#[source] ArchiveError),
+    /// A line of an index of small states.
+    #[error("the index of small states has a line that is not key, turn, offset, length: {0:?}")]
+    Index(String),
+    /// Another program.
+    #[error("{0} failed; leave --tools away, or install it anew")]
+    Tool(&'static str),
     /// Acknowledged and gone.
     #[error("{lost} of {acknowledged} acknowledged writes are lost, among them {examples}")]
     Lost {

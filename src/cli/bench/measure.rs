@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 /// What one side did in one round.
@@ -103,6 +104,12 @@ pub fn median(mut values: Vec<f64>) -> Option<f64> {
     }
     let lower = values.get(values.len() / 2 - 1)?;
     Some(f64::midpoint(*lower, upper))
+}
+
+/// Processor time of this thread, in milliseconds.
+pub fn thread_ms() -> f64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as f64 * 1e3 + time.tv_nsec as f64 / 1e6
 }
 
 /// A duration in whole microseconds.

@@ -20,7 +20,6 @@ async fn unknown_paths_and_methods_are_problems_too() {
     }
     for (method, path, allowed) in [
         (Method::POST, "/v1/ns/default/states/a", "PUT"),
-        (Method::PATCH, "/v1/ns/default/states/a", "GET"),
         (Method::DELETE, "/v1/ns/default/states", "GET"),
         (Method::GET, "/v1/ns/default/batch", "POST"),
         (Method::PUT, "/healthz", "GET"),

@@ -1,0 +1,206 @@
+//! Writes down which bytes of a stretch changed, and into what.
+//!
+//! Whether a byte changed is predicted from the byte of the base and from how long ago the last change
+//! was; into what, from what the same byte of the base became the last time: a counter that goes up
+//! does so in many records at once. Long runs of unchanged bytes are numbers.
+
+use std::ops::Range;
+
+use crate::delta::error::DeltaError;
+use crate::delta::index::common_prefix;
+use crate::delta::range_coder::{Chance, Decoder, Encoder, Number};
+
+/// After this many unchanged bytes the length of the rest of the run is told.
+const RUN_FROM: usize = 16;
+
+/// What was learned from the stretches so far.
+#[derive(Debug)]
+pub struct Changes {
+    changed: Box<[[Chance; 4]; 256]>,
+    again: Box<[Chance; 256]>,
+    became: [u8; 256],
+    /// Values that were not told before, in order.
+    values: Vec<u8>,
+    next: usize,
+    run: Number,
+}
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self {
+            changed: Box::new([[Chance::default(); 4]; 256]),
+            again: Box::new([Chance::default(); 256]),
+            became: [0; 256],
+            values: Vec::new(),
+            next: 0,
+            run: Number::default(),
+        }
+    }
+}
+
+/// In how many ways a position is near to the last change.
+fn nearness(equal: usize) -> usize {
+    match equal {
+        0 => 0,
+        1 => 1,
+        2..=5 => 2,
+        _ => 3,
+    }
+}
+
+impl Changes {
+    /// For reading: the values that the stretches take, in order.
+    pub fn of_values(values: Vec<u8>) -> Self {
+        Self {
+            values,
+            ..Self::default()
+        }
+    }
+
+    /// The values that were written, in order.
+    pub fn values(&self) -> &[u8] {
+        &self.values
+    }
+
+    /// Checks that all values were read.
+    ///
+    /// # Errors
+    /// [`DeltaError`] when there were more or fewer.
+    pub fn check(&self) -> Result<(), DeltaError> {
+        if self.next == self.values.len() {
+            Ok(())
+        } else {
+            Err(DeltaError::Malformed("another number of values"))
+        }
+    }
+
+    /// Writes what makes `new` out of as many bytes of the base. Long unchanged runs are handed to
+    /// `run`, as ranges within the stretch.
+    pub fn write(
+        &mut self,
+        out: &mut Encoder,
+        base: &[u8],
+        new: &[u8],
+        mut run: impl FnMut(Range<usize>),
+    ) {
+        let len = new.len().min(base.len());
+        let (mut at, mut equal) = (0, RUN_FROM);
+        while at < len {
+            if equal >= RUN_FROM {
+                let rest = common_prefix(&new[at..], &base[at..]);
+                self.run.write(out, rest as u64);
+                run(at..at + rest);
+                at += rest;
+                if at < len {
+                    self.write_value(out, base[at], new[at]);
+                    at += 1;
+                }
+                equal = 0;
+                continue;
+            }
+            let (old, now) = (base[at], new[at]);
+            let chance = &mut self.changed[usize::from(old)][nearness(equal)];
+            out.bit(chance, old != now);
+            if old == now {
+                equal += 1;
+            } else {
+                self.write_value(out, old, now);
+                equal = 0;
+            }
+            at += 1;
+        }
+    }
+
+    fn write_value(&mut self, out: &mut Encoder, old: u8, now: u8) {
+        let place = usize::from(old);
+        let same = self.became[place] == now;
+        out.bit(&mut self.again[place], same);
+        if same {
+            return;
+        }
+        self.became[place] = now;
+        self.values.push(now);
+    }
+
+    /// Reads a stretch into `new` and hands over its long unchanged runs, as [`Self::write`] does.
+    ///
+    /// # Errors
+    /// [`DeltaError`] when a run is longer than the stretch.
+    pub fn read(
+        &mut self,
+        input: &mut Decoder<'_>,
+        base: &[u8],
+        new: &mut [u8],
+        mut run: impl FnMut(Range<usize>),
+    ) -> Result<(), DeltaError> {
+        let len = new.len().min(base.len());
+        let (mut at, mut equal) = (0, RUN_FROM);
+        while at < len {
+            if equal >= RUN_FROM {
+                let rest = usize::try_from(self.run.read(input)?).unwrap_or(usize::MAX);
+                let end = at.checked_add(rest).filter(|end| *end <= len);
+                let end = end.ok_or(DeltaError::Malformed("run beyond its stretch"))?;
+                new[at..end].copy_from_slice(&base[at..end]);
+                run(at..end);
+                at = end;
+                if at < len {
+                    new[at] = self.read_value(input, base[at]);
+                    at += 1;
+                }
+                equal = 0;
+                continue;
+            }
+            let old = base[at];
+            if input.bit(&mut self.changed[usize::from(old)][nearness(equal)]) {
+                new[at] = self.read_value(input, old);
+                equal = 0;
+            } else {
+                new[at] = old;
+                equal += 1;
+            }
+            at += 1;
+        }
+        Ok(())
+    }
+
+    fn read_value(&mut self, input: &mut Decoder<'_>, old: u8) -> u8 {
+        let place = usize::from(old);
+        if input.bit(&mut self.again[place]) {
+            return self.became[place];
+        }
+        let now = self.values.get(self.next).copied().unwrap_or(0);
+        self.next += 1;
+        self.became[place] = now;
+        now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delta::sample::text;
+
+    #[test]
+    fn changes_come_back_with_the_same_runs() {
+        let base = text(4000);
+        let mut new = base.clone();
+        (0..50).for_each(|place| new[place * place] ^= 1 << (place % 7));
+        let (mut out, mut changes, mut runs) = (Encoder::default(), Changes::default(), Vec::new());
+        for (old, now) in base.chunks(700).zip(new.chunks(700)) {
+            changes.write(&mut out, old, now, |run| runs.push(run));
+        }
+        let coded = out.finish();
+        let (mut input, mut read) = (
+            Decoder::new(&coded),
+            Changes::of_values(changes.values().to_vec()),
+        );
+        let (mut back, mut runs_back) = (vec![0; 4000], Vec::new());
+        for (old, now) in base.chunks(700).zip(back.chunks_mut(700)) {
+            read.read(&mut input, old, now, |run| runs_back.push(run))
+                .unwrap();
+        }
+        assert_eq!((back, runs_back), (new, runs));
+        assert_eq!(read.check(), Ok(()));
+        assert!(changes.check().is_err());
+    }
+}

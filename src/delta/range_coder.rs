@@ -1,0 +1,340 @@
+//! A binary adaptive range coder: what entropy coding the `aligned` codec does itself.
+//!
+//! The coder is the carry-propagating one of LZMA (Igor Pavlov, "LZMA specification", 2015): a range of
+//! 32 bits that each decision splits by its probability. A [`Chance`] learns fast at first and slower
+//! later, because deltas are short.
+
+use crate::delta::error::DeltaError;
+
+/// Bits of a probability.
+const CHANCE_BITS: u32 = 12;
+/// Low bits of a [`Chance`] that count how often it was used.
+const COUNT_BITS: u32 = 4;
+/// By how much a probability moves, as a power of two, for each count.
+const RATES: [u32; 16] = [1, 2, 2, 3, 3, 3, 4, 4, 4, 4, 4, 4, 5, 5, 5, 5];
+/// Below this the range is widened by a byte.
+const TOP: u32 = 1 << 24;
+
+/// How likely the next decision in one context is "yes".
+#[derive(Debug, Clone, Copy)]
+pub struct Chance(u16);
+
+impl Default for Chance {
+    fn default() -> Self {
+        Self(1 << (CHANCE_BITS + COUNT_BITS - 1))
+    }
+}
+
+impl Chance {
+    /// The part of the range that means "no".
+    fn bound(self, range: u32) -> u32 {
+        (range >> CHANCE_BITS) * u32::from(self.0 >> COUNT_BITS)
+    }
+
+    fn learn(&mut self, yes: bool) {
+        let count = self.0 & 15;
+        let rate = RATES[usize::from(count)];
+        let no = self.0 >> COUNT_BITS;
+        // Stays within 1..=4095: from 31 on it moves by less than its distance to either end.
+        let no = if yes {
+            no - (no >> rate)
+        } else {
+            no + ((4096 - no) >> rate)
+        };
+        self.0 = (no.clamp(1, 4095) << COUNT_BITS) | (count + 1).min(15);
+    }
+}
+
+/// Writes decisions.
+#[derive(Debug)]
+pub struct Encoder {
+    low: u64,
+    range: u32,
+    /// Last byte that a carry may still change, and how many bytes of 255 follow it.
+    held: u8,
+    full: u32,
+    /// False until the first byte is out, which is always 0 and left away.
+    begun: bool,
+    out: Vec<u8>,
+}
+
+impl Default for Encoder {
+    fn default() -> Self {
+        Self {
+            low: 0,
+            range: u32::MAX,
+            held: 0,
+            full: 0,
+            begun: false,
+            out: Vec::new(),
+        }
+    }
+}
+
+impl Encoder {
+    /// Writes one decision.
+    #[inline]
+    pub fn bit(&mut self, chance: &mut Chance, yes: bool) {
+        let bound = chance.bound(self.range);
+        if yes {
+            self.low += u64::from(bound);
+            self.range -= bound;
+        } else {
+            self.range = bound;
+        }
+        chance.learn(yes);
+        while self.range < TOP {
+            self.range <<= 8;
+            self.shift_low();
+        }
+    }
+
+    /// Writes the low `count` bits of a value that nothing is known of.
+    pub fn plain(&mut self, value: u64, count: u32) {
+        for place in (0..count).rev() {
+            self.range >>= 1;
+            if (value >> place) & 1 == 1 {
+                self.low += u64::from(self.range);
+            }
+            while self.range < TOP {
+                self.range <<= 8;
+                self.shift_low();
+            }
+        }
+    }
+
+    /// The bytes. What the decoder reads behind their end is 0, so zeros there are left away.
+    pub fn finish(mut self) -> Vec<u8> {
+        for _ in 0..5 {
+            self.shift_low();
+        }
+        while self.out.last() == Some(&0) {
+            self.out.pop();
+        }
+        self.out
+    }
+
+    fn shift_low(&mut self) {
+        let carry = (self.low >> 32) as u8;
+        if carry == 1 || self.low < 0xff00_0000 {
+            if self.begun {
+                self.out.push(self.held.wrapping_add(carry));
+            }
+            for _ in 0..self.full {
+                self.out.push(0xff_u8.wrapping_add(carry));
+            }
+            self.full = 0;
+            self.begun = true;
+            self.held = (self.low >> 24) as u8;
+        } else {
+            self.full += 1;
+        }
+        self.low = (self.low << 8) & 0xffff_ffff;
+    }
+}
+
+/// Reads decisions.
+#[derive(Debug)]
+pub struct Decoder<'a> {
+    input: &'a [u8],
+    at: usize,
+    range: u32,
+    code: u32,
+}
+
+impl<'a> Decoder<'a> {
+    /// A decoder of what an [`Encoder`] wrote. Behind the end of the input it reads zeros.
+    pub fn new(input: &'a [u8]) -> Self {
+        let mut decoder = Self {
+            input,
+            at: 0,
+            range: u32::MAX,
+            code: 0,
+        };
+        for _ in 0..4 {
+            decoder.code = (decoder.code << 8) | decoder.next();
+        }
+        decoder
+    }
+
+    #[inline]
+    fn next(&mut self) -> u32 {
+        let byte = self.input.get(self.at).copied().unwrap_or(0);
+        self.at += 1;
+        u32::from(byte)
+    }
+
+    /// Reads one decision.
+    #[inline]
+    pub fn bit(&mut self, chance: &mut Chance) -> bool {
+        let bound = chance.bound(self.range);
+        let yes = self.code >= bound;
+        if yes {
+            self.code -= bound;
+            self.range -= bound;
+        } else {
+            self.range = bound;
+        }
+        chance.learn(yes);
+        if self.range < TOP {
+            self.range <<= 8;
+            self.code = (self.code << 8) | self.next();
+        }
+        yes
+    }
+
+    /// Reads `count` bits that nothing is known of.
+    pub fn plain(&mut self, count: u32) -> u64 {
+        let mut value = 0;
+        for _ in 0..count {
+            self.range >>= 1;
+            let yes = self.code >= self.range;
+            if yes {
+                self.code -= self.range;
+            }
+            value = (value << 1) | u64::from(yes);
+            if self.range < TOP {
+                self.range <<= 8;
+                self.code = (self.code << 8) | self.next();
+            }
+        }
+        value
+    }
+}
+
+/// Whole numbers of up to 40 bits: how many bits one has is learned, and its first bits below the
+/// highest one.
+#[derive(Debug, Clone)]
+pub struct Number {
+    length: [Chance; 64],
+    first: [[Chance; 4]; 64],
+}
+
+/// Most bits of a [`Number`].
+const NUMBER_BITS: u32 = 40;
+
+impl Default for Number {
+    fn default() -> Self {
+        Self {
+            length: [Chance::default(); 64],
+            first: [[Chance::default(); 4]; 64],
+        }
+    }
+}
+
+impl Number {
+    /// Writes a number below 2^40.
+    pub fn write(&mut self, out: &mut Encoder, value: u64) {
+        let bits = u64::BITS - value.leading_zeros();
+        let mut node = 1;
+        for place in (0..6).rev() {
+            let yes = (bits >> place) & 1 == 1;
+            out.bit(&mut self.length[node & 63], yes);
+            node = node * 2 + usize::from(yes);
+        }
+        let mut node = 1;
+        for place in (0..bits.saturating_sub(1)).rev() {
+            if node >= 4 {
+                out.plain(value & ((1 << (place + 1)) - 1), place + 1);
+                break;
+            }
+            let yes = (value >> place) & 1 == 1;
+            out.bit(&mut self.first[(bits & 63) as usize][node & 3], yes);
+            node = node * 2 + usize::from(yes);
+        }
+    }
+
+    /// Reads a number.
+    ///
+    /// # Errors
+    /// [`DeltaError`] when it is larger than any that was written.
+    pub fn read(&mut self, input: &mut Decoder<'_>) -> Result<u64, DeltaError> {
+        let mut node = 1;
+        for _ in 0..6 {
+            node = node * 2 + usize::from(input.bit(&mut self.length[node & 63]));
+        }
+        let bits = (node & 63) as u32;
+        if bits > NUMBER_BITS {
+            return Err(DeltaError::Malformed("number too long"));
+        }
+        let Some(below) = bits.checked_sub(1) else {
+            return Ok(0);
+        };
+        let (mut value, mut node) = (1, 1);
+        for place in (0..below).rev() {
+            if node >= 4 {
+                value = (value << (place + 1)) | input.plain(place + 1);
+                break;
+            }
+            let yes = input.bit(&mut self.first[(bits & 63) as usize][node & 3]);
+            value = (value << 1) | u64::from(yes);
+            node = node * 2 + usize::from(yes);
+        }
+        Ok(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Bit(usize, bool),
+        Plain(u64, u32),
+        Number(u64),
+    }
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0usize..4, any::<bool>()).prop_map(|(context, yes)| Step::Bit(context, yes)),
+            // Nearly always the same: probabilities at their ends, long carries.
+            (4usize..6, 0u32..200).prop_map(|(context, n)| Step::Bit(context, n == 0)),
+            (any::<u64>(), 1u32..40).prop_map(|(n, bits)| Step::Plain(n & ((1 << bits) - 1), bits)),
+            (any::<u64>(), 24u32..64).prop_map(|(n, shift)| Step::Number(n >> shift)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(steps in proptest::collection::vec(any_step(), 0..3000)) {
+            let (mut out, mut chances) = (Encoder::default(), [Chance::default(); 6]);
+            let mut number = Number::default();
+            for step in &steps {
+                match step {
+                    Step::Bit(context, yes) => out.bit(&mut chances[*context], *yes),
+                    Step::Plain(value, bits) => out.plain(*value, *bits),
+                    Step::Number(value) => number.write(&mut out, *value),
+                }
+            }
+            let bytes = out.finish();
+            let (mut input, mut chances) = (Decoder::new(&bytes), [Chance::default(); 6]);
+            let mut number = Number::default();
+            for step in &steps {
+                match step {
+                    Step::Bit(context, yes) => prop_assert_eq!(input.bit(&mut chances[*context]), *yes),
+                    Step::Plain(value, bits) => prop_assert_eq!(input.plain(*bits), *value),
+                    Step::Number(value) => prop_assert_eq!(number.read(&mut input), Ok(*value)),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_likely_costs_little() {
+        let (mut out, mut chance) = (Encoder::default(), Chance::default());
+        (0..8000).for_each(|n| out.bit(&mut chance, n % 1000 == 999));
+        assert!(out.finish().len() < 60);
+        let mut out = Encoder::default();
+        (0..1000).for_each(|_| out.bit(&mut Chance::default(), false));
+        assert_eq!(out.finish(), b"");
+    }
+
+    #[test]
+    fn numbers_too_large_for_any_writer_are_refused() {
+        let mut input = Decoder::new(&[0xff; 20]);
+        assert!(Number::default().read(&mut input).is_err());
+    }
+}
