@@ -86,12 +86,13 @@ pub fn verify(args: &VerifyArgs, options: &Options) -> Result<ExitCode, CliError
         }
     }
     let (key, faults) = look_at_key(&directory, &args.data)?;
-    if !options.json {
+    let has_looked = !(verified.is_empty() && failed.is_some());
+    if !options.json && has_looked {
         print(&key_in_words(key.as_deref(), &faults))?;
     }
     let is_whole = verified.iter().all(NamespaceFound::is_ok);
     let ok = failed.is_none() && faults.is_empty() && is_whole;
-    if options.json && !(verified.is_empty() && failed.is_some()) {
+    if options.json && has_looked {
         let namespaces = verified;
         print(&json(&Found {
             ok,
