@@ -35,6 +35,8 @@ const SAMPLE_PIECES: usize = 16;
 const SAMPLE_PIECE: usize = 256;
 /// Shorter inputs say too little about their byte frequencies.
 const SAMPLE_MIN: usize = 512;
+/// What zstd returns when the content does not fit (`ZSTD_error_dstSize_tooSmall`, negated).
+const NO_ROOM: usize = 70usize.wrapping_neg();
 
 thread_local! {
     static COMPRESSOR: RefCell<CCtx<'static>> = RefCell::new(CCtx::create());
@@ -221,11 +223,14 @@ fn decompress_in(
     bytes: &[u8],
     max_len: usize,
 ) -> Result<Vec<u8>, DeltaError> {
-    let mut content = Vec::with_capacity(content_bound(bytes, max_len)?);
-    context
-        .decompress(&mut content, bytes)
-        .map_err(zstd_error)?;
-    Ok(content)
+    let bound = content_bound(bytes, max_len)?;
+    let mut content = Vec::with_capacity(bound);
+    match context.decompress(&mut content, bytes) {
+        Ok(_) => Ok(content),
+        // Only frames that do not say how long their content is get this far.
+        Err(NO_ROOM) if bound == max_len => Err(DeltaError::TooLarge { limit: max_len }),
+        Err(code) => Err(zstd_error(code)),
+    }
 }
 
 /// Refuses several frames, skippable ones and whatever may stand behind a frame.
@@ -279,6 +284,25 @@ fn zstd_error(code: usize) -> DeltaError {
 mod tests {
     use super::*;
     use crate::delta::sample::noise;
+
+    #[test]
+    fn content_of_unknown_length_is_bounded() {
+        let content = vec![7; 100_000];
+        let mut context = CCtx::create();
+        set(&mut context, CParameter::ContentSizeFlag(false)).unwrap();
+        let frame = compress_in(&mut context, &content, 3).unwrap();
+        assert!(matches!(
+            zstd_safe::find_decompressed_size(&frame),
+            Ok(None)
+        ));
+        assert_eq!(decompress(&frame, content.len()).as_ref(), Ok(&content));
+        assert_eq!(decompress(&frame, 1 << 20).as_ref(), Ok(&content));
+        for limit in [0, 1, 99_999] {
+            let refused = Err(DeltaError::TooLarge { limit });
+            assert_eq!(decompress(&frame, limit), refused);
+            assert_eq!(decompress_patch(&frame, &[], limit), refused);
+        }
+    }
 
     #[test]
     fn packed_values_are_at_most_one_byte_longer() {
