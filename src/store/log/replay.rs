@@ -9,7 +9,7 @@ use crate::store::directory::unusable;
 use crate::store::error::StoreError;
 use crate::store::log::group::{ALIGNMENT, EntryKind, ReadGroup, SegmentKey, lengths, open};
 use crate::store::log::place::{LogPlace, LogPosition};
-use crate::store::log::segment::{Header, SEGMENT_HEADER, is_cut_off, read_header};
+use crate::store::log::segment::{Header, SEGMENT_HEADER, is_cut_off, is_unfinished, read_header};
 
 /// Commits behind the newest one that a group is expected to begin at, when intact groups are
 /// searched behind a broken one.
@@ -88,13 +88,15 @@ impl Reader<'_> {
             Header::Key(found) if found.epoch == key.epoch && found.number < number => {
                 return Ok(false);
             }
+            _ if is_unfinished(&bytes, key) && self.intact_behind(key, &bytes, 0).is_none() => {
+                return Ok(false);
+            }
             Header::Key(_) => {
                 return Err(StoreError::damaged(format!(
                     "{} belongs to another file than the one beside it",
                     path.display()
                 )));
             }
-            Header::Blank if self.intact_behind(key, &bytes, 0).is_none() => return Ok(false),
             Header::Blank | Header::Damaged => {
                 return Err(StoreError::damaged(format!(
                     "the header of {} is not what was written",

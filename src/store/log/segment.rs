@@ -154,10 +154,34 @@ pub fn read_header(bytes: &[u8]) -> Header {
     }
 }
 
+/// True when a new file's header was not written to its end, or not at all: a write that fails may
+/// have been carried out in part. Nothing was ever appended to such a segment.
+pub fn is_unfinished(bytes: &[u8], key: SegmentKey) -> bool {
+    let found = &bytes[..bytes.len().min(SEGMENT_HEADER as usize)];
+    let end = found.iter().rposition(|byte| *byte != 0);
+    let written = end.map_or(0, |last| last + 1);
+    found[..written] == header(key)[..written]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::store::disk::MachineDisk;
+
+    #[test]
+    fn headers_that_were_written_in_part_are_told_from_others() {
+        let (epoch, number) = (Epoch(0x1122_3344_5566_7788), 7);
+        let key = SegmentKey { epoch, number };
+        let whole = header(key);
+        for written in 0..whole.len() {
+            let mut bytes = vec![0; 4096];
+            bytes[..written].copy_from_slice(&whole[..written]);
+            assert!(is_unfinished(&bytes, key), "{written}");
+            let epoch = Epoch(1);
+            let is_like_another = is_unfinished(&bytes, SegmentKey { epoch, number });
+            assert_eq!(is_like_another, written <= 16, "{written}");
+        }
+    }
 
     /// A crash that leaves a part of a stretch must not make the segment look cut off later.
     #[test]
