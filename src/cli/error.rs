@@ -13,6 +13,7 @@ use crate::cli::text::printable;
 use crate::config::error::ConfigError;
 use crate::server::ServeError;
 use crate::store::error::StoreError;
+use crate::types::id::Namespace;
 
 /// Why a command failed.
 #[derive(Debug, Error)]
@@ -59,6 +60,14 @@ pub enum CliError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// The data directory does not have it.
+    #[error("there is no namespace {namespace} in {}; `samestate shards` lists them", data.display())]
+    NoNamespace {
+        /// Which one.
+        namespace: Namespace,
+        /// Where it was looked for.
+        data: PathBuf,
     },
     /// A file whose path is no valid id.
     #[error("its path cannot be an id: {0}")]

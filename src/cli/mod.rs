@@ -23,6 +23,7 @@ mod restore;
 mod roots;
 mod serve;
 mod settings;
+mod shards;
 mod states;
 mod sync;
 mod text;
@@ -61,6 +62,7 @@ enum Command {
     Serve(serve::ServeArgs),
     Config(config::ConfigArgs),
     Verify(verify::VerifyArgs),
+    Shards(shards::ShardsArgs),
     Backup(backup::BackupArgs),
     Restore(restore::RestoreArgs),
     #[command(flatten)]
@@ -105,6 +107,7 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Config(args) => config::run(&args, cli.options.json),
         Command::Verify(args) => verify::verify(&args, &cli.options),
+        Command::Shards(args) => shards::shards(&args, &cli.options),
         Command::Backup(args) => match args.data() {
             Some(data) => backup::at_rest(&args, data, &cli.options),
             None => on_client_runtime(backup::at_server(&args, &cli.options)),

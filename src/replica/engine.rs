@@ -23,7 +23,7 @@ use crate::roots::mountains::{self, nodes_above};
 use crate::store::checkpoint::{Flushed, Frozen};
 use crate::store::claim::Claim;
 use crate::store::disk::{Disk, MachineDisk};
-use crate::store::engine_file::EngineFile;
+use crate::store::engine_files::EngineFiles;
 use crate::store::error::StoreError;
 use crate::store::log::appender::Log;
 use crate::store::log::group::{Entry, EntryKind};
@@ -75,7 +75,7 @@ pub struct Opened {
     /// Makes durable.
     pub log: Log,
     /// Takes checkpoints.
-    pub file: EngineFile,
+    pub file: EngineFiles,
     /// True when the file turned out to be a copy, and began a new life of its feed.
     pub is_copy: bool,
 }
@@ -165,7 +165,7 @@ impl Engine {
     }
 
     fn open_store(
-        (mut store, mut file): (Store, EngineFile),
+        (mut store, mut file): (Store, EngineFiles),
         claim: &Claim,
         wall: Arc<dyn WallClock>,
     ) -> Result<Opened, StoreError> {

@@ -11,7 +11,7 @@ use crate::replica::recover::recover;
 use crate::store::claim::Claim;
 use crate::store::directory::unusable;
 use crate::store::disk::Disk;
-use crate::store::engine_file::EngineFile;
+use crate::store::engine_files::EngineFiles;
 use crate::store::error::StoreError;
 use crate::store::log::replay::read_segments;
 use crate::store::open::Store;
@@ -19,6 +19,7 @@ use crate::store::open_file::check_engine;
 use crate::store::options::StoreOptions;
 use crate::store::overlay::Overlay;
 use crate::store::read::Snapshot;
+use crate::store::shard_set::shard_files;
 use crate::types::id::Namespace;
 
 /// Is told how many bytes of states have been read, and how many there are.
@@ -43,6 +44,14 @@ pub fn inspect(
     if let Err(StoreError::Damaged(what)) = store.check_counts() {
         early.fault("head", &"counts", &what);
     }
+    match store.misplaced_rows() {
+        Ok(tables) => tables.into_iter().for_each(|(table, rows)| {
+            let detail = format!("{rows} of its rows are in the file of another shard");
+            early.fault("shard", &table, &detail);
+        }),
+        Err(StoreError::Damaged(what)) => early.fault("shard", &path.display(), &what),
+        Err(error) => return Err(error),
+    }
     let snapshot = match with_log(&mut store) {
         Ok(snapshot) => snapshot,
         Err(StoreError::Damaged(what)) => {
@@ -65,11 +74,11 @@ fn open(
     path: &Path,
     claim: &Claim,
     report: &mut CheckReport,
-) -> Result<Option<(Store, EngineFile)>, StoreError> {
+) -> Result<Option<(Store, EngineFiles)>, StoreError> {
     match disk.open(path, false) {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let detail = "it is missing, but its log is there; put it back";
+            let detail = "it is missing, but its log or its shards are there; put it back";
             report.fault("file", &path.display(), &detail);
             return Ok(None);
         }
@@ -77,15 +86,19 @@ fn open(
     }
     let options = StoreOptions::default();
     let overlay = || Arc::new(Overlay::new(Arc::clone(disk)));
-    let checked = check_engine(&*overlay(), path, options);
-    let opened = checked.and_then(|found| {
-        if let Some(what) = found {
-            report.fault("engine", &path.display(), &what);
-        }
+    for file in std::iter::once(path.to_path_buf()).chain(shard_files(&**disk, path)?) {
         // The check leaves a file that it found damaged unusable.
-        Store::open_as(overlay(), path, claim, options)
-    });
-    match opened {
+        match check_engine(&*overlay(), &file, options) {
+            Ok(None) => {}
+            Ok(Some(what)) => report.fault("engine", &file.display(), &what),
+            Err(StoreError::Damaged(what)) => {
+                report.fault("file", &file.display(), &what);
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match Store::open_as(overlay(), path, claim, options) {
         Ok(opened) => Ok(Some(opened)),
         Err(StoreError::Damaged(what)) => {
             report.fault("file", &path.display(), &what);

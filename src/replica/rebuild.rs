@@ -12,7 +12,7 @@ use crate::replica::facts::Facts;
 use crate::store::body::Body;
 use crate::store::claim::Claim;
 use crate::store::disk::MachineDisk;
-use crate::store::engine_file::EngineFile;
+use crate::store::engine_files::EngineFiles;
 use crate::store::error::StoreError;
 use crate::store::open::Store;
 use crate::store::options::StoreOptions;
@@ -51,7 +51,7 @@ pub struct Salvaged {
 /// A file in the making.
 pub struct Builder {
     store: Store,
-    file: EngineFile,
+    file: EngineFiles,
     top: Top,
     head: Head,
     /// Newest position of the feed of before, when positions are kept.

@@ -25,6 +25,7 @@ use crate::store::log::replay::read_segments;
 use crate::store::log::salvage::{LogRemains, salvage_log};
 use crate::store::rows::{Identity, Placed, Placement};
 use crate::store::salvage::{Remains, Saved};
+use crate::store::shard_set::shard_files;
 use crate::types::cursor::Epoch;
 use crate::types::hash::{ContentHash, StateKey};
 use crate::types::id::Namespace;
@@ -92,9 +93,10 @@ pub fn repair(
         let _ = disk.remove(&draft);
         return Err(error);
     }
-    let segments = std::mem::take(&mut repair.log.segments);
+    let mut parts = std::mem::take(&mut repair.log.segments);
+    parts.extend(shard_files(&*disk, path)?);
     let Repair { mut report, .. } = repair;
-    report.kept = set_aside(path, &draft, &segments)?;
+    report.kept = set_aside(path, &draft, &parts)?;
     Ok(report)
 }
 

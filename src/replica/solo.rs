@@ -12,7 +12,7 @@ use crate::replica::engine::{Engine, Opened, Outcomes};
 use crate::replica::view::View;
 use crate::store::compaction::CompactionProgress;
 use crate::store::disk::{Disk, MachineDisk};
-use crate::store::engine_file::EngineFile;
+use crate::store::engine_files::EngineFiles;
 use crate::store::error::StoreError;
 use crate::store::log::appender::Log;
 use crate::store::log::group::Entry;
@@ -25,7 +25,7 @@ use crate::types::id::ReplicaId;
 pub struct Solo {
     engine: Engine,
     log: Log,
-    file: EngineFile,
+    file: EngineFiles,
 }
 
 impl Solo {

@@ -16,7 +16,7 @@ use crate::runtime::lock::lock;
 use crate::runtime::queue::Job;
 use crate::store::checkpoint::{Flushed, Frozen};
 use crate::store::compaction::CompactionProgress;
-use crate::store::engine_file::{EngineFile, RetiredFile};
+use crate::store::engine_files::{EngineFiles, RetiredFile};
 use crate::store::error::StoreError;
 use crate::store::log::shelf::Shelf;
 use crate::store::options::StoreOptions;
@@ -74,7 +74,7 @@ impl Checkpoints {
     /// The operating system's, when it gives no thread.
     pub fn start(
         name: &str,
-        file: EngineFile,
+        file: EngineFiles,
         shelf: Arc<Shelf>,
         options: &StoreOptions,
         upkeep: Upkeep,
@@ -138,7 +138,7 @@ impl Checkpoints {
 }
 
 struct Worker {
-    file: EngineFile,
+    file: EngineFiles,
     shelf: Arc<Shelf>,
     reserve: u64,
     upkeep: Upkeep,
@@ -340,13 +340,16 @@ impl Worker {
         match self.file.compact_slice(&mut progress) {
             Ok(None) => self.upkeep.compacting.progress(progress),
             Ok(Some((flushed, retired))) => {
+                self.retired.push((Instant::now(), retired));
+                self.report(Some(flushed), None);
+                if self.file.is_compacting() {
+                    return self.upkeep.compacting.progress(progress);
+                }
                 info!(
                     before = progress.bytes_before,
                     after = progress.bytes_after,
                     "compacted"
                 );
-                self.retired.push((Instant::now(), retired));
-                self.report(Some(flushed), None);
                 self.upkeep.compacting.ended(Ok(progress));
             }
             Err(error) => {
@@ -362,7 +365,7 @@ impl Worker {
     }
 
     fn begin_compaction(&mut self) -> Result<(), StoreError> {
-        let (bytes, free) = (self.file.bytes()?, self.file.free_bytes()?);
+        let (bytes, free) = (self.file.largest_bytes()?, self.file.free_bytes()?);
         if free < bytes.saturating_add(self.reserve) {
             return Err(StoreError::Full);
         }

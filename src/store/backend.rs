@@ -36,6 +36,18 @@ impl OpenFile {
         })
     }
 
+    /// A file that is nowhere but in memory.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn in_memory() -> Result<Self, DatabaseError> {
+        let backend = redb::backends::InMemoryBackend::new();
+        Ok(Self {
+            database: Database::builder().create_with_backend(backend)?,
+            has_failed: Arc::default(),
+        })
+    }
+
     /// True when the disk has failed once, even at a read. The engine refuses everything since
     /// then, until the file is opened again.
     pub fn has_failed(&self) -> bool {

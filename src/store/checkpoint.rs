@@ -4,17 +4,17 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use redb::{Database, ReadableTable, WriteTransaction};
+use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
 
 use crate::store::error::StoreError;
-use crate::store::forms::{KeyForm, RowForm};
+use crate::store::forms::{KeyBounds, KeyForm, RowForm};
 use crate::store::layer::Known;
 use crate::store::log::place::LogPosition;
 use crate::store::memtable::Memtable;
 use crate::store::rows::head_from_bytes;
+use crate::store::shards::{Cut, EngineTables, parts_in};
 use crate::store::tables::{
-    EngineKey, EngineRow, EngineTables, ForEachTable, KeyRef, Meta, Table, for_each_table,
-    meta_names,
+    EngineKey, EngineRow, ForEachTable, KeyRef, Meta, Table, for_each_table, meta_names,
 };
 use crate::types::binary::encode;
 
@@ -88,40 +88,69 @@ pub fn set_position(
     Ok(())
 }
 
-/// Writes the newest rows of a memtable in order of key.
+/// Up to where a file holds what the log says.
+///
+/// # Errors
+/// [`StoreError`] when the engine fails or the row is damaged.
+pub fn position_of(database: &Database) -> Result<LogPosition, StoreError> {
+    let table = database.begin_read()?.open_table(Meta::DEFINITION)?;
+    let head = table.get(meta_names::HEAD)?;
+    let head = head.map(|head| head.value().to_vec());
+    Ok(head_from_bytes(head.as_deref())?.log)
+}
+
+/// Which of a namespace's rows a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Share {
+    /// Into how many shards they are cut.
+    pub cut: Cut,
+    /// The file's shard.
+    pub shard: usize,
+}
+
+/// Writes a file's share of the newest rows of a memtable, in order of key.
 ///
 /// # Errors
 /// [`StoreError`] when the engine fails.
-pub fn flush_rows(transaction: &WriteTransaction, memtable: &Memtable) -> Result<(), StoreError> {
+pub fn flush_rows(
+    transaction: &WriteTransaction,
+    memtable: &Memtable,
+    share: Share,
+) -> Result<(), StoreError> {
     for_each_table(&mut Flush {
         transaction,
         memtable,
+        share,
     })
 }
 
 struct Flush<'f> {
     transaction: &'f WriteTransaction,
     memtable: &'f Memtable,
+    share: Share,
 }
 
 impl ForEachTable for Flush<'_> {
     fn visit<T: Table>(&mut self) -> Result<(), StoreError> {
         let mut table = self.transaction.open_table(T::DEFINITION)?;
-        flush_range::<T>(&mut table, self.memtable, &Bound::Unbounded)
+        let everything = (Bound::Unbounded, Bound::Unbounded);
+        for part in parts_in::<T>(everything, self.share.cut, self.share.shard) {
+            flush_range::<T>(&mut table, self.memtable, part)?;
+        }
+        Ok(())
     }
 }
 
-/// Writes the newest rows of a memtable up to a key.
+/// Writes the newest rows of a range of a memtable.
 ///
 /// # Errors
 /// [`StoreError`] when the engine fails.
 pub fn flush_range<T: Table>(
     table: &mut redb::Table<'_, EngineKey<T>, EngineRow<T>>,
     memtable: &Memtable,
-    end: &Bound<T::Key>,
+    (mut from, end): KeyBounds<T::Key>,
 ) -> Result<(), StoreError> {
-    let last = table.last()?.map(|(key, _)| T::Key::keep(key.value()));
-    let mut from = Bound::Unbounded;
+    let mut last = None;
     loop {
         let range = (from, end.clone());
         let rows = memtable.range::<T>(range, u64::MAX, STRIDE);
@@ -129,7 +158,11 @@ pub fn flush_range<T: Table>(
             return Ok(());
         };
         from = Bound::Excluded(newest.clone());
-        let behind = |(key, _): &(T::Key, _)| last.as_ref().is_none_or(|last| key > last);
+        if last.is_none() {
+            last = Some(table.last()?.map(|(key, _)| T::Key::keep(key.value())));
+        }
+        let last = last.as_ref().and_then(Option::as_ref);
+        let behind = |(key, _): &(T::Key, _)| last.is_none_or(|last| key > last);
         let split = rows.partition_point(|row| !behind(row));
         for (key, known) in &rows[..split] {
             match known {

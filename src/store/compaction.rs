@@ -16,7 +16,7 @@ use redb::{
 };
 
 use crate::store::backend::OpenFile;
-use crate::store::checkpoint::{Frozen, begin_durable, flush_range, set_position};
+use crate::store::checkpoint::{Frozen, Share, begin_durable, flush_range, set_position};
 use crate::store::directory::{compact_draft_of, unusable};
 use crate::store::disk::Disk;
 use crate::store::error::StoreError;
@@ -24,6 +24,7 @@ use crate::store::forms::KeyForm;
 use crate::store::log::place::LogPosition;
 use crate::store::memtable::Memtable;
 use crate::store::options::StoreOptions;
+use crate::store::shards::parts_in;
 use crate::store::tables::{EngineRow, ForEachTable, KeyRef, Table, for_each_table};
 
 /// Bytes of rows that one slice copies, about: a few milliseconds' work.
@@ -47,6 +48,7 @@ pub struct Compaction {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     draft: PathBuf,
+    share: Share,
     target: OpenFile,
     place: Place,
     progress: CompactionProgress,
@@ -73,6 +75,7 @@ impl Compaction {
     pub fn begin(
         disk: Arc<dyn Disk>,
         path: &Path,
+        share: Share,
         options: StoreOptions,
         source: &Database,
         bytes_before: u64,
@@ -84,19 +87,16 @@ impl Compaction {
         let file = file.map_err(|source| unusable(&draft, source))?;
         let target = OpenFile::open(file, options.cache_bytes / 4);
         let target = target.map_err(redb::Error::from)?;
-        let mut count = Count {
-            transaction: source.begin_read()?,
-            rows: 0,
-        };
-        for_each_table(&mut count)?;
+        let rows_total = rows_of(source)?;
         Ok(Self {
             disk,
             path: path.to_path_buf(),
             draft,
+            share,
             target,
             place: Place::default(),
             progress: CompactionProgress {
-                rows_total: count.rows,
+                rows_total,
                 bytes_before,
                 ..CompactionProgress::default()
             },
@@ -139,6 +139,7 @@ impl Compaction {
         for_each_table(&mut Follow {
             target: &transaction,
             memtable: &frozen.memtable,
+            share: self.share,
             place: &self.place,
             table: 0,
         })?;
@@ -182,6 +183,19 @@ impl Compaction {
         // The next start removes it otherwise.
         let _ = self.disk.remove(&self.draft);
     }
+}
+
+/// Rows of all tables of a file.
+///
+/// # Errors
+/// [`StoreError`] when the engine fails.
+pub fn rows_of(source: &Database) -> Result<u64, StoreError> {
+    let mut count = Count {
+        transaction: source.begin_read()?,
+        rows: 0,
+    };
+    for_each_table(&mut count)?;
+    Ok(count.rows)
 }
 
 /// Counts the rows of all tables.
@@ -272,6 +286,7 @@ impl ForEachTable for Slice<'_> {
 struct Follow<'f> {
     target: &'f WriteTransaction,
     memtable: &'f Memtable,
+    share: Share,
     place: &'f Place,
     table: usize,
 }
@@ -286,6 +301,10 @@ impl ForEachTable for Follow<'_> {
             _ => return Ok(()),
         };
         let mut target = self.target.open_table(T::DEFINITION)?;
-        flush_range::<T>(&mut target, self.memtable, &end)
+        let range = (Bound::Unbounded, end);
+        for part in parts_in::<T>(range, self.share.cut, self.share.shard) {
+            flush_range::<T>(&mut target, self.memtable, part)?;
+        }
+        Ok(())
     }
 }

@@ -6,6 +6,7 @@
 //! DIR/key                        what the replica signs with, for its owner's eyes only
 //! DIR/place                      which file this is, to notice copies of the directory
 //! DIR/namespaces/NAME.redb       one file a namespace
+//! DIR/namespaces/NAME.redb.shard-SET-NN   the other files of one that is cut into shards
 //! DIR/namespaces/NAME.redb.new   one that is being made
 //! DIR/namespaces/NAME.redb.dropped   one that is being removed, and its log
 //! ```
@@ -23,6 +24,7 @@ use crate::store::draft::finish_draft;
 use crate::store::error::StoreError;
 use crate::store::key::{key_of, look_at_key};
 use crate::store::place::{Found, Place};
+use crate::store::shard_set::is_shard;
 use crate::types::cursor::Epoch;
 use crate::types::id::{Namespace, ReplicaId};
 
@@ -235,7 +237,7 @@ impl DataDirectory {
         self.root.join("namespaces").join(file)
     }
 
-    /// The namespaces that have a file, or a log whose file is missing, in order.
+    /// The namespaces that have a file, or a log or shards whose file is missing, in order.
     ///
     /// # Errors
     /// [`StoreError::Unusable`] when the directory cannot be read.
@@ -251,7 +253,8 @@ impl DataDirectory {
             };
             let was_dropped = || dropped_of(&self.file(&name)).exists();
             let is_log = segment_number(rest).is_some();
-            if rest == EXTENSION || (is_log && !was_dropped()) {
+            let is_part = is_log || is_shard(rest);
+            if rest == EXTENSION || (is_part && !was_dropped()) {
                 found.push(name);
             }
         }
@@ -275,10 +278,16 @@ impl DataDirectory {
                 finish_drop(&file).map_err(|source| unusable(&dropped, source))?;
             }
         }
-        let suffixes = ["new", "compact", "repair"].map(|last| format!(".{EXTENSION}.{last}"));
+        let suffixes =
+            ["new", "compact", "repair", "reshard"].map(|last| format!(".{EXTENSION}.{last}"));
         for path in self.entries()? {
             let name = path.file_name().and_then(|name| name.to_str());
-            let is_draft = |name: &str| suffixes.iter().any(|suffix| name.ends_with(suffix));
+            let is_draft = |name: &str| {
+                let is_one = suffixes.iter().any(|suffix| name.ends_with(suffix));
+                let copied = name.strip_suffix(".compact");
+                let copied = copied.and_then(|name| name.split_once('.'));
+                is_one || copied.is_some_and(|(_, rest)| is_shard(rest))
+            };
             if name.is_some_and(is_draft) {
                 // One that stays is in the way of nothing but the creation of its namespace.
                 let _ = fs::remove_file(&path);
@@ -301,7 +310,7 @@ impl DataDirectory {
     }
 }
 
-/// Removes the log of a file that was dropped, and at last what says that it was.
+/// Removes the log and the shards of a file that was dropped, and at last what says that it was.
 fn finish_drop(file: &Path) -> io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
     let stem = file.file_stem().unwrap_or_default();
@@ -309,7 +318,8 @@ fn finish_drop(file: &Path) -> io::Result<()> {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str());
         let name = name.and_then(|name| name.split_once('.'));
-        if name.is_some_and(|(name, rest)| stem == name && segment_number(rest).is_some()) {
+        let is_part = |rest: &str| segment_number(rest).is_some() || is_shard(rest);
+        if name.is_some_and(|(name, rest)| stem == name && is_part(rest)) {
             fs::remove_file(&path)?;
         }
     }
@@ -335,15 +345,15 @@ pub fn repair_draft_of(file: &Path) -> PathBuf {
     file.with_added_extension("repair")
 }
 
-/// Puts a repaired file in the place of the one before. That one and the segments of its log are
-/// kept under other names, which are returned.
+/// Puts a repaired file in the place of the one before. That one and what belongs to it, the segments
+/// of its log and the files of its shards, are kept under other names, which are returned.
 ///
 /// # Errors
 /// [`StoreError::Unusable`] when a name cannot be given.
 pub fn set_aside(
     file: &Path,
     repaired: &Path,
-    segments: &[PathBuf],
+    parts: &[PathBuf],
 ) -> Result<Vec<PathBuf>, StoreError> {
     let named = |number: u32| file.with_added_extension(format!("broken-{number}"));
     let number = (1..)
@@ -360,9 +370,9 @@ pub fn set_aside(
         fs::rename(repaired, file)?;
         sync_folder_of(file)?;
         // The new file needs none of them; a crash in between is told by the next start.
-        for segment in segments {
-            let broken = segment.with_added_extension(format!("broken-{number}"));
-            fs::rename(segment, &broken)?;
+        for part in parts {
+            let broken = part.with_added_extension(format!("broken-{number}"));
+            fs::rename(part, &broken)?;
             kept.push(broken);
         }
         sync_folder_of(file)
@@ -384,6 +394,11 @@ pub fn draft_of(file: &Path) -> PathBuf {
 /// Where the copy of a namespace's file is while it is being made by a compaction.
 pub fn compact_draft_of(file: &Path) -> PathBuf {
     file.with_added_extension("compact")
+}
+
+/// Where a namespace's first file is while it is being cut into other shards.
+pub fn reshard_draft_of(file: &Path) -> PathBuf {
+    file.with_added_extension("reshard")
 }
 
 /// A random epoch for a new change feed.

@@ -1,8 +1,11 @@
 //! What keys and values of tables are in memory, and how the engine takes them.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use redb::Value;
+
+use crate::store::shards::{Cut, split_at_borders};
 
 /// Bytes of a row in memory.
 pub type RowBytes = Arc<[u8]>;
@@ -16,7 +19,21 @@ pub trait KeyForm: Ord + Clone + Send + Sync + 'static {
     fn lend(&self) -> <Self::Engine as Value>::SelfType<'_>;
     /// Kept from what the engine hands out.
     fn keep(lent: <Self::Engine as Value>::SelfType<'_>) -> Self;
+
+    /// The bits that say which shard's file a row is in, left-aligned.
+    fn leading_bits(&self) -> u64 {
+        0
+    }
+
+    /// Ranges, in order, that together are `range`, each with the one shard that its rows are in.
+    fn split(range: KeyBounds<Self>, cut: Cut) -> Vec<(usize, KeyBounds<Self>)> {
+        let _ = cut;
+        vec![(0, range)]
+    }
 }
+
+/// Both ends of a range of keys.
+pub type KeyBounds<K> = (Bound<K>, Bound<K>);
 
 /// A value in memory.
 pub trait RowForm: Clone + Send + Sync + 'static {
@@ -41,6 +58,15 @@ impl KeyForm for [u8; 32] {
     fn keep(lent: &[u8; 32]) -> Self {
         *lent
     }
+
+    fn leading_bits(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = *self;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+
+    fn split(range: KeyBounds<Self>, cut: Cut) -> Vec<(usize, KeyBounds<Self>)> {
+        split_at_borders(range, cut, first_hash, last_hash)
+    }
 }
 
 impl KeyForm for ([u8; 32], u64) {
@@ -52,6 +78,16 @@ impl KeyForm for ([u8; 32], u64) {
 
     fn keep(lent: (&[u8; 32], u64)) -> Self {
         (*lent.0, lent.1)
+    }
+
+    fn leading_bits(&self) -> u64 {
+        self.0.leading_bits()
+    }
+
+    fn split(range: KeyBounds<Self>, cut: Cut) -> Vec<(usize, KeyBounds<Self>)> {
+        let first = |bits| (first_hash(bits), 0);
+        let last = |bits| (last_hash(bits), u64::MAX);
+        split_at_borders(range, cut, first, last)
     }
 }
 
@@ -67,6 +103,7 @@ impl KeyForm for (u64, [u8; 32]) {
     }
 }
 
+/// A place in a tree: how deep, and its leading bits.
 impl KeyForm for (u8, u64) {
     type Engine = (u8, u64);
 
@@ -76,6 +113,33 @@ impl KeyForm for (u8, u64) {
 
     fn keep(lent: (u8, u64)) -> Self {
         lent
+    }
+
+    fn leading_bits(&self) -> u64 {
+        self.1
+    }
+
+    fn split(range: KeyBounds<Self>, cut: Cut) -> Vec<(usize, KeyBounds<Self>)> {
+        let depth_of = |bound: &Bound<Self>, open: u8| match bound {
+            Bound::Included((depth, _)) | Bound::Excluded((depth, _)) => *depth,
+            Bound::Unbounded => open,
+        };
+        let depths = depth_of(&range.0, 0)..=depth_of(&range.1, u8::MAX);
+        let (shallowest, deepest) = (*depths.start(), *depths.end());
+        let mut parts = Vec::new();
+        for depth in depths {
+            let from = match depth == shallowest {
+                true => range.0,
+                false => Bound::Included((depth, 0)),
+            };
+            let to = match depth == deepest {
+                true => range.1,
+                false => Bound::Included((depth, u64::MAX)),
+            };
+            let (first, last) = (|bits| (depth, bits), |bits| (depth, bits));
+            parts.extend(split_at_borders((from, to), cut, first, last));
+        }
+        parts
     }
 }
 
@@ -135,4 +199,18 @@ impl RowForm for () {
     type Engine = ();
 
     fn lend(&self) {}
+}
+
+/// The first hash with these leading bits.
+fn first_hash(bits: u64) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash[..8].copy_from_slice(&bits.to_be_bytes());
+    hash
+}
+
+/// The last hash with these leading bits.
+fn last_hash(bits: u64) -> [u8; 32] {
+    let mut hash = [u8::MAX; 32];
+    hash[..8].copy_from_slice(&bits.to_be_bytes());
+    hash
 }

@@ -7,18 +7,19 @@ use std::sync::Arc;
 use redb::{AccessGuard, TableHandle};
 
 use crate::store::error::StoreError;
-use crate::store::forms::{KeyForm, RowForm};
+use crate::store::forms::{KeyBounds, KeyForm, RowForm};
 use crate::store::guard::guarded;
 use crate::store::layer::{Known, is_empty};
 use crate::store::memtable::Memtable;
+use crate::store::shards::{EngineTables, TablePart, lend};
 use crate::store::suspects::Suspects;
-use crate::store::tables::{EngineKey, EngineRow, EngineTables, KeyRef, RowRef, Table};
+use crate::store::tables::{EngineKey, EngineRow, KeyRef, RowRef, Table};
 
 /// Rows that are taken from a memtable at a time while a range is read.
 const STRIDE: usize = 64;
 
 /// Both ends of a range of keys.
-pub type KeyRange<T> = (Bound<<T as Table>::Key>, Bound<<T as Table>::Key>);
+pub type KeyRange<T> = KeyBounds<<T as Table>::Key>;
 
 /// All tables as of one commit: newer layers in front of older ones, the engine last.
 #[derive(Clone)]
@@ -68,7 +69,7 @@ impl Layered {
             }
         }
         let found = guarded(|| {
-            let found = T::engine(&self.engine).get(key.lend())?;
+            let found = self.engine.table_of::<T>(key).get(key.lend())?;
             // Looking at it may panic as well; from here on it does not.
             let _ = found.as_ref().map(AccessGuard::value);
             Ok::<_, StoreError>(found)
@@ -85,11 +86,10 @@ impl Layered {
         range: KeyRange<T>,
         mut visit: impl FnMut(KeyRef<'_, T>, RowRef<'_, T>) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        let lent = (lend::<T>(&range.0), lend::<T>(&range.1));
         if is_empty(&range) {
             return Ok(());
         }
-        let mut engine = Stored::<T>::new(&self.engine, lent)?;
+        let mut engine = Stored::<T>::new(&self.engine, range.clone());
         let mut memory: Vec<Front<'_, T>> = self
             .memtables
             .iter()
@@ -193,8 +193,21 @@ impl Layered {
                 within.1 = Bound::Excluded(key);
             }
         }
-        let lent = (lend::<T>(&range.0), lend::<T>(&range.1));
-        let mut stored = guarded(|| T::engine(&self.engine).range::<KeyRef<'_, T>>(lent))?;
+        for part in self.engine.parts::<T>(range.clone()).into_iter().rev() {
+            let stored = self.last_stored::<T>(&part)?;
+            if stored.is_some() {
+                return Ok(last.max(stored));
+            }
+        }
+        Ok(last)
+    }
+
+    /// The last key of a part of the engine's table that no layer has removed.
+    fn last_stored<T: Table>(
+        &self,
+        (table, range): &TablePart<'_, T>,
+    ) -> Result<Option<T::Key>, StoreError> {
+        let mut stored = guarded(|| table.range::<KeyRef<'_, T>>(lend::<T>(range)))?;
         loop {
             let key = guarded(|| {
                 let entry = stored.next_back().transpose()?;
@@ -202,7 +215,7 @@ impl Layered {
             })?;
             match key {
                 Some(key) if self.hidden::<T>(&key, self.memtables.len()) => {}
-                found => return Ok(last.max(found)),
+                found => return Ok(found),
             }
         }
     }
@@ -215,30 +228,51 @@ impl Layered {
     }
 }
 
-/// The rows of a range in the engine's file.
-struct Stored<'e, T: Table> {
-    rows: redb::Range<'e, EngineKey<T>, EngineRow<T>>,
+/// The rows of a range in the engine's files.
+pub(in crate::store) struct Stored<'e, T: Table> {
+    /// What comes behind the part that is being read.
+    parts: std::vec::IntoIter<TablePart<'e, T>>,
+    rows: Option<redb::Range<'e, EngineKey<T>, EngineRow<T>>>,
     /// The key of the newest row.
     key: Option<T::Key>,
 }
 
 /// A row of the engine.
-type StoredRow<'e, T> = (AccessGuard<'e, EngineKey<T>>, AccessGuard<'e, EngineRow<T>>);
+pub(in crate::store) type StoredRow<'e, T> =
+    (AccessGuard<'e, EngineKey<T>>, AccessGuard<'e, EngineRow<T>>);
 
 impl<'e, T: Table> Stored<'e, T> {
-    fn new<'k>(
-        engine: &'e EngineTables,
-        range: (Bound<KeyRef<'k, T>>, Bound<KeyRef<'k, T>>),
-    ) -> Result<Self, StoreError> {
-        let rows = guarded(|| T::engine(engine).range::<KeyRef<'k, T>>(range))?;
-        Ok(Self { rows, key: None })
+    /// Nothing is read yet.
+    pub fn new(engine: &'e EngineTables, range: KeyRange<T>) -> Self {
+        Self {
+            parts: engine.parts::<T>(range).into_iter(),
+            rows: None,
+            key: None,
+        }
+    }
+
+    fn read(&mut self) -> Result<Option<StoredRow<'e, T>>, StoreError> {
+        loop {
+            if let Some(rows) = &mut self.rows
+                && let Some(row) = rows.next().transpose()?
+            {
+                return Ok(Some(row));
+            }
+            let Some((table, range)) = self.parts.next() else {
+                return Ok(None);
+            };
+            self.rows = Some(table.range::<KeyRef<'_, T>>(lend::<T>(&range))?);
+        }
     }
 
     /// The next row. A damaged page can lead anywhere, even in circles, but not so that keys go on
     /// growing.
-    fn next(&mut self) -> Result<Option<StoredRow<'e, T>>, StoreError> {
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails, or keys do not grow.
+    pub fn next(&mut self) -> Result<Option<StoredRow<'e, T>>, StoreError> {
         let (next, key) = guarded(|| {
-            let next = self.rows.next().transpose()?;
+            let next = self.read()?;
             let key = next.as_ref().map(|(key, row)| {
                 // Looking at it may panic as well; from here on it does not.
                 let _ = row.value();
@@ -315,13 +349,5 @@ impl<'m, T: Table> Front<'m, T> {
         }
         self.rows = rows.into_iter();
         self.first = self.rows.next();
-    }
-}
-
-fn lend<T: Table>(bound: &Bound<T::Key>) -> Bound<KeyRef<'_, T>> {
-    match bound {
-        Bound::Included(key) => Bound::Included(key.lend()),
-        Bound::Excluded(key) => Bound::Excluded(key.lend()),
-        Bound::Unbounded => Bound::Unbounded,
     }
 }

@@ -4,24 +4,23 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{ReadableDatabase, ReadableTableMetadata};
-
 use crate::store::checkpoint::{Flushed, Frozen};
 use crate::store::claim::Claim;
 use crate::store::directory::unusable;
 use crate::store::disk::{Disk, MachineDisk};
-use crate::store::engine_file::EngineFile;
+use crate::store::engine_files::{EngineFiles, OnDamage};
 use crate::store::error::StoreError;
 use crate::store::guard::guarded;
 use crate::store::layered::Layered;
 use crate::store::log::place::{LogPlace, LogPosition};
 use crate::store::memtable::Memtable;
-use crate::store::open_file::{check_not_empty, create, open_database, sync_directory};
+use crate::store::open_file::{check_not_empty, create};
 use crate::store::options::StoreOptions;
 use crate::store::read::Snapshot;
 use crate::store::rows::Identity;
+use crate::store::shards::{Cut, EngineTables};
 use crate::store::suspects::Suspects;
-use crate::store::tables::{Changes, EngineTables, Ids, Meta, Records, Table, meta_names};
+use crate::store::tables::{Changes, Ids, Meta, Records, meta_names};
 use crate::store::write::Tables;
 use crate::types::binary::decode;
 use crate::types::cursor::Epoch;
@@ -55,7 +54,7 @@ impl Store {
         replica: ReplicaId,
         epoch: Epoch,
         options: StoreOptions,
-    ) -> Result<(Self, EngineFile), StoreError> {
+    ) -> Result<(Self, EngineFiles), StoreError> {
         Self::open_on(Arc::new(MachineDisk), path, replica, epoch, options)
     }
 
@@ -73,7 +72,7 @@ impl Store {
         replica: ReplicaId,
         epoch: Epoch,
         options: StoreOptions,
-    ) -> Result<(Self, EngineFile), StoreError> {
+    ) -> Result<(Self, EngineFiles), StoreError> {
         Self::open_as(disk, path, &Claim::plain(replica, epoch), options)
     }
 
@@ -86,7 +85,21 @@ impl Store {
         path: &Path,
         claim: &Claim,
         options: StoreOptions,
-    ) -> Result<(Self, EngineFile), StoreError> {
+    ) -> Result<(Self, EngineFiles), StoreError> {
+        Self::open_with(disk, path, claim, options, OnDamage::Refuse)
+    }
+
+    /// As [`Store::open_as`], without what is damaged, if that is asked for.
+    ///
+    /// # Errors
+    /// As for [`Store::open_on`].
+    pub fn open_with(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        claim: &Claim,
+        options: StoreOptions,
+        damage: OnDamage,
+    ) -> Result<(Self, EngineFiles), StoreError> {
         let fresh = Identity {
             replica: claim.replica,
             epoch: claim.fresh,
@@ -99,16 +112,15 @@ impl Store {
             }
             Err(source) => return Err(unusable(path, source)),
         }
-        let opened = open_database(&*disk, path, options)?;
-        sync_directory(&*disk, path)?;
-        let (tables, identity, provenance) = guarded(|| {
-            let tables = EngineTables::open(&opened.database.begin_read()?)?;
-            let identity = Meta::engine(&tables).get(meta_names::IDENTITY)?;
+        let file = EngineFiles::open(&disk, path, options, damage)?;
+        let tables = file.tables()?;
+        let (identity, provenance) = guarded(|| {
+            let meta = tables.table_of::<Meta>(&String::new());
+            let identity = meta.get(meta_names::IDENTITY)?;
             let identity = identity.map(|bytes| decode::<Identity>(bytes.value()));
-            let provenance = Meta::engine(&tables).get(meta_names::PROVENANCE)?;
+            let provenance = meta.get(meta_names::PROVENANCE)?;
             let provenance = provenance.map(|bytes| decode::<Provenance>(bytes.value()));
-            let (identity, provenance) = (identity.transpose()?, provenance.transpose()?);
-            Ok::<_, StoreError>((tables, identity, provenance))
+            Ok::<_, StoreError>((identity.transpose()?, provenance.transpose()?))
         })?;
         let unnamed = || StoreError::damaged("the file does not say whose it is");
         let identity = identity.ok_or_else(unnamed)?;
@@ -120,7 +132,6 @@ impl Store {
             });
         }
         let provenance = provenance.unwrap_or_else(|| Provenance::unknown(identity.epoch));
-        let file = EngineFile::new(Arc::clone(&disk), path.to_path_buf(), options, opened);
         let mut store = Self {
             disk,
             tables: Arc::new(tables),
@@ -145,7 +156,7 @@ impl Store {
     /// [`StoreError`] when the commit fails.
     pub fn begin_incarnation(
         &mut self,
-        file: &mut EngineFile,
+        file: &mut EngineFiles,
         claim: &Claim,
         seq: u64,
     ) -> Result<bool, StoreError> {
@@ -281,6 +292,19 @@ impl Store {
         &self.provenance
     }
 
+    /// Into how many shards it is cut.
+    pub fn cut(&self) -> Cut {
+        self.tables.cut()
+    }
+
+    /// Rows that are in the file of another shard than theirs, by the name of their table.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails.
+    pub fn misplaced_rows(&self) -> Result<Vec<(&'static str, u64)>, StoreError> {
+        self.tables.misplaced_rows()
+    }
+
     /// How it keeps its data.
     pub fn options(&self) -> StoreOptions {
         self.options
@@ -306,9 +330,9 @@ impl Store {
         let engine = Snapshot::new(engine);
         let leaves = engine.head()?.root.leaves;
         let (records, ids, changes) = guarded(|| {
-            let records = Records::engine(&self.tables).len()?;
-            let ids = Ids::engine(&self.tables).len()?;
-            Ok::<_, StoreError>((records, ids, Changes::engine(&self.tables).len()?))
+            let records = self.tables.rows::<Records>()?;
+            let ids = self.tables.rows::<Ids>()?;
+            Ok::<_, StoreError>((records, ids, self.tables.rows::<Changes>()?))
         })?;
         if (records, ids, changes) == (leaves, leaves, leaves) {
             return engine.check_root_log_size();

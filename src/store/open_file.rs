@@ -16,6 +16,7 @@ use crate::store::log::place::LogPlace;
 use crate::store::migrate::migrate;
 use crate::store::options::StoreOptions;
 use crate::store::rows::Identity;
+use crate::store::shard_set::{remove_stale, shard_files};
 use crate::store::tables::{Meta, Table, meta_names};
 use crate::types::binary::encode;
 use crate::types::cursor::Epoch;
@@ -66,21 +67,26 @@ pub fn create(
     made
 }
 
-/// A file that is missing while its log is there was lost, unless the namespace was dropped.
+/// A file that is missing while its log or shards are there was lost, unless the namespace was
+/// dropped.
 fn refuse_orphans(disk: &Arc<dyn Disk>, path: &Path, epoch: Epoch) -> Result<(), StoreError> {
     let log = LogPlace::beside(path, Arc::clone(disk), epoch);
     let dropped = dropped_of(path);
     if disk.open(&dropped, false).is_ok() {
         log.remove_all()?;
+        remove_stale(&**disk, path, &[]);
         let removed = disk.remove(&dropped);
         return removed.map_err(|source| unusable(&dropped, source));
     }
     let segments = log.numbers();
     let segments = segments.map_err(|source| unusable(&log.folder, source))?;
-    if segments.is_empty() {
-        return Ok(());
-    }
-    Err(StoreError::damaged("it is missing, but its log is there; put it back").of_file(path))
+    let left = match (segments.is_empty(), shard_files(&**disk, path)?.is_empty()) {
+        (true, true) => return Ok(()),
+        (false, _) => "log is",
+        (true, false) => "shards are",
+    };
+    let what = format!("it is missing, but its {left} there; put it back");
+    Err(StoreError::damaged(what).of_file(path))
 }
 
 fn make_draft(
@@ -117,6 +123,16 @@ pub fn open_database(
         Ok::<_, StoreError>(opened)
     });
     opened.map_err(|error| error.of_file(path))
+}
+
+/// A file without rows, in memory only.
+///
+/// # Errors
+/// [`StoreError`] when the engine fails.
+pub fn empty_database() -> Result<OpenFile, StoreError> {
+    let opened = OpenFile::in_memory().map_err(redb::Error::from)?;
+    migrate(&opened.database, Path::new("memory"))?;
+    Ok(opened)
 }
 
 /// Lets the engine check all of its pages, and says what it found. The file is written to, so it

@@ -9,6 +9,8 @@ pub struct StoreOptions {
     pub cache_bytes: usize,
     /// Contents up to this many bytes, packed, live in their record's row.
     pub inline_bytes: usize,
+    /// Files of shards that a checkpoint writes at the same time.
+    pub flush_threads: usize,
     /// Bytes of the disk that are left free: with less, only deletions are taken.
     pub reserve_bytes: u64,
     /// Compact the file by itself after much was written and nothing is for a while.
@@ -28,6 +30,7 @@ impl Default for StoreOptions {
         Self {
             cache_bytes: 96 << 20,
             inline_bytes: 2048,
+            flush_threads: std::thread::available_parallelism().map_or(1, usize::from),
             reserve_bytes: 128 << 20,
             compact_when_idle: true,
             history_versions: 8,

@@ -1,4 +1,4 @@
-//! Reading rows straight from the pages of an engine's file, for what its tables do not lead to any
+//! Reading rows straight from the pages of the engine's files, for what its tables do not lead to any
 //! more. Layout of pages: redb's design document, "B-tree pages".
 //!
 //! A file holds pages of before that were not written over yet. So what is found may be old: whoever
@@ -27,17 +27,18 @@ const HASH: usize = 32;
 /// Length of the key of a row of history.
 const HISTORY_KEY: usize = HASH + 8;
 
-/// Where a row's bytes are in the file.
+/// Where a row's bytes are.
 #[derive(Debug, Clone, Copy)]
 struct Place {
+    file: u8,
     offset: u64,
     length: u32,
 }
 
-/// What stands in the pages of a file.
+/// What stands in the pages of a namespace's files.
 #[derive(Debug)]
 pub struct Pages {
-    file: Arc<dyn DiskFile>,
+    files: Vec<Arc<dyn DiskFile>>,
     /// Records that are whole, by key and feed position.
     records: BTreeMap<StateKey, BTreeMap<u64, Place>>,
     /// Rows of history, by key and position of the change that made them.
@@ -47,18 +48,25 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// Reads the whole file.
+    /// Reads all of the files, of which at most 256 count.
     ///
     /// # Errors
     /// The disk's.
-    pub fn scan(file: &Arc<dyn DiskFile>) -> io::Result<Self> {
-        let length = file.size()?;
+    pub fn scan(files: &[Arc<dyn DiskFile>]) -> io::Result<Self> {
         let mut pages = Self {
-            file: Arc::clone(file),
+            files: files.to_vec(),
             records: BTreeMap::new(),
             history: BTreeMap::new(),
             others: BTreeMap::new(),
         };
+        for (number, file) in (0..=u8::MAX).zip(files) {
+            pages.scan_file(number, &**file)?;
+        }
+        Ok(pages)
+    }
+
+    fn scan_file(&mut self, number: u8, file: &dyn DiskFile) -> io::Result<()> {
+        let length = file.size()?;
         let mut head = vec![0; PAGE as usize];
         for offset in (0..length / PAGE).map(|page| page * PAGE) {
             file.read_at(offset, &mut head)?;
@@ -78,15 +86,16 @@ impl Pages {
                     file.read_at(offset, &mut longer)?;
                     &longer[..]
                 };
-                pages.take(offset, page, key);
+                self.take((number, offset), page, key);
             }
         }
-        Ok(pages)
+        Ok(())
     }
 
-    fn take(&mut self, offset: u64, page: &[u8], key_length: usize) {
+    fn take(&mut self, (file, offset): (u8, u64), page: &[u8], key_length: usize) {
         for (key, value) in rows(page, key_length) {
             let place = Place {
+                file,
                 offset: offset + value.start as u64,
                 length: value.len() as u32,
             };
@@ -113,7 +122,8 @@ impl Pages {
 
     fn read(&self, place: Place) -> Option<Vec<u8>> {
         let mut bytes = vec![0; place.length as usize];
-        self.file.read_at(place.offset, &mut bytes).ok()?;
+        let file = self.files.get(usize::from(place.file))?;
+        file.read_at(place.offset, &mut bytes).ok()?;
         Some(bytes)
     }
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use crate::delta::compress::unpack;
 use crate::store::claim::Claim;
-use crate::store::disk::Disk;
-use crate::store::engine_file::EngineFile;
+use crate::store::disk::{Disk, DiskFile};
+use crate::store::engine_files::{EngineFiles, OnDamage};
 use crate::store::error::StoreError;
 use crate::store::open::Store;
 use crate::store::options::StoreOptions;
@@ -19,6 +19,7 @@ use crate::store::read::Snapshot;
 use crate::store::rows::{
     Agreement, ContentBody, ContentRow, Head, Identity, Placed, Placement, RecordRow,
 };
+use crate::store::shard_set::shard_files;
 use crate::types::hash::{ChunkHash, ContentHash, StateKey};
 use crate::types::id::ReplicaId;
 use crate::types::lineage::{Provenance, Sighting};
@@ -38,7 +39,7 @@ struct Tables {
     snapshot: Snapshot,
     identity: Identity,
     provenance: Provenance,
-    _file: EngineFile,
+    _file: EngineFiles,
 }
 
 /// A record that is left.
@@ -59,7 +60,8 @@ impl Remains {
     /// use. Damage is none.
     pub fn open(disk: &Arc<dyn Disk>, path: &Path, claim: &Claim) -> Result<Self, StoreError> {
         let overlay = Arc::new(Overlay::new(Arc::clone(disk)));
-        let opened = Store::open_as(overlay, path, claim, StoreOptions::default());
+        let options = StoreOptions::default();
+        let opened = Store::open_with(overlay, path, claim, options, OnDamage::LeaveOut);
         let tables = match opened {
             Ok((store, file)) => Some(Tables {
                 snapshot: store.snapshot(),
@@ -126,8 +128,17 @@ impl Remains {
         self.tables.as_ref().map(|tables| &tables.snapshot)
     }
 
+    /// All files of the namespace that can be opened, those of sets of before among them.
+    fn files(&self) -> Vec<Arc<dyn DiskFile>> {
+        let others = shard_files(&*self.disk, &self.path).unwrap_or_default();
+        let paths = std::iter::once(&self.path).chain(&others);
+        paths
+            .filter_map(|path| self.disk.open(path, false).ok())
+            .collect()
+    }
+
     fn pages(&self) -> Option<&Pages> {
-        let scan = || Pages::scan(&self.disk.open(&self.path, false).ok()?).ok();
+        let scan = || Pages::scan(&self.files()).ok();
         self.pages.get_or_init(scan).as_ref()
     }
 
@@ -210,6 +221,7 @@ impl Remains {
     pub fn history(&self, key: StateKey) -> Vec<(u64, Vec<Placed>)> {
         let rows = self
             .snapshot()
+            .filter(|snapshot| snapshot.leaf(&key).is_ok_and(|leaf| leaf.is_some()))
             .and_then(|snapshot| snapshot.history_rows(&key).ok());
         rows.unwrap_or_else(|| {
             let found = self

@@ -26,15 +26,25 @@ pub trait Table: Sized + 'static {
     type Row: RowForm;
     /// What the engine knows it as.
     const DEFINITION: TableDefinition<'static, EngineKey<Self>, EngineRow<Self>>;
+    /// True when its rows are spread over the files of a namespace's shards.
+    const IS_SHARDED: bool;
 
     /// The table's rows among those in memory.
     fn layer(layers: &Layers) -> &Layer<Self::Key, Self::Row>;
     /// The table among those opened for reading.
-    fn engine(tables: &EngineTables) -> &EngineTable<Self>;
+    fn engine(tables: &FileTables) -> &EngineTable<Self>;
+}
+
+/// Where the rows of a table are.
+enum Spread {
+    /// In the file of their shard.
+    Shards,
+    /// In the first file.
+    First,
 }
 
 macro_rules! tables {
-    ($($(#[doc = $doc:literal])+ $name:ident, $field:ident: $key:ty => $row:ty;)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident, $field:ident: $key:ty => $row:ty, $spread:ident;)+) => {
         $(
             $(#[doc = $doc])+
             #[derive(Debug, Clone, Copy)]
@@ -45,23 +55,24 @@ macro_rules! tables {
                 type Row = $row;
                 const DEFINITION: TableDefinition<'static, EngineKey<Self>, EngineRow<Self>> =
                     TableDefinition::new(stringify!($field));
+                const IS_SHARDED: bool = matches!(Spread::$spread, Spread::Shards);
 
                 fn layer(layers: &Layers) -> &Layer<Self::Key, Self::Row> {
                     &layers.$field
                 }
 
-                fn engine(tables: &EngineTables) -> &EngineTable<Self> {
+                fn engine(tables: &FileTables) -> &EngineTable<Self> {
                     &tables.$field
                 }
             }
         )+
 
-        /// All tables, opened for reading at one commit of the engine.
-        pub struct EngineTables {
+        /// All tables of one file, opened for reading at one commit of the engine.
+        pub struct FileTables {
             $($field: EngineTable<$name>,)+
         }
 
-        impl EngineTables {
+        impl FileTables {
             /// Opens all tables at the transaction's commit, whose pages they keep.
             ///
             /// # Errors
@@ -109,32 +120,32 @@ macro_rules! tables {
 
 tables! {
     /// State key -> record row. Ordered by key, so a Merkle bucket is one range scan.
-    Records, records: [u8; 32] => RowBytes;
+    Records, records: [u8; 32] => RowBytes, Shards;
     /// Id -> nothing: listings in order of id. The state key is the id's hash. Written only when a
     /// state is first seen.
-    Ids, ids: String => ();
+    Ids, ids: String => (), First;
     /// Content hash -> content row: reference count, and the bytes or the list of chunks.
-    Contents, contents: [u8; 32] => RowBytes;
+    Contents, contents: [u8; 32] => RowBytes, Shards;
     /// Chunk hash -> packed chunk.
-    Chunks, chunks: [u8; 32] => RowBytes;
+    Chunks, chunks: [u8; 32] => RowBytes, Shards;
     /// Chunk hash -> reference count. Apart from the chunks, so that a new version that shares a
     /// chunk does not write the chunk again.
-    ChunkReferences, chunk_references: [u8; 32] => u64;
+    ChunkReferences, chunk_references: [u8; 32] => u64, Shards;
     /// (State key, change that superseded them) -> versions that are no longer current.
-    History, history: ([u8; 32], u64) => RowBytes;
+    History, history: ([u8; 32], u64) => RowBytes, Shards;
     /// Change feed: seq -> state key, exactly one entry a state.
-    Changes, changes: u64 => [u8; 32];
+    Changes, changes: u64 => [u8; 32], First;
     /// (Depth, leading bits) -> Merkle row.
-    Nodes, nodes: (u8, u64) => RowBytes;
+    Nodes, nodes: (u8, u64) => RowBytes, Shards;
     /// (Moment in milliseconds, state key) -> nothing: when something of a state is to be collected.
     /// At moment 0 stand contents that are being given up, under their hashes.
-    Deadlines, deadlines: (u64, [u8; 32]) => ();
+    Deadlines, deadlines: (u64, [u8; 32]) => (), First;
     /// (0, place) -> entry of the log of roots; (height, place) -> node above the entries.
-    Roots, roots: (u8, u64) => RowBytes;
+    Roots, roots: (u8, u64) => RowBytes, First;
     /// Replica id of a peer -> what we last agreed on with it.
-    Peers, peers: u64 => RowBytes;
+    Peers, peers: u64 => RowBytes, First;
     /// Facts about the file and its newest commit, by name.
-    Meta, meta: String => RowBytes;
+    Meta, meta: String => RowBytes, First;
 }
 
 /// Names in the meta table.
@@ -145,6 +156,8 @@ pub mod meta_names {
     pub const HEAD: &str = "head";
     /// [`crate::types::lineage::Provenance`].
     pub const PROVENANCE: &str = "provenance";
+    /// [`crate::store::shard_set::Member`].
+    pub const SHARD: &str = "shard";
     /// In front of the epoch of a [`crate::types::lineage::Sighting`].
     pub const SEEN: &str = "seen/";
     /// [`crate::store::root_log::RootLogMark`].

@@ -41,6 +41,8 @@ mod roots;
 #[cfg(test)]
 mod sessions;
 #[cfg(test)]
+mod shards;
+#[cfg(test)]
 mod simulated_disk;
 #[cfg(test)]
 mod tidy;

@@ -29,7 +29,7 @@ use crate::simulated_disk::{Fault, PowerCut, RecordingDisk};
 
 /// The same life for every fault.
 const SEED: u64 = 11;
-const SCRIPT: [Step; 16] = [
+const SCRIPT: [Step; 22] = [
     Step::Commit,
     Step::Commit,
     Step::Checkpoint,
@@ -44,6 +44,12 @@ const SCRIPT: [Step; 16] = [
     Step::Checkpoint,
     Step::Commit,
     Step::Reopen,
+    Step::Commit,
+    Step::Checkpoint,
+    Step::Shard(1),
+    Step::Commit,
+    Step::Checkpoint,
+    Step::Compact,
     Step::Commit,
     Step::Checkpoint,
 ];

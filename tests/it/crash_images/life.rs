@@ -10,7 +10,9 @@ use samestate::replica::solo::Solo;
 use samestate::store::disk::Disk;
 use samestate::store::error::StoreError;
 use samestate::store::options::StoreOptions;
+use samestate::store::reshard::reshard;
 use samestate::store::rows::Agreement;
+use samestate::store::shards::Cut;
 use samestate::types::cursor::Epoch;
 use samestate::types::id::ReplicaId;
 
@@ -27,6 +29,8 @@ pub const EPOCH: Epoch = Epoch(0x5eed);
 pub const OPTIONS: StoreOptions = StoreOptions {
     cache_bytes: 64 << 10,
     inline_bytes: 200,
+    // In one order, so that a seed tells all of it.
+    flush_threads: 1,
     reserve_bytes: 0,
     compact_when_idle: false,
     history_versions: HISTORY,
@@ -58,11 +62,14 @@ pub enum Step {
     Checkpoint,
     Compact,
     Reopen,
+    /// Cuts the namespace into shards that so many bits tell apart.
+    Shard(u8),
 }
 
 impl Step {
     pub fn any(rng: &mut Rng) -> Self {
-        match rng.below(20) {
+        match rng.below(21) {
+            20 => Self::Shard(rng.below(3) as u8),
             0..=2 => Self::Checkpoint,
             3 => Self::Compact,
             4 => Self::Reopen,
@@ -224,6 +231,9 @@ impl Life {
 
     /// Does one thing. Opens the store first when it is closed.
     pub fn step(&mut self, step: Step) -> Result<(), StoreError> {
+        if let Step::Shard(bits) = step {
+            self.shard(bits)?;
+        }
         if step == Step::Reopen || self.solo.is_none() {
             self.reopen()?;
         }
@@ -231,11 +241,18 @@ impl Life {
             return Ok(());
         };
         match step {
-            Step::Reopen => Ok(()),
+            Step::Reopen | Step::Shard(_) => Ok(()),
             Step::Commit => self.commit(),
             Step::Checkpoint => solo.checkpoint(),
             Step::Compact => solo.compact().map(drop),
         }
+    }
+
+    fn shard(&mut self, bits: u8) -> Result<(), StoreError> {
+        self.close();
+        let (path, set) = (Path::new(PATH), self.rng.next());
+        let cut = Cut::of_bits(bits).expect("few enough");
+        reshard(&self.disk, path, cut, set, OPTIONS, &mut |_, _| {}).map(drop)
     }
 
     pub fn close(&mut self) {
