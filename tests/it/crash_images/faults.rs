@@ -157,24 +157,24 @@ fn every_operation(make: impl Fn(u64) -> Fault, stride: u64) {
 
 #[test]
 fn a_write_that_fails_once() {
-    every_operation(|after| Fault::after(after, Errno::IO), 23);
+    every_operation(|after| Fault::after(after, Errno::IO), 61);
 }
 
 #[test]
 fn a_disk_that_is_full_once() {
-    every_operation(|after| Fault::after(after, Errno::NOSPC), 23);
+    every_operation(|after| Fault::after(after, Errno::NOSPC), 61);
 }
 
 #[test]
 fn a_write_that_is_cut_short_once() {
-    every_operation(|after| Fault::after(after, Errno::IO).partial(), 23);
-    every_operation(|after| Fault::after(after, Errno::NOSPC).partial(), 29);
+    every_operation(|after| Fault::after(after, Errno::IO).partial(), 61);
+    every_operation(|after| Fault::after(after, Errno::NOSPC).partial(), 67);
 }
 
 #[test]
 fn a_disk_that_fails_for_good() {
-    every_operation(|after| Fault::after(after, Errno::IO).sticky(), 23);
-    every_operation(|after| Fault::after(after, Errno::NOSPC).sticky(), 29);
+    every_operation(|after| Fault::after(after, Errno::IO).sticky(), 61);
+    every_operation(|after| Fault::after(after, Errno::NOSPC).sticky(), 67);
     every_operation(
         |after| Fault::after(after, Errno::IO).partial().sticky(),
         31,
@@ -183,7 +183,7 @@ fn a_disk_that_fails_for_good() {
 
 #[test]
 fn a_disk_that_cannot_be_read_once() {
-    every_operation(|after| Fault::after(after, Errno::IO).counting_reads(), 97);
+    every_operation(|after| Fault::after(after, Errno::IO).counting_reads(), 243);
 }
 
 #[test]
