@@ -21,10 +21,10 @@ use std::time::Instant;
 use samestate::clock::SystemClock;
 use samestate::replica::command::{Change, Command, Content, Precondition, Write};
 use samestate::replica::solo::Solo;
+use samestate::store::cut::Cut;
 use samestate::store::disk::{Disk, MachineDisk};
 use samestate::store::options::StoreOptions;
 use samestate::store::reshard::reshard;
-use samestate::store::shards::Cut;
 use samestate::types::cursor::Epoch;
 use samestate::types::id::ReplicaId;
 

@@ -12,11 +12,11 @@ use crate::cli::options::Options;
 use crate::cli::output::print;
 use crate::cli::progress::Progress;
 use crate::cli::text::{count, human_bytes};
+use crate::store::cut::Cut;
 use crate::store::directory::{DataDirectory, fresh_epoch};
 use crate::store::disk::{Disk, MachineDisk};
 use crate::store::options::StoreOptions;
 use crate::store::reshard::{Resharded, reshard, shards_of};
-use crate::store::shards::Cut;
 use crate::types::id::Namespace;
 
 /// Show or change into how many files (shards) a namespace is cut

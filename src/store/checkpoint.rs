@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
 
+use crate::store::cut::Cut;
+use crate::store::cut::KeyBounds;
 use crate::store::error::StoreError;
-use crate::store::forms::{KeyBounds, KeyForm, RowForm};
+use crate::store::forms::{KeyForm, RowForm};
 use crate::store::layer::Known;
 use crate::store::log::place::LogPosition;
 use crate::store::memtable::Memtable;
 use crate::store::rows::head_from_bytes;
-use crate::store::shards::{Cut, EngineTables, parts_in};
+use crate::store::shards::{EngineTables, parts_in};
 use crate::store::tables::{
     EngineKey, EngineRow, ForEachTable, KeyRef, Meta, Table, for_each_table, meta_names,
 };

@@ -23,8 +23,8 @@ use crate::store::claim::{Claim, Known};
 use crate::store::draft::finish_draft;
 use crate::store::error::StoreError;
 use crate::store::key::{key_of, look_at_key};
+use crate::store::names::is_shard;
 use crate::store::place::{Found, Place};
-use crate::store::shard_set::is_shard;
 use crate::types::cursor::Epoch;
 use crate::types::id::{Namespace, ReplicaId};
 

@@ -1,6 +1,7 @@
 //! The engine's files of a namespace, one for each shard, in the hands of the one thread that
 //! carries checkpoints out. All of them change, or none.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -8,18 +9,21 @@ use std::thread;
 use crate::store::backend::OpenFile;
 use crate::store::checkpoint::{Flushed, Frozen, Share, set_position};
 use crate::store::compaction::{CompactionProgress, rows_of};
+use crate::store::cut::Cut;
 use crate::store::directory::unusable;
 use crate::store::disk::Disk;
 use crate::store::engine_file::EngineFile;
 use crate::store::error::StoreError;
 use crate::store::guard::guarded;
 use crate::store::log::place::LogPosition;
-use crate::store::open_file::{empty_database, open_database, set_identity, sync_directory};
+use crate::store::open_file::{
+    check_not_empty, empty_database, open_database, set_identity, sync_directory,
+};
 use crate::store::options::StoreOptions;
 use crate::store::pending::{Span, carry_over, span_of, write_pending};
 use crate::store::rows::Identity;
-use crate::store::shard_set::{Member, open_shard, remove_stale, set_of};
-use crate::store::shards::{Cut, EngineTables};
+use crate::store::shard_set::{Member, remove_stale, set_of};
+use crate::store::shards::EngineTables;
 use crate::types::lineage::Provenance;
 
 /// Waste that is not worth a compaction, in bytes.
@@ -372,6 +376,37 @@ impl EngineFiles {
         self.compaction = None;
         self.all_mut().for_each(EngineFile::give_up_compaction);
     }
+}
+
+/// Opens the file of another shard.
+/// It is damage when that is missing, or another one than it should be.
+fn open_shard(
+    disk: &dyn Disk,
+    first: &Path,
+    member: Member,
+    options: StoreOptions,
+) -> Result<OpenFile, StoreError> {
+    let shard = member.shard;
+    let path = member.path(first);
+    match disk.open(&path, false) {
+        Ok(file) => check_not_empty(&*file, &path)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let what = format!(
+                "shard {shard} of {} is missing; put it back",
+                first.display()
+            );
+            return Err(StoreError::damaged(what).of_file(&path));
+        }
+        Err(source) => return Err(unusable(&path, source)),
+    }
+    let opened = open_database(disk, &path, options)?;
+    let found = guarded(|| Member::of(&opened.database));
+    let (found, _) = found.map_err(|error| error.of_file(&path))?;
+    if found == member {
+        return Ok(opened);
+    }
+    let what = format!("it is not shard {shard} of {}", first.display());
+    Err(StoreError::damaged(what).of_file(&path))
 }
 
 /// Carries a checkpoint out in several files, in so many threads.

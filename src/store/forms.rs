@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use redb::Value;
 
-use crate::store::shards::{Cut, split_at_borders};
+use crate::store::cut::{Cut, KeyBounds, split_at_borders};
 
 /// Bytes of a row in memory.
 pub type RowBytes = Arc<[u8]>;
@@ -31,9 +31,6 @@ pub trait KeyForm: Ord + Clone + Send + Sync + 'static {
         vec![(0, range)]
     }
 }
-
-/// Both ends of a range of keys.
-pub type KeyBounds<K> = (Bound<K>, Bound<K>);
 
 /// A value in memory.
 pub trait RowForm: Clone + Send + Sync + 'static {
@@ -65,7 +62,7 @@ impl KeyForm for [u8; 32] {
     }
 
     fn split(range: KeyBounds<Self>, cut: Cut) -> Vec<(usize, KeyBounds<Self>)> {
-        split_at_borders(range, cut, first_hash, last_hash)
+        split_at_borders(range, cut, Self::leading_bits, first_hash, last_hash)
     }
 }
 
@@ -87,7 +84,7 @@ impl KeyForm for ([u8; 32], u64) {
     fn split(range: KeyBounds<Self>, cut: Cut) -> Vec<(usize, KeyBounds<Self>)> {
         let first = |bits| (first_hash(bits), 0);
         let last = |bits| (last_hash(bits), u64::MAX);
-        split_at_borders(range, cut, first, last)
+        split_at_borders(range, cut, Self::leading_bits, first, last)
     }
 }
 
@@ -137,7 +134,13 @@ impl KeyForm for (u8, u64) {
                 false => Bound::Included((depth, u64::MAX)),
             };
             let (first, last) = (|bits| (depth, bits), |bits| (depth, bits));
-            parts.extend(split_at_borders((from, to), cut, first, last));
+            parts.extend(split_at_borders(
+                (from, to),
+                cut,
+                Self::leading_bits,
+                first,
+                last,
+            ));
         }
         parts
     }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use redb::{AccessGuard, TableHandle};
 
+use crate::store::cut::KeyBounds;
 use crate::store::error::StoreError;
-use crate::store::forms::{KeyBounds, KeyForm, RowForm};
+use crate::store::forms::{KeyForm, RowForm};
 use crate::store::guard::guarded;
 use crate::store::layer::{Known, is_empty};
 use crate::store::memtable::Memtable;

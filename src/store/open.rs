@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::store::checkpoint::{Flushed, Frozen};
 use crate::store::claim::Claim;
+use crate::store::cut::Cut;
 use crate::store::directory::unusable;
 use crate::store::disk::{Disk, MachineDisk};
 use crate::store::engine_files::{EngineFiles, OnDamage};
@@ -18,7 +19,7 @@ use crate::store::open_file::{check_not_empty, create};
 use crate::store::options::StoreOptions;
 use crate::store::read::Snapshot;
 use crate::store::rows::Identity;
-use crate::store::shards::{Cut, EngineTables};
+use crate::store::shards::EngineTables;
 use crate::store::suspects::Suspects;
 use crate::store::tables::{Changes, Ids, Meta, Records, meta_names};
 use crate::store::write::Tables;

@@ -11,12 +11,13 @@ use std::ops::Bound;
 use redb::{Database, ReadableDatabase, TableDefinition, TableError, Value, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
+use crate::store::cut::Cut;
 use crate::store::error::StoreError;
 use crate::store::forms::{KeyForm, RowForm};
 use crate::store::layer::Known;
 use crate::store::log::place::LogPosition;
 use crate::store::memtable::Memtable;
-use crate::store::shards::{Cut, parts_in};
+use crate::store::shards::parts_in;
 use crate::store::tables::{EngineKey, EngineRow, ForEachTable, Table, for_each_table};
 use crate::types::binary::{decode, encode};
 

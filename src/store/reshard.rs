@@ -12,18 +12,20 @@ use redb::{Database, Durability, Value, WriteTransaction};
 
 use crate::store::backend::OpenFile;
 use crate::store::checkpoint::{Share, begin_durable, set_position};
+use crate::store::cut::Cut;
+use crate::store::cut::KeyBounds;
 use crate::store::directory::{reshard_draft_of, unusable};
 use crate::store::disk::{Disk, DiskFile};
 use crate::store::engine_files::{EngineFiles, OnDamage};
 use crate::store::error::StoreError;
-use crate::store::forms::{KeyBounds, KeyForm};
+use crate::store::forms::KeyForm;
 use crate::store::guard::guarded;
 use crate::store::layered::Stored;
 use crate::store::log::place::LogPosition;
 use crate::store::open_file::{open_database, sync_directory};
 use crate::store::options::StoreOptions;
 use crate::store::shard_set::{Member, remove_stale};
-use crate::store::shards::{Cut, EngineTables, parts_in};
+use crate::store::shards::{EngineTables, parts_in};
 use crate::store::tables::{EngineRow, ForEachTable, KeyRef, Table, for_each_table};
 
 /// Bytes of rows that one transaction copies, about.

@@ -4,25 +4,18 @@
 //! the set that they were made as, so that a namespace is cut anew beside the files that it has, and
 //! the first file's change of name is the one moment at which the new set takes over.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadableDatabase, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
-use crate::store::backend::OpenFile;
+use crate::store::cut::Cut;
 use crate::store::directory::unusable;
 use crate::store::disk::Disk;
 use crate::store::error::StoreError;
-use crate::store::guard::guarded;
-use crate::store::open_file::{check_not_empty, open_database};
-use crate::store::options::StoreOptions;
-use crate::store::shards::Cut;
+use crate::store::names::{SHARD, is_shard};
 use crate::store::tables::{Meta, Table, meta_names};
 use crate::types::binary::{decode, encode};
-
-/// What a file's name ends with behind that of the namespace's first file: the set and the shard.
-const PREFIX: &str = "shard-";
 
 /// Which part of a namespace a file is. A file that does not say so is all of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -65,22 +58,9 @@ impl Member {
     pub fn path(&self, first: &Path) -> PathBuf {
         match self.shard {
             0 => first.to_path_buf(),
-            shard => first.with_added_extension(format!("{PREFIX}{:016x}-{shard:02}", self.set)),
+            shard => first.with_added_extension(format!("{SHARD}{:016x}-{shard:02}", self.set)),
         }
     }
-}
-
-/// True for what the name of a shard's file has behind its namespace and a dot.
-pub fn is_shard(rest: &str) -> bool {
-    let Some(parts) = rest
-        .split_once('.')
-        .and_then(|(_, last)| last.strip_prefix(PREFIX)?.split_once('-'))
-    else {
-        return false;
-    };
-    let is_hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    parts.0.len() == 16 && is_hex(parts.0) && parts.1.len() == 2 && is_number(parts.1)
 }
 
 /// The files of shards beside a namespace's first file, those of other sets among them, in order.
@@ -112,39 +92,6 @@ pub fn set_of(first: &Path, database: &Database) -> Result<(Member, Cut), StoreE
     let shard = member.shard;
     let what = format!("it is the file of shard {shard}, and no namespace of its own");
     Err(StoreError::damaged(what).of_file(first))
-}
-
-/// Opens the file of another shard.
-///
-/// # Errors
-/// [`StoreError`] when it is missing, another one than it should be, or damaged.
-pub fn open_shard(
-    disk: &dyn Disk,
-    first: &Path,
-    member: Member,
-    options: StoreOptions,
-) -> Result<OpenFile, StoreError> {
-    let shard = member.shard;
-    let path = member.path(first);
-    match disk.open(&path, false) {
-        Ok(file) => check_not_empty(&*file, &path)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let what = format!(
-                "shard {shard} of {} is missing; put it back",
-                first.display()
-            );
-            return Err(StoreError::damaged(what).of_file(&path));
-        }
-        Err(source) => return Err(unusable(&path, source)),
-    }
-    let opened = open_database(disk, &path, options)?;
-    let found = guarded(|| Member::of(&opened.database));
-    let (found, _) = found.map_err(|error| error.of_file(&path))?;
-    if found == member {
-        return Ok(opened);
-    }
-    let what = format!("it is not shard {shard} of {}", first.display());
-    Err(StoreError::damaged(what).of_file(&path))
 }
 
 /// Removes files of shards that belong to no set any more: a cut that was broken off, or the one of

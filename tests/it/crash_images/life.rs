@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use samestate::clock::WallClock;
 use samestate::replica::solo::Solo;
+use samestate::store::cut::Cut;
 use samestate::store::disk::Disk;
 use samestate::store::error::StoreError;
 use samestate::store::options::StoreOptions;
 use samestate::store::reshard::reshard;
 use samestate::store::rows::Agreement;
-use samestate::store::shards::Cut;
 use samestate::types::cursor::Epoch;
 use samestate::types::id::ReplicaId;
 
