@@ -3,7 +3,7 @@
 //!
 //! Nothing here writes the vectors. Another implementation relies on them as they are.
 
-mod model;
+pub mod model;
 
 use samestate::merkle::node::Summary;
 use samestate::merkle::proof::Proven;

@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use samestate::merkle::node::SUMMARY_BYTES;
 use samestate::replica::check::check;
 use samestate::replica::view::View;
 use samestate::store::error::StoreError;
 use samestate::store::rows::{Agreement, Placed};
 use samestate::types::hash::{ContentHash, StateKey};
 use samestate::types::id::{GameId, Namespace, ReplicaId};
+
+use crate::merkle_vectors::model as naive;
 
 /// Superseding changes that the stores of these tests remember of a state.
 pub const HISTORY: usize = 3;
@@ -134,11 +137,17 @@ impl Model {
                 "root {root}, rebuilt {rebuilt}, known as {known:?}"
             )));
         }
-        let mut held = BTreeSet::new();
+        let (mut held, mut leaves) = (BTreeSet::new(), Vec::new());
         let mut fault = Ok(());
         view.snapshot().visit_records(&mut |_, row| {
             let found = row.map_err(|error| error.to_string());
             let compared = found.and_then(|row| {
+                leaves.push(naive::Leaf {
+                    key: row.leaf.key.0.to_vec(),
+                    digest: row.leaf.digest.0.to_vec(),
+                    size: row.leaf.size,
+                    updated_at: row.leaf.updated_at,
+                });
                 let id = row.record.id.to_string();
                 let current = row.placed().map(|(version, _)| version.content);
                 let compared = self.compare_record(&id, row.seq, current.collect());
@@ -149,6 +158,11 @@ impl Model {
                 fault = compared;
             }
         })?;
+        let mut root = vec![0; SUMMARY_BYTES];
+        view.head().root.write(&mut root);
+        if fault.is_ok() && naive::summary(&leaves, 0) != root {
+            fault = Err("its root is not that of the naive tree".to_owned());
+        }
         if let Some(lost) = self.states.keys().find(|id| !held.contains(*id)) {
             fault = Err(format!("{lost} is not there"));
         }
