@@ -153,7 +153,8 @@ async fn serve(
         backup_dirs,
         stop.clone(),
     );
-    let listener = BoundedListener::new(listener, places(), Patience::default());
+    let traffic = Arc::clone(&replica.traffic().served);
+    let listener = BoundedListener::new(listener, places(), Patience::default(), traffic);
     let service = router(app)
         .layer(from_fn(keep_in_use))
         .into_make_service_with_connect_info::<Running>();

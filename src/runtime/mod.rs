@@ -20,4 +20,6 @@ pub mod scrub;
 pub mod session_log;
 pub mod sightings;
 pub mod sync_service;
+pub mod tallies;
+pub mod traffic;
 pub mod writer;

@@ -174,6 +174,12 @@ impl OpenNamespace {
             .is_some_and(WriterHandle::has_failed)
     }
 
+    /// Writes that wait for the writer, and how many may.
+    pub fn waiting(&self) -> (usize, usize) {
+        let writer = lock(&self.writer);
+        writer.as_ref().map_or((0, 0), WriterHandle::waiting)
+    }
+
     /// True when there is less space on the disk than is kept in reserve: only deletions are taken.
     pub fn is_low_on_space(&self) -> bool {
         self.upkeep.is_low.load(Ordering::Relaxed)

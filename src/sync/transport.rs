@@ -9,7 +9,7 @@ use crate::replica::command::{Meeting, Refused};
 use crate::replica::view::View;
 use crate::store::error::StoreError;
 use crate::store::rows::Agreement;
-use crate::sync::report::Report;
+use crate::sync::report::{Passed, Report};
 use crate::types::id::ReplicaId;
 use crate::types::lineage::{Lineage, Sighting};
 use crate::types::seen::Seen;
@@ -49,6 +49,12 @@ pub trait Transport {
         request: Vec<u8>,
         limit: usize,
     ) -> Result<Vec<u8>, TransportError>;
+
+    /// What this transport has sent and received so far; `None` when there is no socket, and messages
+    /// cost as many bytes as they have.
+    fn passed(&self) -> Option<Passed> {
+        None
+    }
 }
 
 /// Why records could not be merged.

@@ -46,3 +46,5 @@ mod shards;
 mod simulated_disk;
 #[cfg(test)]
 mod tidy;
+#[cfg(test)]
+mod traffic;
