@@ -8,6 +8,7 @@ pub mod agreement;
 pub mod app;
 pub mod batch;
 pub mod body;
+pub mod browsers;
 pub mod budget;
 pub mod changes;
 pub mod coding;

@@ -14,8 +14,8 @@ use crate::http::app::App;
 use crate::http::problem::Problem;
 use crate::http::requests::Target;
 use crate::http::{
-    admin, agreement, batch, changes, conflicts, health, history, listing, metrics, namespaces,
-    patch, peers, proofs, root, roots, sessions, states, sync,
+    admin, agreement, batch, browsers, changes, conflicts, health, history, listing, metrics,
+    namespaces, patch, peers, proofs, root, roots, sessions, states, sync,
 };
 
 /// Every endpoint, over the state of a replica.
@@ -24,7 +24,8 @@ pub fn router(app: App) -> Router {
         .head(states::head)
         .put(states::put)
         .patch(patch::patch)
-        .delete(states::delete);
+        .delete(states::delete)
+        .layer(from_fn(browsers::offer_dictionary));
     Router::new()
         .route("/v1/ns", get(namespaces::list))
         .route(
