@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::http::app::App;
 use crate::runtime::damage::ScrubStatus;
 use crate::runtime::tallies::Tally;
+use crate::sync::dictionaries::DictionaryStatus;
 use crate::sync::report::{Outcome, Passed, Report};
 
 /// The answer.
@@ -50,6 +51,7 @@ pub struct StatsBody {
     faults_healed: u64,
     faults_open: usize,
     scrub: BTreeMap<String, ScrubStatus>,
+    dictionaries: BTreeMap<String, DictionaryStatus>,
 }
 
 /// Tells the totals.
@@ -70,6 +72,9 @@ pub async fn stats(State(app): State<App>) -> Json<StatsBody> {
         stats.faults_found += scrub.faults_found;
         stats.faults_healed += scrub.healed;
         stats.faults_open += scrub.open;
+        let dictionaries = namespace.dictionaries().status();
+        let name = namespace.name().to_string();
+        stats.dictionaries.insert(name, dictionaries);
         stats.scrub.insert(namespace.name().to_string(), scrub);
     }
     let sessions = app.replica.sessions();

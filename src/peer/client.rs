@@ -163,7 +163,7 @@ async fn read_up_to(mut incoming: Incoming, limit: usize) -> Result<Vec<u8>, Tra
     loop {
         let frame = timeout(IDLE_TIMEOUT, incoming.frame()).await;
         let frame = frame.map_err(|_| unreachable("its answer stopped coming"))?;
-        let Some(frame) = frame.transpose().map_err(cause)? else {
+        let Some(frame) = frame.transpose().map_err(|error| cause(&error))? else {
             return Ok(body);
         };
         let chunk = frame.data_ref().map_or(&[][..], |data| &data[..]);

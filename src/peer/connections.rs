@@ -148,9 +148,9 @@ impl Connections {
         let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
         let stream = stream
             .map_err(|_| unreachable("it does not take the connection"))?
-            .map_err(unreachable)?;
+            .map_err(|error| broken(&error))?;
         // Requests are short, and their answers are waited for.
-        stream.set_nodelay(true).map_err(unreachable)?;
+        stream.set_nodelay(true).map_err(|error| broken(&error))?;
         let counter = Arc::<Counter>::default();
         let counted = Counted {
             stream,
@@ -160,7 +160,9 @@ impl Connections {
                 self.counter(uri.authority().map_or("", |host| host.as_str())),
             ],
         };
-        let (requests, connection) = handshake(TokioIo::new(counted)).await.map_err(cause)?;
+        let (requests, connection) = handshake(TokioIo::new(counted))
+            .await
+            .map_err(|error| cause(&error))?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 debug!(%error, "a connection to a peer broke");
@@ -200,7 +202,7 @@ impl Lease {
                     Ok(response) => Ok(Some(response)),
                     // Given back unsent.
                     Err(error) if error.message().is_some() => Ok(None),
-                    Err(error) => Err(cause(error.into_error())),
+                    Err(error) => Err(cause(&error.into_error())),
                 },
                 () = sleep(IDLE_TIMEOUT) => {
                     let passed = connection.counter.passed();
@@ -265,17 +267,21 @@ impl Pool {
     }
 }
 
-fn unreachable(cause: impl ToString) -> TransportError {
-    TransportError::Unreachable(cause.to_string())
+fn unreachable(cause: &str) -> TransportError {
+    TransportError::Unreachable(cause.to_owned())
+}
+
+fn broken(error: &io::Error) -> TransportError {
+    TransportError::Unreachable(error.to_string())
 }
 
 /// The innermost cause says most: "connection reset" rather than "connection error".
-pub fn cause(error: hyper::Error) -> TransportError {
-    let mut cause: &dyn std::error::Error = &error;
+pub fn cause(error: &hyper::Error) -> TransportError {
+    let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    unreachable(cause)
+    TransportError::Unreachable(cause.to_string())
 }
 
 /// A socket that counts what passes.

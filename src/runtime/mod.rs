@@ -22,4 +22,5 @@ pub mod sightings;
 pub mod sync_service;
 pub mod tallies;
 pub mod traffic;
+pub mod training;
 pub mod writer;

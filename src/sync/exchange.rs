@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use crate::reconcile::error::ReconcileError;
 use crate::store::error::StoreError;
+use crate::sync::dictionaries::DictionaryError;
 use crate::sync::report::{Passed, Report};
 use crate::sync::transfer::TransferError;
 use crate::sync::transport::{MergeError, Transport, TransportError};
@@ -52,6 +53,9 @@ pub enum SessionError {
     /// Bytes of a state were not as announced.
     #[error(transparent)]
     Transfer(#[from] TransferError),
+    /// A dictionary that is not what it is said to be.
+    #[error(transparent)]
+    Dictionary(#[from] DictionaryError),
     /// Some states could not be read or were refused. All others are stored.
     #[error("{count} of the states were left out: {first}")]
     LeftOut {
@@ -73,7 +77,11 @@ impl SessionError {
     pub fn is_misbehaviour(&self) -> bool {
         match self {
             Self::Frame(BadFrame::Version(_)) => false,
-            Self::Frame(_) | Self::Record(_) | Self::Misfit(_) | Self::RootMismatch => true,
+            Self::Frame(_)
+            | Self::Record(_)
+            | Self::Misfit(_)
+            | Self::Dictionary(_)
+            | Self::RootMismatch => true,
             Self::Reconcile(error) => !matches!(error, ReconcileError::View(_)),
             Self::Transfer(error) => matches!(
                 error,

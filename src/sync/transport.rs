@@ -9,6 +9,7 @@ use crate::replica::command::{Meeting, Refused};
 use crate::replica::view::View;
 use crate::store::error::StoreError;
 use crate::store::rows::Agreement;
+use crate::sync::dictionaries::Dictionaries;
 use crate::sync::report::{Passed, Report};
 use crate::types::id::ReplicaId;
 use crate::types::lineage::{Lineage, Sighting};
@@ -112,6 +113,9 @@ pub trait Home {
     /// # Errors
     /// [`MergeError`] when they should and do not.
     fn learn(&self, seen: Sighting) -> Result<bool, MergeError>;
+
+    /// The dictionaries of the namespace.
+    fn dictionaries(&self) -> Arc<Dictionaries>;
 
     /// Shows how far a session has come.
     fn progress(&self, report: &Report);
