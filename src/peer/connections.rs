@@ -100,8 +100,9 @@ impl Connections {
         let host = uri.authority().ok_or_else(|| unreachable("no host"))?;
         while let Some(kept) = self.pool.take(host.as_str()) {
             let mut lease = self.lease(host.as_str(), kept, meter);
-            // The peer may have closed it in the meantime; another one is tried then.
-            if let Ok(Some(response)) = lease.send(call, &uri).await {
+            // The peer may have closed it in the meantime, and another one is tried then. Should it have
+            // read the request nevertheless: every message may come twice.
+            if let Some(response) = lease.send(call, &uri).await? {
                 return Ok((lease, response));
             }
         }
@@ -173,7 +174,7 @@ impl Connections {
 }
 
 impl Lease {
-    /// `None` when the connection was closed before anything was sent.
+    /// `None` when a connection that was used before was closed before anything was answered.
     async fn send(
         &mut self,
         call: &Call,
@@ -196,12 +197,15 @@ impl Lease {
         let answer = connection.requests.try_send_request(request);
         tokio::pin!(answer);
         let mut moved = connection.counter.passed();
+        let answered = moved.received;
+        let is_used = answered > 0;
         loop {
             tokio::select! {
                 answer = &mut answer => return match answer {
                     Ok(response) => Ok(Some(response)),
                     // Given back unsent.
                     Err(error) if error.message().is_some() => Ok(None),
+                    Err(_) if is_used && connection.counter.passed().received == answered => Ok(None),
                     Err(error) => Err(cause(&error.into_error())),
                 },
                 () = sleep(IDLE_TIMEOUT) => {
