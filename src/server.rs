@@ -32,6 +32,8 @@ use crate::types::id::{Namespace, ReplicaId};
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// How often it is looked whether a sketch has to be built.
 const SKETCH_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked whether there is enough new to train a dictionary from.
+const DICTIONARIES_EVERY: Duration = Duration::from_secs(2);
 /// How often each namespace is looked through for what is over.
 const COLLECT_EVERY: Duration = Duration::from_secs(60);
 
@@ -145,6 +147,7 @@ async fn serve(
     ));
     tokio::spawn(collect(Arc::clone(&replica), stop.clone()));
     tokio::spawn(keep_sketches(Arc::clone(&replica), stop.clone()));
+    tokio::spawn(keep_dictionaries(Arc::clone(&replica), stop.clone()));
     let backup_dirs = settings.backup_dirs.clone();
     let app = App::new(
         Arc::clone(&replica),
@@ -153,7 +156,8 @@ async fn serve(
         backup_dirs,
         stop.clone(),
     );
-    let listener = BoundedListener::new(listener, places(), Patience::default());
+    let traffic = Arc::clone(&replica.traffic().served);
+    let listener = BoundedListener::new(listener, places(), Patience::default(), traffic);
     let service = router(app)
         .layer(from_fn(keep_in_use))
         .into_make_service_with_connect_info::<Running>();
@@ -202,6 +206,25 @@ async fn keep_sketches(replica: Arc<Replica>, stop: CancellationToken) {
             .is_none()
         {
             return;
+        }
+    }
+}
+
+/// Trains dictionaries for short states, as namespaces come to hold enough of them.
+async fn keep_dictionaries(replica: Arc<Replica>, stop: CancellationToken) {
+    while stop
+        .run_until_cancelled(sleep(DICTIONARIES_EVERY))
+        .await
+        .is_some()
+    {
+        for namespace in replica.namespaces() {
+            let train = move || {
+                if let Err(error) = namespace.keep_dictionary() {
+                    warn!(namespace = %namespace.name(), %error, "no dictionary could be trained");
+                }
+            };
+            // Whatever became of it, the next round comes.
+            let _ = task::spawn_blocking(train).await;
         }
     }
 }

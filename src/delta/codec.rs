@@ -15,6 +15,9 @@ impl CodecId {
     pub const COPY: Self = Self(2);
     /// Stretches that go along with a base, with their changes, and literals.
     pub const ALIGNED: Self = Self(3);
+    /// Several short states in one frame, made with a dictionary: no codec of one state, see
+    /// [`crate::delta::dictionary`].
+    pub const TOGETHER: Self = Self(4);
 }
 
 /// How much time a smaller result is worth.

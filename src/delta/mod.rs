@@ -9,6 +9,7 @@
 //!   file like [`raw`], [`whole`], [`copy`] and [`aligned`], and a line in [`registry::all`].
 //! - [`compress`]: zstd with bounded output, for values at rest and for network frames.
 //! - [`dcz`]: deltas as HTTP clients know them.
+//! - [`dictionary`]: what small states have in common, trained from a sample of them.
 //! - [`chunker`]: where large states are cut for storage.
 //! - [`archive`]: reads packs of recorded game states, for demonstrations and tests.
 //! - [`matcher`], [`ops`], [`index`]: finding what two versions share, and writing it down, for `copy`.
@@ -27,6 +28,7 @@ pub mod codec;
 pub mod compress;
 pub mod copy;
 pub mod dcz;
+pub mod dictionary;
 pub mod error;
 pub mod index;
 pub mod matcher;
@@ -36,6 +38,6 @@ pub mod range_coder;
 pub mod raw;
 pub mod registry;
 #[cfg(test)]
-mod sample;
+pub mod sample;
 pub mod whole;
 pub mod windows;

@@ -147,8 +147,11 @@ mod tests {
         let ids = all().iter().map(|codec| (codec.id().0, codec.name()));
         assert!(ids.eq([(0, "raw"), (1, "zstd"), (2, "copy"), (3, "aligned")]));
         assert!(all().iter().all(|c| codec(c.id()).unwrap().id() == c.id()));
-        let unknown = decode(CodecId(4), None, b"", 0);
-        assert_eq!(unknown, Err(DeltaError::UnknownCodec(4)));
+        assert!(codec(CodecId::TOGETHER).is_none());
+        for unknown in [CodecId::TOGETHER.0, 5] {
+            let decoded = decode(CodecId(unknown), None, b"", 0);
+            assert_eq!(decoded, Err(DeltaError::UnknownCodec(unknown)));
+        }
         let missing = decode(CodecId::COPY, None, b"\0", 0);
         assert_eq!(missing, Err(DeltaError::MissingBase("copy")));
     }

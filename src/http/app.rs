@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::http::budget::{Budget, Reservation};
 use crate::http::problem::Problem;
+use crate::http::requests::Requests;
 use crate::replica::command::Command;
 use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::peering::Peering;
@@ -49,6 +50,8 @@ pub struct Shared {
     pub peering: Arc<dyn Peering>,
     /// Ends requests that wait for something when the server stops.
     pub shutdown: CancellationToken,
+    /// How many requests were answered.
+    pub requests: Requests,
     /// Bytes of request bodies.
     pub uploads: Budget,
     /// Bytes of response bodies.
@@ -81,6 +84,7 @@ impl App {
             replica,
             peering,
             shutdown,
+            requests: Requests::default(),
             uploads: budget(),
             downloads: budget(),
             idle: options.idle,

@@ -20,6 +20,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
 use tracing::warn;
 
+use crate::runtime::traffic::Counter;
+
 /// Connections at once, where the operating system allows as many open files.
 const CONNECTIONS_MAX: usize = 4096;
 /// Bytes a second that a client has to take of answers, once it used up [`Patience::stalled`].
@@ -55,15 +57,23 @@ pub struct BoundedListener {
     listener: TcpListener,
     places: Arc<Semaphore>,
     patience: Patience,
+    traffic: Arc<Counter>,
 }
 
 impl BoundedListener {
-    /// Has at most `places` connections at once; others wait until there is a place.
-    pub fn new(listener: TcpListener, places: usize, patience: Patience) -> Self {
+    /// Has at most `places` connections at once; others wait until there is a place. `traffic` counts
+    /// what passes through all of them.
+    pub fn new(
+        listener: TcpListener,
+        places: usize,
+        patience: Patience,
+        traffic: Arc<Counter>,
+    ) -> Self {
         Self {
             listener,
             places: Arc::new(Semaphore::new(places)),
             patience,
+            traffic,
         }
     }
 }
@@ -93,7 +103,9 @@ impl Listener for BoundedListener {
                     if let Err(error) = stream.set_nodelay(true) {
                         warn!(%error, "cannot turn off Nagle's algorithm for a connection");
                     }
-                    return (Connection::new(stream, place, self.patience), address);
+                    let traffic = Arc::clone(&self.traffic);
+                    let connection = Connection::new(stream, place, self.patience, traffic);
+                    return (connection, address);
                 }
                 Err(error) => {
                     warn!(%error, "cannot accept a connection");
@@ -150,11 +162,17 @@ pub struct Connection {
     /// How long the client may still stall; what it takes earns it more.
     credit: Duration,
     stall: Option<(Instant, Pin<Box<Sleep>>)>,
+    traffic: Arc<Counter>,
     _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Connection {
-    fn new(stream: TcpStream, place: Option<OwnedSemaphorePermit>, patience: Patience) -> Self {
+    fn new(
+        stream: TcpStream,
+        place: Option<OwnedSemaphorePermit>,
+        patience: Patience,
+        traffic: Arc<Counter>,
+    ) -> Self {
         Self {
             stream,
             patience,
@@ -164,6 +182,7 @@ impl Connection {
             look: Box::pin(sleep(patience.first)),
             credit: patience.stalled,
             stall: None,
+            traffic,
             _place: place,
         }
     }
@@ -197,6 +216,7 @@ impl Connection {
                 Poll::Ready(Err(ErrorKind::TimedOut.into()))
             }
             Poll::Ready(Ok(bytes)) => {
+                self.traffic.sent(*bytes);
                 if let Some((since, _)) = self.stall.take() {
                     self.credit = self.credit.saturating_sub(since.elapsed());
                 }
@@ -217,7 +237,9 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.traffic.received(buffer.filled().len() - before);
         if read.is_pending() {
             ready!(self.poll_unused(context));
             return Poll::Ready(Err(ErrorKind::TimedOut.into()));

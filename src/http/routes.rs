@@ -3,18 +3,19 @@
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, Uri};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use tracing::{Level, debug, enabled};
 
 use crate::http::app::App;
 use crate::http::problem::Problem;
+use crate::http::requests::Target;
 use crate::http::{
-    admin, agreement, batch, changes, conflicts, health, history, listing, namespaces, patch,
-    peers, proofs, root, roots, sessions, states, sync,
+    admin, agreement, batch, browsers, changes, conflicts, health, history, listing, metrics,
+    namespaces, patch, peers, proofs, root, roots, sessions, states, sync,
 };
 
 /// Every endpoint, over the state of a replica.
@@ -23,7 +24,8 @@ pub fn router(app: App) -> Router {
         .head(states::head)
         .put(states::put)
         .patch(patch::patch)
-        .delete(states::delete);
+        .delete(states::delete)
+        .layer(from_fn(browsers::offer_dictionary));
     Router::new()
         .route("/v1/ns", get(namespaces::list))
         .route(
@@ -58,12 +60,13 @@ pub fn router(app: App) -> Router {
         .route("/v1/admin/compact", post(admin::compact))
         .route("/v1/admin/jobs", get(admin::list))
         .route("/v1/admin/jobs/{name}", get(admin::get))
+        .route("/metrics", get(metrics::get))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .layer(from_fn(refuse_other_sites))
-        .layer(from_fn(log))
+        .layer(from_fn_with_state(app.clone(), count))
         .with_state(app)
 }
 
@@ -92,6 +95,14 @@ async fn refuse_other_sites(request: Request, next: Next) -> Response {
     }
     let detail = "requests from pages of other sites may only read";
     Problem::new(StatusCode::FORBIDDEN, "forbidden", detail).into_response()
+}
+
+/// Counts the request, and logs it when somebody wants to read that.
+async fn count(State(app): State<App>, request: Request, next: Next) -> Response {
+    let (method, target) = (request.method().clone(), Target::of(request.uri().path()));
+    let response = log(request, next).await;
+    app.requests.add(target, &method, response.status());
+    response
 }
 
 async fn log(request: Request, next: Next) -> Response {

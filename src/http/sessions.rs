@@ -8,7 +8,9 @@ use serde::Serialize;
 
 use crate::http::app::App;
 use crate::runtime::damage::ScrubStatus;
-use crate::sync::report::{Outcome, Report};
+use crate::runtime::tallies::Tally;
+use crate::sync::dictionaries::DictionaryStatus;
+use crate::sync::report::{Outcome, Passed, Report};
 
 /// The answer.
 #[derive(Debug, Serialize)]
@@ -22,7 +24,16 @@ pub async fn list(State(app): State<App>) -> Json<SessionsBody> {
     Json(SessionsBody { sessions })
 }
 
-/// Totals over all namespaces, and over the listed sessions.
+/// Bytes through sockets since the process began.
+#[derive(Debug, Default, Serialize)]
+struct SocketsBody {
+    /// Connections that others opened: clients, and peers that ask.
+    http: Passed,
+    /// Connections that were opened to peers.
+    peers: Passed,
+}
+
+/// Totals over all namespaces, and over all sessions that ended since the process began.
 #[derive(Debug, Default, Serialize)]
 pub struct StatsBody {
     replica: String,
@@ -32,15 +43,15 @@ pub struct StatsBody {
     total_size: u64,
     peers: usize,
     sessions_running: usize,
-    sessions_failed: usize,
-    states_pulled: u64,
-    states_pushed: u64,
-    bytes_sent: u64,
-    bytes_received: u64,
+    #[serde(flatten)]
+    transferred: Tally,
+    transferred_by_peer: BTreeMap<String, Tally>,
+    sockets: SocketsBody,
     faults_found: u64,
     faults_healed: u64,
     faults_open: usize,
     scrub: BTreeMap<String, ScrubStatus>,
+    dictionaries: BTreeMap<String, DictionaryStatus>,
 }
 
 /// Tells the totals.
@@ -61,15 +72,20 @@ pub async fn stats(State(app): State<App>) -> Json<StatsBody> {
         stats.faults_found += scrub.faults_found;
         stats.faults_healed += scrub.healed;
         stats.faults_open += scrub.open;
+        let dictionaries = namespace.dictionaries().status();
+        let name = namespace.name().to_string();
+        stats.dictionaries.insert(name, dictionaries);
         stats.scrub.insert(namespace.name().to_string(), scrub);
     }
-    for report in app.replica.sessions().list() {
-        stats.sessions_running += usize::from(report.outcome == Outcome::Running);
-        stats.sessions_failed += usize::from(report.outcome == Outcome::Failed);
-        stats.states_pulled += report.states_pulled;
-        stats.states_pushed += report.states_pushed;
-        stats.bytes_sent += report.bytes_sent;
-        stats.bytes_received += report.bytes_received;
-    }
+    let sessions = app.replica.sessions();
+    let running = |report: &Report| report.outcome == Outcome::Running;
+    stats.sessions_running = sessions.list().into_iter().filter(running).count();
+    let tallies = sessions.tallies();
+    (stats.transferred, stats.transferred_by_peer) = (tallies.total, tallies.peers);
+    let traffic = app.replica.traffic();
+    stats.sockets = SocketsBody {
+        http: traffic.served.passed(),
+        peers: traffic.asked.passed(),
+    };
     Json(stats)
 }

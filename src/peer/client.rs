@@ -1,22 +1,26 @@
 //! The HTTP client side of the replication protocol.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use reqwest::{Client, Response};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::peer::address::PeerAddress;
+use crate::peer::connections::{Call, Connections, IDLE_TIMEOUT, cause};
+use crate::runtime::traffic::Counter;
+use crate::sync::report::Passed;
 use crate::sync::transport::{Transport, TransportError};
 use crate::types::cursor::Cursor;
 use crate::types::id::Namespace;
 use crate::wire::messages::Endpoint;
 
-/// Time to wait for a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time to wait for the next bytes of an answer; a large one may take longer in all.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// An answer has to come at least this fast, in bytes a second, once [`GRACE`] is over: one that
 /// drips would hold its session's thread and turn for hours.
 const PACE: f64 = 16.0 * 1024.0;
@@ -29,10 +33,12 @@ const PROBLEM_BYTES: usize = 16 << 10;
 /// Speaks to one namespace of one peer.
 #[derive(Debug, Clone)]
 pub struct PeerClient {
-    http: Client,
+    connections: Connections,
     address: PeerAddress,
     namespace: Namespace,
     stops: [CancellationToken; 2],
+    /// The bytes that this client has cost.
+    meter: Arc<Counter>,
 }
 
 /// The part of a problem document (RFC 9457) that is of use here.
@@ -44,35 +50,20 @@ struct Problem {
     detail: String,
 }
 
-/// A connection pool for all peers.
-///
-/// # Errors
-/// [`TransportError::Unreachable`] when the HTTP client cannot be set up.
-pub fn http_client() -> Result<Client, TransportError> {
-    Client::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(IDLE_TIMEOUT)
-        .tcp_nodelay(true)
-        .redirect(reqwest::redirect::Policy::none())
-        // Replicas speak to each other directly, whatever proxy the environment names for browsing.
-        .no_proxy()
-        .build()
-        .map_err(|error| TransportError::Unreachable(error.to_string()))
-}
-
 impl PeerClient {
     /// A client for a namespace of the peer at `address`; each of `stops` breaks off what it is doing.
     pub fn new(
-        http: Client,
+        connections: Connections,
         address: PeerAddress,
         namespace: Namespace,
         stops: [CancellationToken; 2],
     ) -> Self {
         Self {
-            http,
+            connections,
             address,
             namespace,
             stops,
+            meter: Arc::default(),
         }
     }
 
@@ -83,9 +74,7 @@ impl PeerClient {
     pub async fn wait_for_change(&self, cursor: &Cursor) -> Result<bool, TransportError> {
         let url = self.address.changes(&self.namespace);
         let query = format!("{url}?since={cursor}&limit=1&wait={POLL_SECONDS}s");
-        let request = self.http.get(query).send();
-        let response = self.guarded(request).await?;
-        let body = self.guarded_body(response, PROBLEM_BYTES).await?;
+        let body = self.read(query, PROBLEM_BYTES).await?;
         #[derive(Deserialize)]
         struct Changes {
             changes: Vec<serde::de::IgnoredAny>,
@@ -101,8 +90,12 @@ impl PeerClient {
     /// [`TransportError`] when the peer cannot be asked or refuses.
     pub async fn get(&self, path: &str, limit: usize) -> Result<Vec<u8>, TransportError> {
         let url = self.address.within(&self.namespace, path);
-        let response = self.guarded(self.http.get(url).send()).await?;
-        self.guarded_body(response, limit).await
+        self.read(url, limit).await
+    }
+
+    async fn read(&self, url: String, limit: usize) -> Result<Vec<u8>, TransportError> {
+        let (method, body) = (Method::GET, Bytes::new());
+        self.call(&Call { method, url, body }, limit).await
     }
 
     async fn post(
@@ -111,9 +104,12 @@ impl PeerClient {
         body: Vec<u8>,
         limit: usize,
     ) -> Result<Vec<u8>, TransportError> {
-        let url = self.address.sync(&self.namespace, endpoint.name());
-        let response = self.guarded(self.http.post(url).body(body).send()).await?;
-        self.guarded_body(response, limit).await
+        let call = Call {
+            method: Method::POST,
+            url: self.address.sync(&self.namespace, endpoint.name()),
+            body: body.into(),
+        };
+        self.call(&call, limit).await
     }
 
     async fn stopped(&self) {
@@ -124,76 +120,66 @@ impl PeerClient {
         }
     }
 
-    async fn guarded(
-        &self,
-        request: impl Future<Output = Result<Response, reqwest::Error>>,
-    ) -> Result<Response, TransportError> {
-        tokio::select! {
+    async fn call(&self, call: &Call, limit: usize) -> Result<Vec<u8>, TransportError> {
+        let answered = async {
+            let (lease, response) = self.connections.send(call, &self.meter).await?;
+            let status = response.status();
+            let limit = if status.is_success() {
+                limit
+            } else {
+                PROBLEM_BYTES
+            };
+            let body = read_up_to(response.into_body(), limit).await?;
+            lease.give_back();
+            Ok((status, body))
+        };
+        let answered: Result<_, TransportError> = tokio::select! {
             () = self.stopped() => Err(TransportError::Cancelled),
-            response = request => response.map_err(|error| unreachable(&error)),
-        }
-    }
-
-    async fn guarded_body(
-        &self,
-        response: Response,
-        limit: usize,
-    ) -> Result<Vec<u8>, TransportError> {
-        let status = response.status();
-        let limit = if status.is_success() {
-            limit
-        } else {
-            PROBLEM_BYTES
+            answered = answered => answered,
         };
-        let body = tokio::select! {
-            () = self.stopped() => return Err(TransportError::Cancelled),
-            body = read_up_to(response, limit) => body?,
-        };
+        let (status, body) = answered?;
         if status.is_success() {
             return Ok(body);
         }
-        let problem: Problem = serde_json::from_slice(&body).unwrap_or(Problem {
-            code: format!("http_{}", status.as_u16()),
-            detail: status.to_string(),
-        });
-        Err(TransportError::Refused {
-            code: problem.code,
-            detail: problem.detail,
-        })
+        Err(refusal(status, &body))
     }
 }
 
-async fn read_up_to(mut response: Response, limit: usize) -> Result<Vec<u8>, TransportError> {
+/// What the peer says about its refusal.
+fn refusal(status: StatusCode, body: &[u8]) -> TransportError {
+    let problem: Problem = serde_json::from_slice(body).unwrap_or(Problem {
+        code: format!("http_{}", status.as_u16()),
+        detail: status.to_string(),
+    });
+    TransportError::Refused {
+        code: problem.code,
+        detail: problem.detail,
+    }
+}
+
+async fn read_up_to(mut incoming: Incoming, limit: usize) -> Result<Vec<u8>, TransportError> {
     let (mut body, begin) = (Vec::new(), Instant::now());
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|error| unreachable(&error))?
-    {
+    let unreachable = |why: &str| TransportError::Unreachable(why.to_owned());
+    loop {
+        let frame = timeout(IDLE_TIMEOUT, incoming.frame()).await;
+        let frame = frame.map_err(|_| unreachable("its answer stopped coming"))?;
+        let Some(frame) = frame.transpose().map_err(|error| cause(&error))? else {
+            return Ok(body);
+        };
+        let chunk = frame.data_ref().map_or(&[][..], |data| &data[..]);
         if body.len() + chunk.len() > limit {
             return Err(TransportError::TooLong(limit));
         }
-        body.extend_from_slice(&chunk);
+        body.extend_from_slice(chunk);
         if !keeps_pace(body.len(), begin.elapsed()) {
-            let error = "its answer comes too slowly".to_owned();
-            return Err(TransportError::Unreachable(error));
+            return Err(unreachable("its answer comes too slowly"));
         }
     }
-    Ok(body)
 }
 
 /// True when as much of an answer has come as may be asked for after `elapsed`.
 fn keeps_pace(bytes: usize, elapsed: Duration) -> bool {
     bytes as f64 >= PACE * elapsed.saturating_sub(GRACE).as_secs_f64()
-}
-
-/// The innermost cause says most: "connection refused" rather than "error sending request".
-fn unreachable(error: &reqwest::Error) -> TransportError {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    TransportError::Unreachable(cause.to_string())
 }
 
 /// A client as seen from a session's thread, which may block.
@@ -218,6 +204,10 @@ impl Transport for BlockingClient {
     ) -> Result<Vec<u8>, TransportError> {
         self.handle
             .block_on(self.client.post(endpoint, request, limit))
+    }
+
+    fn passed(&self) -> Option<Passed> {
+        Some(self.client.meter.passed())
     }
 }
 

@@ -12,6 +12,7 @@ use crate::runtime::queue::SubmitError;
 use crate::runtime::replica::Replica;
 use crate::store::error::StoreError;
 use crate::store::rows::Agreement;
+use crate::sync::dictionaries::Dictionaries;
 use crate::sync::report::Report;
 use crate::sync::transport::{Home, MergeError, Merging};
 use crate::types::id::ReplicaId;
@@ -99,6 +100,10 @@ impl Home for LocalHome {
             Err(SubmitError::RenewedLately) => Ok(false),
             Err(error) => Err(unavailable(error)),
         }
+    }
+
+    fn dictionaries(&self) -> Arc<Dictionaries> {
+        Arc::clone(self.namespace.dictionaries())
     }
 
     fn progress(&self, report: &Report) {

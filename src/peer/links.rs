@@ -9,7 +9,6 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::peer::address::{PeerAddress, check_name};
-use crate::peer::client::http_client;
 use crate::peer::link::{Health, Link, LinkState};
 use crate::peer::runner::{Job, Runner};
 use crate::peer::witness::Watching;
@@ -75,9 +74,8 @@ impl Links {
         options: LinkOptions,
         shutdown: CancellationToken,
     ) -> Result<Arc<Self>, PeeringError> {
-        let http = http_client().map_err(|error| PeeringError::Failed(error.to_string()))?;
         let links = Self {
-            runner: Arc::new(Runner::new(replica, http, options.tuning, shutdown)),
+            runner: Arc::new(Runner::new(replica, options.tuning, shutdown)),
             options,
             peers: Mutex::default(),
         };
@@ -131,6 +129,7 @@ impl Links {
 
     fn status(&self, name: &str, peer: &Peer) -> PeerStatus {
         let (penalties, banned) = self.runner.penalty(&peer.address);
+        let passed = self.runner.passed(&peer.address);
         let states: Vec<LinkState> = lock(&peer.links)
             .values()
             .map(|linked| lock(&linked.state).clone())
@@ -159,6 +158,8 @@ impl Links {
             penalties,
             last_error: failed.and_then(|state| state.last_error.clone()),
             last_synced: states.iter().filter_map(|s| s.last_synced.clone()).max(),
+            bytes_sent: passed.sent,
+            bytes_received: passed.received,
             accused: accused.into_iter().collect(),
         }
     }
@@ -292,8 +293,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let replica = Replica::open(folder.path(), ReplicaOptions::default()).unwrap();
         let (replica, stop) = (Arc::new(replica), CancellationToken::new());
-        let (http, tuning) = (http_client().unwrap(), Tuning::default());
-        let runner = Runner::new(Arc::clone(&replica), http, tuning, stop.clone());
+        let tuning = Tuning::default();
+        let runner = Runner::new(Arc::clone(&replica), tuning, stop.clone());
         let (runner, links) = (Arc::new(runner), LinkMap::default());
         // Nobody listens on port 1.
         let address = PeerAddress::parse("http://127.0.0.1:1").unwrap();

@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod client;
+pub mod connections;
 pub mod healing;
 pub mod heard;
 pub mod home;

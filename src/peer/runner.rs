@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use reqwest::Client;
 use tokio::runtime::Handle;
 use tokio::sync::OwnedMutexGuard;
 use tokio::task;
@@ -14,6 +13,7 @@ use tracing::{info, warn};
 
 use crate::peer::address::PeerAddress;
 use crate::peer::client::{BlockingClient, PeerClient};
+use crate::peer::connections::Connections;
 use crate::peer::heard::Heard;
 use crate::peer::home::LocalHome;
 use crate::peer::penalty::Penalty;
@@ -27,7 +27,7 @@ use crate::sync::compare::CompareOptions;
 use crate::sync::contents::{Lacking, fetch_contents};
 use crate::sync::diff::{Differing, diff};
 use crate::sync::exchange::SessionError;
-use crate::sync::report::Report;
+use crate::sync::report::{Passed, Report};
 use crate::sync::session::{Last, PeerSeen, SessionOptions, run};
 use crate::types::id::Namespace;
 
@@ -79,7 +79,7 @@ struct Known {
 /// Runs sessions for a replica.
 pub struct Runner {
     replica: Arc<Replica>,
-    http: Client,
+    connections: Connections,
     tuning: Tuning,
     shutdown: CancellationToken,
     known: Arc<Mutex<Known>>,
@@ -88,15 +88,11 @@ pub struct Runner {
 
 impl Runner {
     /// A runner whose sessions break off at `shutdown`.
-    pub fn new(
-        replica: Arc<Replica>,
-        http: Client,
-        tuning: Tuning,
-        shutdown: CancellationToken,
-    ) -> Self {
+    pub fn new(replica: Arc<Replica>, tuning: Tuning, shutdown: CancellationToken) -> Self {
+        let all = Arc::clone(&replica.traffic().asked);
         Self {
+            connections: Connections::new(all),
             replica,
-            http,
             tuning,
             shutdown,
             known: Arc::default(),
@@ -107,6 +103,12 @@ impl Runner {
     /// What peers have seen of each other's logs of roots.
     pub fn heard(&self) -> &Heard {
         &self.heard
+    }
+
+    /// What has passed between this replica and a peer, through connections that were opened here:
+    /// sessions, and whatever else there was to ask.
+    pub fn passed(&self, address: &PeerAddress) -> Passed {
+        self.connections.passed(&address.to_string())
     }
 
     /// Counts a misbehaviour of a peer.
@@ -133,7 +135,7 @@ impl Runner {
     ) -> PeerClient {
         let stops = [stop.clone(), open.closed()];
         PeerClient::new(
-            self.http.clone(),
+            self.connections.clone(),
             address.clone(),
             open.name().clone(),
             stops,
@@ -365,7 +367,6 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::peer::client::http_client;
     use crate::runtime::replica::ReplicaOptions;
 
     #[tokio::test]
@@ -385,8 +386,8 @@ mod tests {
         });
         let folder = tempfile::tempdir().unwrap();
         let replica = Replica::open(folder.path(), ReplicaOptions::default()).unwrap();
-        let (http, tuning) = (http_client().unwrap(), Tuning::default());
-        let runner = Runner::new(Arc::new(replica), http, tuning, CancellationToken::new());
+        let (tuning, stop) = (Tuning::default(), CancellationToken::new());
+        let runner = Runner::new(Arc::new(replica), tuning, stop);
         let address = PeerAddress::parse(&url).unwrap();
         let name = Namespace::default_namespace();
         let job = Job {

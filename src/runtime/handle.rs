@@ -50,6 +50,12 @@ impl WriterHandle {
         self.failed.load(Ordering::Relaxed)
     }
 
+    /// Commands that wait, and how many may.
+    pub fn waiting(&self) -> (usize, usize) {
+        let max = self.queue.max_capacity();
+        (max - self.queue.capacity(), max)
+    }
+
     /// Queues a command and waits until it is durable or refused.
     ///
     /// # Errors

@@ -20,4 +20,7 @@ pub mod scrub;
 pub mod session_log;
 pub mod sightings;
 pub mod sync_service;
+pub mod tallies;
+pub mod traffic;
+pub mod training;
 pub mod writer;

@@ -27,12 +27,14 @@ use crate::runtime::orders::Order;
 use crate::runtime::pins::Pins;
 use crate::runtime::queue::{Committed, Held, SubmitError};
 use crate::runtime::sightings::Sightings;
+use crate::runtime::training::Training;
 use crate::runtime::writer::{PeerNotes, spawn};
 use crate::sketch::key::Secret;
 use crate::store::compaction::CompactionProgress;
 use crate::store::error::StoreError;
 use crate::store::options::StoreOptions;
 use crate::store::rows::Agreement;
+use crate::sync::dictionaries::Dictionaries;
 use crate::types::id::{Namespace, ReplicaId};
 use crate::types::lineage::{Lineage, Sighting};
 use crate::types::seen::Seen;
@@ -59,6 +61,8 @@ pub struct OpenNamespace {
     /// What was taken in of peers and is not noted in the store yet.
     learned: Mutex<Seen>,
     collecting: Mutex<Pass>,
+    dictionaries: Arc<Dictionaries>,
+    training: Mutex<Training>,
     closed: CancellationToken,
 }
 
@@ -104,6 +108,8 @@ impl OpenNamespace {
             history_age: options.history_age,
             learned: Mutex::default(),
             collecting: Mutex::default(),
+            dictionaries: Arc::default(),
+            training: Mutex::default(),
             closed: CancellationToken::new(),
         })
     }
@@ -121,6 +127,20 @@ impl OpenNamespace {
     /// What the clock on the wall says, in milliseconds since 1970-01-01 UTC.
     pub fn now(&self) -> u64 {
         self.wall.now_millis()
+    }
+
+    /// What short states have in common here.
+    pub fn dictionaries(&self) -> &Arc<Dictionaries> {
+        &self.dictionaries
+    }
+
+    /// Trains a dictionary when it is time to; takes up to a second.
+    ///
+    /// # Errors
+    /// [`StoreError`] when states cannot be read.
+    pub fn keep_dictionary(&self) -> Result<(), StoreError> {
+        let mut training = lock(&self.training);
+        training.round(&self.view(), &self.dictionaries)
     }
 
     /// Follows commits: the receiver wakes after each one.
@@ -172,6 +192,12 @@ impl OpenNamespace {
         lock(&self.writer)
             .as_ref()
             .is_some_and(WriterHandle::has_failed)
+    }
+
+    /// Writes that wait for the writer, and how many may.
+    pub fn waiting(&self) -> (usize, usize) {
+        let writer = lock(&self.writer);
+        writer.as_ref().map_or((0, 0), WriterHandle::waiting)
     }
 
     /// True when there is less space on the disk than is kept in reserve: only deletions are taken.

@@ -36,6 +36,11 @@ pub struct PeerStatus {
     /// When a session last proved equality or pulled everything, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_synced: Option<String>,
+    /// Bytes that went to it through connections opened here, since the process began: sessions,
+    /// polls of its change feed, looks at its log of roots.
+    pub bytes_sent: u64,
+    /// Bytes that came from it through those.
+    pub bytes_received: u64,
     /// What is held against it about its log of roots; the evidence is in `/agreement`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub accused: Vec<&'static str>,
@@ -89,9 +94,9 @@ pub struct DiffReport {
     pub equal: bool,
     /// How the differences were found.
     pub strategy: String,
-    /// Message bytes to the peer.
+    /// Bytes to the peer, as they went through the socket.
     pub bytes_sent: u64,
-    /// Message bytes from the peer.
+    /// Bytes from the peer, as they came through the socket.
     pub bytes_received: u64,
     /// Every state that differs, in order of id.
     pub differences: Vec<DiffEntry>,

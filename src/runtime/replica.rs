@@ -18,6 +18,7 @@ use crate::runtime::lock::lock;
 use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::orders::Order;
 use crate::runtime::session_log::SessionLog;
+use crate::runtime::traffic::Traffic;
 use crate::sketch::key::Secret;
 use crate::store::directory::DataDirectory;
 use crate::store::disk::MachineDisk;
@@ -86,6 +87,7 @@ pub struct Replica {
     membership: Mutex<()>,
     readers: Arc<Semaphore>,
     sessions: SessionLog,
+    traffic: Traffic,
     jobs: Jobs,
     /// True once the replica has taken another id because there is a copy of it.
     is_renamed: AtomicBool,
@@ -118,6 +120,7 @@ impl Replica {
             membership: Mutex::default(),
             readers: Arc::new(Semaphore::new(READERS)),
             sessions: SessionLog::default(),
+            traffic: Traffic::default(),
             is_renamed: AtomicBool::new(false),
         };
         if replica.directory.is_copy() {
@@ -219,6 +222,11 @@ impl Replica {
     /// Running and recent sync sessions.
     pub fn sessions(&self) -> &SessionLog {
         &self.sessions
+    }
+
+    /// Bytes that have passed through sockets.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// Running and recent jobs.

@@ -29,8 +29,8 @@ use crate::types::lineage::Sighting;
 use crate::types::seen::Seen;
 use crate::wire::frame::{open, plain_length, seal};
 use crate::wire::messages::{
-    BodiesRequest, CloseReply, CloseRequest, CompareRequest, ContentsRequest, Endpoint,
-    ForgetRequest, InSession, LIST_MAX, OfferRequest, OpenReply, OpenRequest, ProbeReply,
+    BodiesRequest, CloseReply, CloseRequest, CompareRequest, ContentsRequest, DictionaryRequest,
+    Endpoint, ForgetRequest, InSession, LIST_MAX, OfferRequest, OpenReply, OpenRequest, ProbeReply,
     ProbeRequest, RangeRequest, RecordsRequest, StoreReply, StoreRequest, SubtreesRequest,
     Testimony,
 };
@@ -117,18 +117,14 @@ pub async fn answer(
             };
             asked.pinned(answer).await
         }
-        Endpoint::Bodies => {
-            let answer = |view: &View, head: BodiesRequest, _: &[u8], limits: &Limits| {
-                responder::bodies(view, &head, limits)
-            };
-            asked.pinned(answer).await
-        }
+        Endpoint::Bodies => asked.bodies().await,
         Endpoint::Offer => asked.offer().await,
         Endpoint::Store => asked.store().await,
         Endpoint::Forget => asked.forget().await,
         Endpoint::Close => asked.close().await,
         Endpoint::Contents => asked.contents().await,
         Endpoint::Probe => asked.probe(replica).await,
+        Endpoint::Dictionary => asked.dictionary().await,
     }
 }
 
@@ -321,15 +317,35 @@ impl Asked<'_> {
         Ok(sealed.await?)
     }
 
+    async fn bodies(self) -> Result<Vec<u8>, SyncError> {
+        let (head, _): (BodiesRequest, _) = self.head().await?;
+        let (view, _) = self.namespace.pins().get(head.session)?;
+        let (dictionaries, limits) = (Arc::clone(self.namespace.dictionaries()), self.limits);
+        self.read(view, move |view| {
+            responder::bodies(view, &dictionaries, &head, &limits)
+        })
+        .await
+    }
+
+    /// Belongs to no session.
+    async fn dictionary(self) -> Result<Vec<u8>, SyncError> {
+        let (head, _): (DictionaryRequest, _) = self.head().await?;
+        let dictionaries = Arc::clone(self.namespace.dictionaries());
+        let view = self.namespace.view();
+        self.read(view, move |_| responder::dictionary(&dictionaries, &head))
+            .await
+    }
+
     /// What is news is judged by the newest view, not by the pinned one.
     async fn offer(self) -> Result<Vec<u8>, SyncError> {
         let (head, _): (OfferRequest, _) = self.head().await?;
         self.namespace.pins().get(head.session)?;
         let (session, limits) = (head.session, self.limits);
         let (theirs, now) = (self.namespace.pins().seen(session)?, self.namespace.now());
+        let dictionaries = Arc::clone(self.namespace.dictionaries());
         let offered = self.namespace.read(move |view| {
             let sides = Sides::of_responder(view, theirs, now)?;
-            responder::offer(view, &sides, head, &limits)
+            responder::offer(view, &sides, &dictionaries, head, &limits)
         });
         let (reply, all) = offered.await?;
         if !all {
@@ -371,9 +387,10 @@ impl Asked<'_> {
         let (session, sent) = (head.session, head.records.len());
         let (seen, now) = (self.namespace.pins().seen(session)?, self.namespace.now());
         let theirs = Arc::clone(&seen);
+        let dictionaries = Arc::clone(self.namespace.dictionaries());
         let checked = self.namespace.read(move |view| {
             let sides = Sides::of_responder(view, theirs, now)?;
-            responder::store(view, &sides, head, &blob, &limits)
+            responder::store(view, &sides, &dictionaries, head, &blob, &limits)
         });
         let meeting = Meeting {
             incoming: checked.await?,

@@ -7,6 +7,7 @@ use crate::delta::codec::CodecId;
 use crate::delta::registry::decode;
 use crate::replica::view::View;
 use crate::sync::news::Wanted;
+use crate::sync::together::{Shared, Together};
 use crate::sync::transfer::{TransferError, held_content};
 use crate::types::hash::ContentHash;
 use crate::wire::messages::BodyHead;
@@ -21,9 +22,15 @@ pub fn decode_bodies(
     wanted: &[Wanted],
     heads: &[BodyHead],
     blob: &[u8],
+    shared: Shared<'_>,
     decoder: &mut Decoder,
 ) -> Result<Vec<Option<Bytes>>, TransferError> {
+    let mut together = Together::of(shared, wanted, heads)?;
     each_body(wanted, heads, blob, |wanted, head, payload| {
+        if CodecId(head.codec) == CodecId::TOGETHER {
+            let bytes = together.next(wanted, head, payload)?;
+            return decoder.check(wanted, bytes);
+        }
         decoder.decode(view, wanted, head, payload)
     })
 }
@@ -89,6 +96,10 @@ impl Decoder {
                     source,
                 }
             })?;
+        self.check(wanted, bytes)
+    }
+
+    fn check(&mut self, wanted: &Wanted, bytes: Vec<u8>) -> Result<Bytes, TransferError> {
         if !ContentHash::of(&bytes).matches(&wanted.version.content) {
             return Err(TransferError::WrongHash(wanted.id.clone()));
         }

@@ -133,3 +133,88 @@ fn encode(bases: &[&[u8]], bytes: &[u8], effort: Effort) -> Encoded {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::delta::compress::compress;
+    use crate::delta::sample::{any_edit, apply, noise, text};
+    use crate::sync::dictionaries::Dictionaries;
+    use crate::sync::together::put_together;
+    use crate::wire::frame::seal;
+    use crate::wire::messages::BodyHeads;
+
+    /// What a state may cost over a zstd frame of it, its head included.
+    const OVERHEAD: usize = 16;
+
+    /// States of many kinds: random, text, repeated, zeros with specks, packed, and mixtures.
+    fn any_state() -> impl Strategy<Value = Vec<u8>> {
+        let length = prop_oneof![0usize..300, 0usize..6000, 60_000usize..200_000];
+        (length, 0u8..7, 1u64..).prop_map(|(length, kind, seed)| match kind {
+            0 => noise(length, seed),
+            1 => text(length),
+            2 => noise(1 + length / 50, seed).repeat(50),
+            3 => {
+                let mut zeros = vec![0; length];
+                zeros
+                    .iter_mut()
+                    .step_by(997)
+                    .for_each(|byte| *byte = seed as u8);
+                zeros
+            }
+            4 => compress(&text(length * 4), 1).unwrap(),
+            5 => [text(length / 2), noise(length / 2, seed)].concat(),
+            _ => noise(length, seed).iter().map(|byte| byte % 7).collect(),
+        })
+    }
+
+    /// Bases of all sorts: none, a version before, something else, both.
+    fn with_bases() -> impl Strategy<Value = (Vec<u8>, Vec<Vec<u8>>)> {
+        let edits = proptest::collection::vec(any_edit(), 1..4);
+        (any_state(), any_state(), edits, 0u8..4).prop_map(|(state, other, edits, which)| {
+            let mut before = state.clone();
+            edits.iter().for_each(|edit| apply(&mut before, edit));
+            let bases = match which {
+                0 => Vec::new(),
+                1 => vec![before],
+                2 => vec![other],
+                _ => vec![other, before],
+            };
+            (state, bases)
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+
+        #[test]
+        fn a_state_never_costs_more_than_a_zstd_frame_of_it_and_16_bytes(
+            (state, bases) in with_bases(),
+            fast: bool,
+        ) {
+            let bases: Vec<&[u8]> = bases.iter().map(Vec::as_slice).collect();
+            let effort = if fast { Effort::Fast } else { Effort::Small };
+            let encoded = encode(&bases, &state, effort);
+            let head = BodyHead {
+                codec: encoded.codec.0,
+                base: encoded.base.map(|base| base as u8),
+                length: encoded.payload.len() as u32,
+            };
+            let nothing = seal(6, &BodyHeads { heads: Vec::new() }, &[]).len();
+            let want = Want { state: 1, version: 0, bases: Vec::new() };
+            let mut heads = vec![head];
+            let none = Dictionaries::default();
+            let blob = put_together(&none, &[want], &mut heads, encoded.payload);
+            let message = seal(6, &BodyHeads { heads }, &blob);
+            // By the levels of messages and of the codec; now and then the higher one does worse.
+            let of_level = |level| compress(&state, level).unwrap().len();
+            let whole = of_level(3).max(of_level(effort.level()));
+            prop_assert!(
+                message.len() <= nothing + whole + OVERHEAD,
+                "{} bytes as {:?} where zstd takes {whole}", message.len(), encoded.codec
+            );
+        }
+    }
+}

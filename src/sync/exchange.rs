@@ -8,7 +8,8 @@ use thiserror::Error;
 
 use crate::reconcile::error::ReconcileError;
 use crate::store::error::StoreError;
-use crate::sync::report::Report;
+use crate::sync::dictionaries::DictionaryError;
+use crate::sync::report::{Passed, Report};
 use crate::sync::transfer::TransferError;
 use crate::sync::transport::{MergeError, Transport, TransportError};
 use crate::types::limits::Limits;
@@ -52,6 +53,9 @@ pub enum SessionError {
     /// Bytes of a state were not as announced.
     #[error(transparent)]
     Transfer(#[from] TransferError),
+    /// A dictionary that is not what it is said to be.
+    #[error(transparent)]
+    Dictionary(#[from] DictionaryError),
     /// Some states could not be read or were refused. All others are stored.
     #[error("{count} of the states were left out: {first}")]
     LeftOut {
@@ -73,7 +77,11 @@ impl SessionError {
     pub fn is_misbehaviour(&self) -> bool {
         match self {
             Self::Frame(BadFrame::Version(_)) => false,
-            Self::Frame(_) | Self::Record(_) | Self::Misfit(_) | Self::RootMismatch => true,
+            Self::Frame(_)
+            | Self::Record(_)
+            | Self::Misfit(_)
+            | Self::Dictionary(_)
+            | Self::RootMismatch => true,
             Self::Reconcile(error) => !matches!(error, ReconcileError::View(_)),
             Self::Transfer(error) => matches!(
                 error,
@@ -131,14 +139,21 @@ impl<'a> Exchange<'a> {
     ) -> Result<(H, Vec<u8>), SessionError> {
         let begin = Instant::now();
         let request = seal(endpoint.kind(), head, blob);
-        let sent = request.len();
+        let sent = request.len() as u64;
         let limit = reply_limit(self.limits, endpoint);
-        let reply = self
+        let before = self.transport.passed();
+        let reply = self.transport.call(endpoint, request, limit + HEADER_BYTES);
+        // What was in vain has passed all the same.
+        let received = reply.as_ref().map_or(0, Vec::len) as u64;
+        let passed = self
             .transport
-            .call(endpoint, request, limit + HEADER_BYTES)?;
+            .passed()
+            .map_or(Passed { sent, received }, |passed| {
+                passed.since(before.unwrap_or_default())
+            });
         let seconds = begin.elapsed().as_secs_f64();
-        self.report.count(phase, sent, reply.len(), seconds);
-        Ok(frame::open(endpoint.kind(), &reply, limit)?)
+        self.report.count(phase, passed, seconds);
+        Ok(frame::open(endpoint.kind(), &reply?, limit)?)
     }
 }
 

@@ -27,6 +27,13 @@ pub struct Wanted {
     pub want: Want,
 }
 
+impl Wanted {
+    /// True when a dictionary helps: it is short, and nothing here is like it.
+    pub fn is_alone(&self) -> bool {
+        self.version.size <= SMALL_STATE && self.want.bases.is_empty()
+    }
+}
+
 /// A record from a peer beside what is held here of the state.
 #[derive(Debug)]
 pub struct Beside {

@@ -13,6 +13,7 @@ use crate::sync::decode::{Decoder, decode_bodies};
 use crate::sync::exchange::{Exchange, SessionError};
 use crate::sync::news::{Beside, Collected, News, Wanted};
 use crate::sync::sides::{OnlyOurs, Sides};
+use crate::sync::together::{Shared, alone_bytes, ask_when_missed, hints, together_share};
 use crate::sync::transfer::TransferError;
 use crate::sync::transport::{Home, Merging};
 use crate::types::hash::StateKey;
@@ -300,14 +301,23 @@ impl<'s> Puller<'s> {
         let mut fetched = Vec::with_capacity(wanted.len());
         while fetched.len() < wanted.len() {
             let rest = &wanted[fetched.len()..];
-            let wants: Vec<Want> = rest.iter().map(|lacking| lacking.want.clone()).collect();
+            let dictionaries = self.home.dictionaries();
+            let mut wants: Vec<Want> = rest.iter().map(|lacking| lacking.want.clone()).collect();
+            dictionaries.announce(&mut wants, rest.iter().any(Wanted::is_alone));
             let head = BodiesRequest {
                 session: self.session,
                 wants,
             };
             let asked = exchange.ask("state_transfer", Endpoint::Bodies, &head, &[]);
             let (reply, blob): (BodyHeads, _) = asked?;
-            let bodies = decode_bodies(view, rest, &reply.heads, &blob, &mut self.decoder)?;
+            let shared = Shared {
+                dictionaries: &dictionaries,
+                hints: hints(&head.wants),
+            };
+            let (heads, decoder) = (&reply.heads, &mut self.decoder);
+            let bodies = decode_bodies(view, rest, heads, &blob, shared, decoder)?;
+            let missed = alone_bytes(&head.wants, heads) + together_share(rest, heads);
+            ask_when_missed(exchange, &dictionaries, missed)?;
             let whole: usize = bodies.iter().flatten().map(Bytes::len).sum();
             exchange.report.bytes_if_sent_whole += whole as u64;
             fetched.extend(bodies);

@@ -3,14 +3,16 @@
 use std::collections::VecDeque;
 
 use crate::replica::view::View;
+use crate::sync::dictionaries::Dictionaries;
 use crate::sync::encode::Encoder;
 use crate::sync::exchange::{Exchange, SessionError};
+use crate::sync::together::{alone_bytes, ask_when_missed, hints, put_together};
 use crate::sync::transport::Home;
 use crate::types::hash::StateKey;
 use crate::types::record::{CURRENT_VERSIONS_MAX, StateRecord};
 use crate::wire::messages::{
-    BodyHead, Endpoint, ForgetReply, ForgetRequest, OfferReply, OfferRequest, StoreReply,
-    StoreRequest, Want,
+    BASES_MAX, BaseHint, BodyHead, Endpoint, ForgetReply, ForgetRequest, OfferReply, OfferRequest,
+    StoreReply, StoreRequest, Want,
 };
 
 /// States in one offer.
@@ -37,7 +39,7 @@ pub fn push(
             records.extend(view.snapshot().record(key)?.map(|row| row.record));
         }
         records.sort_by(|a, b| a.id.cmp(&b.id));
-        let outcome = offer(exchange, &view, session, records, home.now())?;
+        let outcome = offer(exchange, home, &view, session, records)?;
         refused += outcome.refused;
         withheld += outcome.withheld;
         home.progress(exchange.report);
@@ -87,10 +89,10 @@ struct Offered {
 
 fn offer(
     exchange: &mut Exchange<'_>,
+    home: &dyn Home,
     view: &View,
     session: u64,
     records: Vec<StateRecord>,
-    now: u64,
 ) -> Result<Offered, SessionError> {
     let head = OfferRequest { session, records };
     let asked = exchange.ask("state_request", Endpoint::Offer, &head, &[]);
@@ -106,7 +108,16 @@ fn offer(
         let record = records.get(index as usize).cloned();
         wanted.push(record.ok_or(SessionError::Misfit("the peer wants what was not offered"))?);
     }
-    hand_over(exchange, view, session, parcels(wanted, reply.wants, now)?)
+    let dictionaries = home.dictionaries();
+    let common = dictionaries.common(&reply.wants);
+    let pushing = Pushing {
+        view,
+        session,
+        named: common.and_then(|(place, _)| hints(&reply.wants).get(usize::from(place)).cloned()),
+        dictionaries: &dictionaries,
+    };
+    let parcels = parcels(wanted, reply.wants, home.now())?;
+    pushing.hand_over(exchange, parcels)
 }
 
 /// A record with what the peer lacks of it.
@@ -152,75 +163,95 @@ fn parcels(
     }
 }
 
-/// Sends parcels in as many messages as their bytes take. One that is too large for any message,
-/// with several large versions in conflict, is left for the peer to fetch, version by version.
-fn hand_over(
-    exchange: &mut Exchange<'_>,
-    view: &View,
+/// What one offer is followed by.
+struct Pushing<'a> {
+    view: &'a View,
     session: u64,
-    mut parcels: VecDeque<Parcel>,
-) -> Result<Offered, SessionError> {
-    let (limits, all) = (exchange.limits(), parcels.len());
-    parcels.retain(|parcel| parcel.bytes <= limits.state_bytes + limits.transfer_bytes);
-    let mut outcome = Offered {
-        refused: 0,
-        withheld: all - parcels.len(),
-    };
-    while let Some(first) = parcels.pop_front() {
-        let mut bytes = first.bytes;
-        let mut together = vec![first];
-        while let Some(next) = parcels.pop_front() {
-            if bytes + next.bytes > limits.transfer_bytes * 4 {
-                parcels.push_front(next);
-                break;
-            }
-            bytes += next.bytes;
-            together.push(next);
-        }
-        let sent = send(exchange, view, session, together)?;
-        outcome.refused += sent.refused;
-        outcome.withheld += sent.withheld;
-    }
-    Ok(outcome)
+    dictionaries: &'a Dictionaries,
+    /// The dictionary that both sides have.
+    named: Option<BaseHint>,
 }
 
-/// Sends one message.
-fn send(
-    exchange: &mut Exchange<'_>,
-    view: &View,
-    session: u64,
-    parcels: Vec<Parcel>,
-) -> Result<Offered, SessionError> {
-    let all = parcels.len();
-    let mut message = StoreRequest {
-        session,
-        records: Vec::with_capacity(parcels.len()),
-        wants: Vec::new(),
-        heads: Vec::new(),
-    };
-    let (mut encoder, mut blob) = (Encoder::new(view, usize::MAX), Vec::new());
-    for parcel in parcels {
-        let (heads, bytes) = encoder.encode(&parcel.wants, u64::MAX)?;
-        // What cannot be read here is not offered as if it could; `samestate verify` names it.
-        if heads.iter().any(|head| head.codec == BodyHead::MISSING) {
-            continue;
+impl Pushing<'_> {
+    /// Sends parcels in as many messages as their bytes take. One that is too large for any message,
+    /// with several large versions in conflict, is left for the peer to fetch, version by version.
+    fn hand_over(
+        &self,
+        exchange: &mut Exchange<'_>,
+        mut parcels: VecDeque<Parcel>,
+    ) -> Result<Offered, SessionError> {
+        let (limits, all) = (exchange.limits(), parcels.len());
+        parcels.retain(|parcel| parcel.bytes <= limits.state_bytes + limits.transfer_bytes);
+        let mut outcome = Offered {
+            refused: 0,
+            withheld: all - parcels.len(),
+        };
+        while let Some(first) = parcels.pop_front() {
+            let mut bytes = first.bytes;
+            let mut together = vec![first];
+            while let Some(next) = parcels.pop_front() {
+                if bytes + next.bytes > limits.transfer_bytes * 4 {
+                    parcels.push_front(next);
+                    break;
+                }
+                bytes += next.bytes;
+                together.push(next);
+            }
+            let sent = self.send(exchange, together)?;
+            outcome.refused += sent.refused;
+            outcome.withheld += sent.withheld;
         }
-        let sent = parcel.wants.iter().map(|want| usize::from(want.version));
-        let sizes = sent.filter_map(|index| parcel.record.versions().get(index));
-        let whole = sizes.fold(0, |bytes: u64, version| bytes.saturating_add(version.size));
-        exchange.report.bytes_if_sent_whole += whole;
-        blob.extend_from_slice(&bytes);
-        message.heads.extend(heads);
-        message.wants.extend(parcel.wants);
-        message.records.push(parcel.record);
+        Ok(outcome)
     }
-    let asked = exchange.ask("state_transfer", Endpoint::Store, &message, &blob);
-    let (reply, _): (StoreReply, _) = asked?;
-    let refused = message.records.len().checked_sub(reply.stored as usize);
-    let refused = refused.ok_or(SessionError::Misfit("more states stored than were sent"))?;
-    exchange.report.states_pushed += u64::from(reply.stored);
-    Ok(Offered {
-        refused,
-        withheld: all - message.records.len(),
-    })
+
+    /// Sends one message.
+    fn send(
+        &self,
+        exchange: &mut Exchange<'_>,
+        parcels: Vec<Parcel>,
+    ) -> Result<Offered, SessionError> {
+        let all = parcels.len();
+        let mut message = StoreRequest {
+            session: self.session,
+            records: Vec::with_capacity(parcels.len()),
+            wants: Vec::new(),
+            heads: Vec::new(),
+        };
+        let (mut encoder, mut blob) = (Encoder::new(self.view, usize::MAX), Vec::new());
+        for parcel in parcels {
+            let (heads, bytes) = encoder.encode(&parcel.wants, u64::MAX)?;
+            // What cannot be read here is not offered as if it could; `samestate verify` names it.
+            if heads.iter().any(|head| head.codec == BodyHead::MISSING) {
+                continue;
+            }
+            let sent = parcel.wants.iter().map(|want| usize::from(want.version));
+            let sizes = sent.filter_map(|index| parcel.record.versions().get(index));
+            let whole = sizes.fold(0, |bytes: u64, version| bytes.saturating_add(version.size));
+            exchange.report.bytes_if_sent_whole += whole;
+            blob.extend_from_slice(&bytes);
+            message.heads.extend(heads);
+            message.wants.extend(parcel.wants);
+            message.records.push(parcel.record);
+        }
+        let is_of_use = alone_bytes(&message.wants, &message.heads) > 0;
+        if let (Some(first), Some(named)) = (message.wants.first_mut(), &self.named)
+            && is_of_use
+            && !first.bases.contains(named)
+            && first.bases.len() < BASES_MAX
+        {
+            first.bases.push(named.clone());
+        }
+        let blob = put_together(self.dictionaries, &message.wants, &mut message.heads, blob);
+        let missed = alone_bytes(&message.wants, &message.heads);
+        let asked = exchange.ask("state_transfer", Endpoint::Store, &message, &blob);
+        let (reply, _): (StoreReply, _) = asked?;
+        let refused = message.records.len().checked_sub(reply.stored as usize);
+        let refused = refused.ok_or(SessionError::Misfit("more states stored than were sent"))?;
+        exchange.report.states_pushed += u64::from(reply.stored);
+        ask_when_missed(exchange, self.dictionaries, missed)?;
+        Ok(Offered {
+            refused,
+            withheld: all - message.records.len(),
+        })
+    }
 }

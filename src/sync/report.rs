@@ -14,14 +14,35 @@ pub enum Outcome {
     Failed,
 }
 
+/// Bytes that went through a socket, each way: heads and framing of HTTP included, what TCP and IP
+/// put around them not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Passed {
+    /// Bytes to the other side.
+    pub sent: u64,
+    /// Bytes from there.
+    pub received: u64,
+}
+
+impl Passed {
+    /// What has passed since `before`.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            sent: self.sent.saturating_sub(before.sent),
+            received: self.received.saturating_sub(before.received),
+        }
+    }
+}
+
 /// One phase of a session.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PhaseReport {
     /// Name of the phase.
     pub phase: &'static str,
-    /// Message bytes to the peer, without HTTP headers.
+    /// Bytes to the peer, as they went through the socket.
     pub bytes_sent: u64,
-    /// Message bytes from the peer, without HTTP headers.
+    /// Bytes from the peer, as they came through the socket.
     pub bytes_received: u64,
     /// Requests that waited for their answer.
     pub round_trips: u32,
@@ -55,9 +76,9 @@ pub struct Report {
     pub states_pushed: u64,
     /// States among them that have conflicting versions now.
     pub conflicts: u64,
-    /// Message bytes to the peer.
+    /// Bytes to the peer, as they went through the socket.
     pub bytes_sent: u64,
-    /// Message bytes from the peer.
+    /// Bytes from the peer, as they came through the socket.
     pub bytes_received: u64,
     /// Bytes of the transferred versions if each were sent whole and uncompressed.
     pub bytes_if_sent_whole: u64,
@@ -101,8 +122,8 @@ impl Report {
     }
 
     /// Accounts for one request and its answer.
-    pub fn count(&mut self, phase: &'static str, sent: usize, received: usize, seconds: f64) {
-        let (sent, received) = (sent as u64, received as u64);
+    pub fn count(&mut self, phase: &'static str, passed: Passed, seconds: f64) {
+        let Passed { sent, received } = passed;
         self.bytes_sent += sent;
         self.bytes_received += received;
         let known = self.phases.iter_mut().find(|known| known.phase == phase);

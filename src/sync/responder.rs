@@ -18,17 +18,19 @@ use crate::store::body::Body;
 use crate::store::error::StoreError;
 use crate::store::rows::RecordRow;
 use crate::sync::decode::{Decoder, decode_bodies};
+use crate::sync::dictionaries::Dictionaries;
 use crate::sync::encode::Encoder;
 use crate::sync::news::{Beside, Wanted};
 use crate::sync::sides::Sides;
+use crate::sync::together::{Shared, put_together};
 use crate::sync::transfer::TransferError;
 use crate::types::hash::StateKey;
 use crate::types::limits::Limits;
 use crate::types::record::{BadRecord, StateRecord};
 use crate::wire::messages::{
-    BASES_MAX, BodiesRequest, BodyHeads, CompareRequest, ForgetReply, LIST_MAX, OfferReply,
-    OfferRequest, RangeReply, RangeRequest, RecordsReply, RecordsRequest, StoreRequest,
-    SubtreesReply, SubtreesRequest, Want,
+    BASES_MAX, BodiesRequest, BodyHeads, CompareRequest, DICTIONARIES_MAX, DictionaryReply,
+    DictionaryRequest, ForgetReply, LIST_MAX, OfferReply, OfferRequest, RangeReply, RangeRequest,
+    RecordsReply, RecordsRequest, StoreRequest, SubtreesReply, SubtreesRequest, Want,
 };
 
 /// Records that may share a prefix that a comparison found: two hardly ever do.
@@ -193,12 +195,14 @@ pub fn range(
 /// [`ResponderError`].
 pub fn bodies(
     view: &View,
+    dictionaries: &Dictionaries,
     head: &BodiesRequest,
     limits: &Limits,
 ) -> Result<(BodyHeads, Vec<u8>), ResponderError> {
     check_wants(&head.wants)?;
-    let (heads, blob) =
+    let (mut heads, blob) =
         Encoder::new(view, WORK_BYTES).encode(&head.wants, limits.transfer_bytes)?;
+    let blob = put_together(dictionaries, &head.wants, &mut heads, blob);
     Ok((BodyHeads { heads }, blob))
 }
 
@@ -210,6 +214,7 @@ pub fn bodies(
 pub fn offer(
     view: &View,
     sides: &Sides,
+    dictionaries: &Dictionaries,
     head: OfferRequest,
     limits: &Limits,
 ) -> Result<(OfferReply, bool), ResponderError> {
@@ -221,6 +226,7 @@ pub fn offer(
         wants: Vec::new(),
     };
     let (mut last, mut all): (Option<Wanted>, bool) = (None, true);
+    let mut is_of_use = false;
     for (index, record) in (0u32..).zip(head.records) {
         record.check()?;
         let beside = Beside::look_up(view, sides, record)?;
@@ -236,11 +242,13 @@ pub fn offer(
             news => news?,
         };
         reply.wanted.push(index);
+        is_of_use |= news.wanted.iter().any(Wanted::is_alone);
         last = news.wanted.last().cloned().or(last);
         reply
             .wants
             .extend(news.wanted.into_iter().map(|wanted| wanted.want));
     }
+    dictionaries.announce(&mut reply.wants, is_of_use);
     Ok((reply, all))
 }
 
@@ -258,6 +266,20 @@ pub fn kept(view: &View, keys: &[StateKey]) -> Result<ForgetReply, ResponderErro
     Ok(ForgetReply { kept })
 }
 
+/// Gives the dictionary that is used here, unless the asker holds it.
+///
+/// # Errors
+/// [`ResponderError`].
+pub fn dictionary(
+    dictionaries: &Dictionaries,
+    head: &DictionaryRequest,
+) -> Result<(DictionaryReply, Vec<u8>), ResponderError> {
+    if head.held.len() > DICTIONARIES_MAX {
+        return Err(ResponderError::BadRequest("too many dictionaries"));
+    }
+    Ok(dictionaries.give(&head.held))
+}
+
 /// Decodes and checks what was handed over. Nothing of it is stored unless all of it is right.
 ///
 /// # Errors
@@ -265,6 +287,7 @@ pub fn kept(view: &View, keys: &[StateKey]) -> Result<ForgetReply, ResponderErro
 pub fn store(
     view: &View,
     sides: &Sides,
+    dictionaries: &Dictionaries,
     head: StoreRequest,
     blob: &[u8],
     limits: &Limits,
@@ -294,7 +317,13 @@ pub fn store(
     }
     let mut bodies: Vec<Vec<Body>> = vec![Vec::new(); head.records.len()];
     if !wanted.is_empty() {
-        let decoded = decode_bodies(view, &wanted, &head.heads, blob, &mut Decoder::default())?;
+        let mut decoder = Decoder::default();
+        let first = wanted.first().map(|first| first.want.bases.clone());
+        let shared = Shared {
+            dictionaries,
+            hints: &first.unwrap_or_default(),
+        };
+        let decoded = decode_bodies(view, &wanted, &head.heads, blob, shared, &mut decoder)?;
         for (wanted, bytes) in wanted.iter().zip(decoded) {
             let place = places.get(&wanted.want.state);
             if let (Some(place), Some(bytes)) = (place, bytes) {

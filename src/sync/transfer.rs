@@ -34,6 +34,9 @@ pub enum TransferError {
     /// History moved on while the session ran.
     #[error("the version that a delta of {0:?} was made from is gone; sync again")]
     BaseGone(GameId),
+    /// A dictionary was named that is not here any more.
+    #[error("the dictionary that states were compressed with is gone; sync again")]
+    DictionaryGone,
     /// The sender cannot read the version any more.
     #[error("the peer cannot read its copy of {0:?}; run `samestate verify` there")]
     Unreadable(GameId),

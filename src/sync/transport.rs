@@ -9,7 +9,8 @@ use crate::replica::command::{Meeting, Refused};
 use crate::replica::view::View;
 use crate::store::error::StoreError;
 use crate::store::rows::Agreement;
-use crate::sync::report::Report;
+use crate::sync::dictionaries::Dictionaries;
+use crate::sync::report::{Passed, Report};
 use crate::types::id::ReplicaId;
 use crate::types::lineage::{Lineage, Sighting};
 use crate::types::seen::Seen;
@@ -49,6 +50,12 @@ pub trait Transport {
         request: Vec<u8>,
         limit: usize,
     ) -> Result<Vec<u8>, TransportError>;
+
+    /// What this transport has sent and received so far; `None` when there is no socket, and messages
+    /// cost as many bytes as they have.
+    fn passed(&self) -> Option<Passed> {
+        None
+    }
 }
 
 /// Why records could not be merged.
@@ -106,6 +113,9 @@ pub trait Home {
     /// # Errors
     /// [`MergeError`] when they should and do not.
     fn learn(&self, seen: Sighting) -> Result<bool, MergeError>;
+
+    /// The dictionaries of the namespace.
+    fn dictionaries(&self) -> Arc<Dictionaries>;
 
     /// Shows how far a session has come.
     fn progress(&self, report: &Report);

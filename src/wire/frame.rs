@@ -26,7 +26,7 @@ pub const HEADER_BYTES: usize = 16;
 const MAGIC: [u8; 4] = *b"SMST";
 const COMPRESSED: u8 = 1;
 /// Shorter messages gain nothing from compression.
-const COMPRESS_FROM: usize = 200;
+const COMPRESS_FROM: usize = 32;
 /// Keeps up with a gigabit link on one core.
 const LEVEL: i32 = 3;
 

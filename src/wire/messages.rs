@@ -48,11 +48,14 @@ pub enum Endpoint {
     Forget,
     /// [`ProbeRequest`] -> [`ProbeReply`]. Outside of sessions.
     Probe,
+    /// [`DictionaryRequest`] -> [`DictionaryReply`] with the dictionary as blob, or nothing. Outside of
+    /// sessions.
+    Dictionary,
 }
 
 impl Endpoint {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Open,
         Self::Compare,
         Self::Records,
@@ -65,6 +68,7 @@ impl Endpoint {
         Self::Contents,
         Self::Forget,
         Self::Probe,
+        Self::Dictionary,
     ];
 
     /// Last part of the URL.
@@ -80,6 +84,7 @@ impl Endpoint {
             Self::Store => "store",
             Self::Forget => "forget",
             Self::Probe => "probe",
+            Self::Dictionary => "dictionary",
             Self::Close => "close",
             Self::Contents => "contents",
         }
@@ -281,6 +286,17 @@ pub struct BaseHint {
     pub content: u64,
 }
 
+impl BaseHint {
+    /// In place of a state: the first 64 bits of the hash of a dictionary follow, which the receiver
+    /// has. Named at the first want of a message.
+    pub const DICTIONARY: u64 = 0;
+
+    /// True when it names a dictionary.
+    pub fn is_dictionary(&self) -> bool {
+        self.state == Some(Self::DICTIONARY)
+    }
+}
+
 /// A version whose bytes the receiver lacks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Want {
@@ -429,6 +445,23 @@ pub struct ContentWant {
 pub struct ContentsRequest {
     /// The contents, each once.
     pub wants: Vec<ContentWant>,
+}
+
+/// Most dictionaries that one message may name.
+pub const DICTIONARIES_MAX: usize = 16;
+
+/// Asks for the dictionary that the responder uses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DictionaryRequest {
+    /// First 64 bits of the hashes of those that are held already.
+    pub held: Vec<u64>,
+}
+
+/// A dictionary of zstd, which is the blob.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DictionaryReply {
+    /// Its hash; `None` when there is none, or none that is not held.
+    pub hash: Option<ContentHash>,
 }
 
 /// A request within an open session.

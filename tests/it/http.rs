@@ -234,6 +234,8 @@ impl Peering for Told {
             penalties: 0.0,
             last_error: None,
             last_synced: None,
+            bytes_sent: 0,
+            bytes_received: 0,
         });
         Ok(is_new)
     }

@@ -19,6 +19,8 @@ mod damage;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod dictionaries;
+#[cfg(test)]
 mod engine_power_cuts;
 #[cfg(test)]
 mod full_disk;
@@ -46,3 +48,5 @@ mod shards;
 mod simulated_disk;
 #[cfg(test)]
 mod tidy;
+#[cfg(test)]
+mod traffic;

@@ -38,6 +38,9 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("bincode", &["types::binary"]),
     ("axum", &["http", "server"]),
     ("reqwest", &["peer", "cli"]),
+    ("hyper", &["peer"]),
+    ("hyper_util", &["peer"]),
+    ("http_body_util", &["peer"]),
     ("indicatif", &["cli"]),
     ("httparse", &["cli"]),
     (

@@ -1,6 +1,8 @@
 //! `bench delta`: bytes and processor time of deltas between versions of game states, beside what
 //! else makes deltas.
 
+mod dense;
+mod first;
 mod methods;
 mod series;
 mod small;
@@ -11,6 +13,8 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use crate::cli::bench::args::DeltaArgs;
+use crate::cli::bench::delta::dense::DenseRow;
+use crate::cli::bench::delta::first::FirstRow;
 use crate::cli::bench::delta::methods::Method;
 use crate::cli::bench::delta::series::{Series, read_all};
 use crate::cli::bench::delta::small::SmallRow;
@@ -26,6 +30,8 @@ struct Report {
     bench: &'static str,
     series: Vec<Figures>,
     small: Vec<SmallRow>,
+    first: Vec<FirstRow>,
+    dense: Vec<DenseRow>,
 }
 
 /// Figures of one series.
@@ -73,6 +79,8 @@ pub fn run(args: &DeltaArgs, json: bool) -> Result<ExitCode, CliError> {
         bench: "delta",
         series,
         small: small::measure(&input.records)?,
+        first: first::measure(&input.records)?,
+        dense: dense::measure(input.series.iter().flat_map(Series::states)),
     };
     if json {
         // Only strings, numbers and lists: this cannot fail.
@@ -159,6 +167,10 @@ impl Report {
             text.push('\n');
         }
         text.push_str(&small::in_words(&self.small));
+        text.push('\n');
+        text.push_str(&first::in_words(&self.first));
+        text.push('\n');
+        text.push_str(&dense::in_words(&self.dense));
         if self
             .series
             .iter()

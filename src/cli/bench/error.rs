@@ -9,6 +9,7 @@ use crate::delta::archive::ArchiveError;
 use crate::delta::error::DeltaError;
 use crate::reconcile::error::ReconcileError;
 use crate::reconcile::view::ViewError;
+use crate::sync::dictionaries::DictionaryError;
 
 /// Why a measurement came to nothing.
 #[derive(Debug, Error)]
@@ -41,6 +42,9 @@ pub enum BenchError {
     /// A codec that fails.
     #[error("a delta cannot be made or undone: {0}")]
     Delta(#[source] DeltaError),
+    /// A dictionary that the other side would refuse.
+    #[error("a dictionary cannot be passed on: {0}")]
+    Dictionary(#[source] DictionaryError),
     /// The recording that ships with the program.
     #[error("the recorded game states cannot be read: {0}")]
     Recording(#[source] ArchiveError),

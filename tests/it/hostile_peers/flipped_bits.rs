@@ -11,6 +11,7 @@ use samestate::replica::command::{Incoming, Meeting};
 use samestate::replica::view::View;
 use samestate::store::error::StoreError;
 use samestate::store::rows::Agreement;
+use samestate::sync::dictionaries::Dictionaries;
 use samestate::sync::report::Report;
 use samestate::sync::transport::{Home, MergeError, Merging};
 use samestate::types::id::ReplicaId;
@@ -68,6 +69,10 @@ impl Home for Noting {
 
     fn learn(&self, _: Sighting) -> Result<bool, MergeError> {
         Ok(false)
+    }
+
+    fn dictionaries(&self) -> Arc<Dictionaries> {
+        self.home.dictionaries()
     }
 
     fn progress(&self, _: &Report) {}

@@ -187,3 +187,51 @@ async fn the_command_line_tool_reads_and_writes_the_same_deltas() {
     patch(&face, &etag, body).await.ok(200);
     assert_eq!(read(&face, &[]).await.text(), save(3));
 }
+
+#[tokio::test]
+async fn browsers_may_keep_a_version_by_its_hash_as_a_dictionary() {
+    let face = Face::new();
+    face.put("a", &save(1)).await.ok(201);
+    let by_hash = |text: &str| format!("{A}?version={}", ContentHash::of(text.as_bytes()));
+    let get = async |path: &str, headers: &[&str]| {
+        face.send(Method::GET, path, headers, Body::empty()).await
+    };
+    let first = get(&by_hash(&save(1)), &[]).await;
+    assert_eq!((first.status, first.text()), (200, save(1).as_str()));
+    let pattern = r#"match="/v1/ns/default/states/a\\?version=*""#;
+    assert_eq!(first.header("use-as-dictionary"), pattern);
+    assert_eq!(first.header("cache-control"), "private, max-age=3600");
+    // What the shown state is may change at any moment.
+    let shown = get(A, &[]).await;
+    assert_eq!(shown.header("use-as-dictionary"), "");
+    assert_eq!(shown.header("cache-control"), "no-cache");
+    // The browser then asks for the next version like this.
+    face.put("a", &save(2)).await.ok(200);
+    let held = dictionary(&save(1));
+    let next = get(
+        &by_hash(&save(2)),
+        &["Accept-Encoding: gzip, br, zstd, dcb, dcz", &held],
+    )
+    .await;
+    assert_eq!(next.header("content-encoding"), "dcz");
+    assert_eq!(next.header("use-as-dictionary"), pattern);
+    let (_, frame) = dcz::split(&next.body).unwrap();
+    let decoded = dcz::decode(save(1).as_bytes(), frame, 1 << 20).unwrap();
+    assert_eq!(decoded, save(2).as_bytes());
+    // What expires, and what is not there, is not to be kept.
+    let absent = get(&by_hash("absent"), &[]).await;
+    assert_eq!(
+        (absent.status, absent.header("use-as-dictionary")),
+        (404, "")
+    );
+    let short_lived = format!("{A}?ttl=10s");
+    face.send(Method::PUT, &short_lived, &[], Body::from(save(3)))
+        .await
+        .ok(200);
+    let expiring = get(&by_hash(&save(3)), &[]).await;
+    assert_eq!(
+        (expiring.status, expiring.header("use-as-dictionary")),
+        (200, "")
+    );
+    assert_eq!(expiring.header("cache-control"), "no-cache");
+}

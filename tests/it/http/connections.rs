@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -19,7 +20,8 @@ const LATE: Duration = Duration::from_secs(3600);
 async fn bounded(places: usize, patience: Patience) -> (BoundedListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    (BoundedListener::new(listener, places, patience), address)
+    let listener = BoundedListener::new(listener, places, patience, Arc::default());
+    (listener, address)
 }
 
 /// A server whose only answer takes longer than connections are waited for.

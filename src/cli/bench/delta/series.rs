@@ -28,6 +28,13 @@ pub struct Series {
     pub pairs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+impl Series {
+    /// All versions; some of them twice.
+    pub fn states(&self) -> impl Iterator<Item = &Vec<u8>> {
+        self.pairs.iter().flat_map(|(base, new)| [base, new])
+    }
+}
+
 /// A version of a small state.
 pub struct Record {
     /// Which one.
