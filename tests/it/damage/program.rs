@@ -247,7 +247,10 @@ fn a_file_that_is_missing_beside_its_log_is_told_and_made_anew_from_the_log() {
     assert_eq!(code, Some(1));
     says(
         &told,
-        &["file ", "default.redb: it is missing, but its log or its shards are there"],
+        &[
+            "file ",
+            "default.redb: it is missing, but its log or its shards are there",
+        ],
     );
     let (code, told, _) = verify(dir.path(), &["--repair"]);
     assert_eq!(code, Some(1), "its end may be lost: {told}");
