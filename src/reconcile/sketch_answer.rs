@@ -107,7 +107,9 @@ fn reply_to(
     let room = 1usize.checked_shl(u32::from(room)).unwrap_or(usize::MAX);
     let room = budget.message_bytes.min(room);
     let states = view.root()?.leaves;
-    let list = list::bytes(states, &rest(estimate, true)).max(CHEAP_BYTES);
+    let list = list::expected(states, &rest(estimate, true))
+        .0
+        .max(CHEAP_BYTES);
     let size = size.and_then(|size| granted(size, list * LIST_SHARE, room));
     let Some(size) = size else {
         return Ok(Answer::TooMany(estimate));

@@ -212,8 +212,12 @@ mod tests {
         estimator
     }
 
+    /// SplitMix64's last step (Steele, Lea and Flood, 2014).
     fn mixed(place: u32) -> u32 {
-        (u64::from(place).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32
+        let mut mixed = u64::from(place).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) as u32
     }
 
     #[test]

@@ -12,7 +12,7 @@ use samestate::types::hash::hex;
 
 use crate::fuzz::targets::{TARGETS, named, seeds};
 
-/// Changes of each seed.
+/// Changes of each seed, unless `FUZZ_CHANGES` says otherwise.
 const CHANGES: usize = 120;
 
 fn seeds_of(target: &str) -> PathBuf {
@@ -62,13 +62,15 @@ fn run(target: &str, input: &[u8], case: &str) {
 
 #[test]
 fn every_target_bears_its_seeds_and_changes_of_them() {
+    let changes = std::env::var("FUZZ_CHANGES").ok();
+    let changes = changes.map_or(CHANGES, |text| text.parse().unwrap());
     for (number, (target, _)) in TARGETS.iter().enumerate() {
         let seeds = read_seeds(target);
         assert!(!seeds.is_empty(), "{target} has no seeds");
         let mut random = Random(number as u64);
         for (name, bytes) in &seeds {
             run(target, bytes, name);
-            for turn in 0..CHANGES {
+            for turn in 0..changes {
                 let other = &seeds[random.below(seeds.len())].1;
                 let mut changed = bytes.clone();
                 change(&mut changed, other, &mut random);

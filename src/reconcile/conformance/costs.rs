@@ -200,11 +200,11 @@ fn nor_is_it_among_a_million() {
 #[test]
 fn what_a_list_hides_a_sketch_of_the_rest_finds() {
     let mut random = Random(14);
-    let pair = Pair::new(mixed(20_000, 4_000), &mut random);
+    let pair = Pair::new(mixed(20_000, 8_000), &mut random);
     let mut context = context(&pair, &mut random);
     let (all, exact) = honest(StrategyName::List, &pair, &context);
     let facts = facts(&pair, pair.ours.root().unwrap());
-    context.rest = Some(expected_rest(&facts, Some(4_000)));
+    context.rest = Some(expected_rest(&facts, Some(8_000)));
     let (found, short) = honest(StrategyName::List, &pair, &context);
     let (all_bytes, bytes) = (exact.up + exact.down, short.up + short.down);
     assert!(bytes * 2 < all_bytes, "{bytes} and {all_bytes} bytes");
@@ -222,7 +222,7 @@ fn what_a_list_hides_a_sketch_of_the_rest_finds() {
     let Ok(Step::Found(rest_found)) = rest.result else {
         panic!("{:?}", rest.result);
     };
-    // A few hundred of 4,000, at a sketch's price.
+    // Some hundred of 8,000, at a sketch's price.
     let named = rest_found.differing.len() + rest_found.absent.len();
     assert!(
         (50..1000).contains(&named),

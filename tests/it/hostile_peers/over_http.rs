@@ -402,7 +402,7 @@ fn broken_off(stream: &mut TcpStream) {
 
 fn turned_away(stream: &mut TcpStream) {
     let _ = stream.write_all(
-        b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
     );
 }
 
