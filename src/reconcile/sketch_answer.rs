@@ -16,9 +16,10 @@ use crate::types::leaf::Leaf;
 
 /// Bytes of an answer besides its cells.
 const ANSWER_OVERHEAD: usize = 64;
-/// Cells are sent up to so many times the bytes of a list, which takes two trips more and reads all
-/// states of both sides.
-const LIST_SHARE: f64 = 2.0;
+/// Cells are sent up to so many times the bytes of a list, which reads all states of both sides; and so
+/// much more when what that hides takes further trips.
+const LIST_SHARE: f64 = 1.1;
+const TRIPS_SHARE: f64 = 0.9;
 /// Cells that cost less than this are sent anyway.
 const CHEAP_BYTES: f64 = 1024.0;
 
@@ -107,10 +108,9 @@ fn reply_to(
     let room = 1usize.checked_shl(u32::from(room)).unwrap_or(usize::MAX);
     let room = budget.message_bytes.min(room);
     let states = view.root()?.leaves;
-    let list = list::expected(states, &rest(estimate, true))
-        .0
-        .max(CHEAP_BYTES);
-    let size = size.and_then(|size| granted(size, list * LIST_SHARE, room));
+    let (list, hidden) = list::expected(states, &rest(estimate, true));
+    let worth = list.max(CHEAP_BYTES) * (LIST_SHARE + TRIPS_SHARE * hidden);
+    let size = size.and_then(|size| granted(size, worth, room));
     let Some(size) = size else {
         return Ok(Answer::TooMany(estimate));
     };

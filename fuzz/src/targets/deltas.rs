@@ -22,10 +22,10 @@ pub fn deltas(input: &[u8]) {
             assert_eq!(state.len(), length);
         }
     }
-    if let Ok((_, frame)) = dcz::split(payload) {
-        if let Ok(state) = dcz::decode(base, frame, length) {
-            assert!(state.len() <= length);
-        }
+    if let Ok((_, frame)) = dcz::split(payload)
+        && let Ok(state) = dcz::decode(base, frame, length)
+    {
+        assert!(state.len() <= length);
     }
 }
 

@@ -16,7 +16,7 @@ use samestate::reconcile::encoding::Writer;
 use samestate::reconcile::registry::{answer, strategy};
 use samestate::reconcile::sketch_messages::{Question, write_question};
 use samestate::reconcile::strategy::{Step, StrategyName};
-use samestate::reconcile::view::SetView;
+use samestate::reconcile::view::{SetView, SketchView};
 use samestate::roots::entry::RootEntry;
 use samestate::roots::head::{LogHead, SecretKey};
 use samestate::sketch::cell::{Cell, to_bytes};
@@ -215,7 +215,7 @@ fn encodings() -> Vec<Seed> {
         filter.insert(b"item");
         seeds.push(("filter".to_owned(), filter.to_bytes()));
     }
-    if let Some(estimator) = pair.ours.sketch().and_then(|sketch| sketch.estimator()) {
+    if let Some(estimator) = pair.ours.sketch().and_then(SketchView::estimator) {
         let counted = Question::Counted {
             fingerprint: [1; 4],
             levels: 0,

@@ -62,11 +62,11 @@ pub fn rows(input: &[u8]) {
     }
     let _ = ContentRow::from_bytes(input);
     let _ = head_from_bytes(Some(input));
-    if let Ok(record) = decode::<StateRecord>(input) {
-        if record.check().is_ok() {
-            let _ = (record.key(), record.leaf());
-            assert!(decode::<StateRecord>(&encode(&record)).is_ok());
-        }
+    if let Ok(record) = decode::<StateRecord>(input)
+        && record.check().is_ok()
+    {
+        let _ = (record.key(), record.leaf());
+        assert!(decode::<StateRecord>(&encode(&record)).is_ok());
     }
     if let Ok(lineage) = decode::<Lineage>(input) {
         let _ = lineage.check();
