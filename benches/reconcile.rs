@@ -90,6 +90,7 @@ fn ours(name: StrategyName, pair: &Pair, random: &mut Random) -> Cost {
         mark: None,
         limits: SessionLimits::default(),
         bloom: BloomSettings::default(),
+        rest: None,
     };
     let mut machine = strategy(name, &context).expect("a strategy that compares");
     let (mut cost, mut reply) = (Cost::default(), None::<Vec<u8>>);

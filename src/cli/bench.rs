@@ -13,9 +13,11 @@ mod measure;
 mod plan;
 mod reconcile;
 mod recover;
+mod secrets;
 mod server;
 mod stage;
 mod throughput;
+mod upkeep;
 mod values;
 
 use std::pin::pin;

@@ -16,7 +16,7 @@ impl Default for Budget {
     fn default() -> Self {
         Self {
             nodes: 1 << 18,
-            leaves: 1 << 19,
+            leaves: 1 << 20,
             message_bytes: 16 << 20,
         }
     }

@@ -68,7 +68,7 @@ fn every_difference_is_found() {
     }
 }
 
-/// True when a sketch gives up, which it may where more than a fifth of the states differ.
+/// True when a sketch gives up, which it may where more than a tenth of the states differ.
 fn is_beyond_sketches(pair: &Pair, context: &Context) -> bool {
     let (sides, budget) = ((&pair.ours, &pair.theirs), Budget::default());
     let outcome = dialogue(StrategyName::Sketch, sides, context, &budget, |_, a| a);
@@ -77,7 +77,7 @@ fn is_beyond_sketches(pair: &Pair, context: &Context) -> bool {
     }
     let (differing, absent) = oracle(&pair.ours, &pair.theirs);
     let states = pair.ours.all().len().min(pair.theirs.all().len());
-    assert!((differing.len() + absent.len()) * 5 > states);
+    assert!((differing.len() + absent.len()) * 10 > states);
     true
 }
 

@@ -2,10 +2,25 @@
 //! much differs, fitted to what the conformance suite and the bench measure.
 
 use crate::merkle::node::Summary;
+use crate::reconcile::list;
 use crate::reconcile::sizing::{Precision, size_for};
-use crate::reconcile::strategy::{Link, StrategyName};
-use crate::sketch::estimator::SATURATED;
+use crate::reconcile::strategy::{Link, Rest, StrategyName};
+use crate::reconcile::subtrees::IDS_MAX;
+use crate::sketch::estimator::{FULL_BYTES, SATURATED};
 use crate::sketch::table::levels_for;
+
+/// Bytes that a sketch takes to find one of some hundred differences.
+const SKETCH_EACH: u32 = 17;
+/// Bytes that a descent takes to find one of few among many.
+const MERKLE_EACH: u32 = 300;
+
+/// What it takes to find what a strategy misses of so many differences: by a sketch, if there is one.
+pub fn rest(differing: u64, has_sketch: bool) -> Rest {
+    Rest {
+        differing,
+        bytes_each: if has_sketch { SKETCH_EACH } else { MERKLE_EACH },
+    }
+}
 
 /// What finding the difference is expected to take.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,6 +47,7 @@ pub fn cost(
     name: StrategyName,
     (ours, theirs): (&Summary, &Summary),
     differing: u64,
+    has_sketch: bool,
 ) -> Option<Cost> {
     let (held, larger) = (ours.leaves as f64, ours.leaves.max(theirs.leaves));
     let many = larger.max(1) as f64;
@@ -47,25 +63,29 @@ pub fn cost(
                 micros: 200.0 + 4.0 * each,
             })
         }
-        StrategyName::List => Some(Cost {
-            bytes: 40.0 + 3.5 * held + 6.0 * each,
-            trips: (held / 262_144.0).ceil().max(1.0),
-            micros: 0.3 * (held + theirs.leaves as f64),
-        }),
+        StrategyName::List => {
+            let (bytes, hidden) = list::expected(ours.leaves, &rest(differing, has_sketch));
+            Some(Cost {
+                bytes,
+                // The last trip looks for what is hidden.
+                trips: (held / IDS_MAX as f64).ceil().max(1.0) + hidden,
+                micros: 0.3 * (held + theirs.leaves as f64),
+            })
+        }
         StrategyName::Cursor | StrategyName::Bloom | StrategyName::Full => None,
     }
 }
 
 fn sketch(states: u64, differing: u64) -> Option<Cost> {
     // Measured: the first question, and the answer that names places.
-    let (first, named) = (480.0, 4.0 * differing.min(16) as f64);
+    let (first, named) = (418.0, 4.0 * differing.min(16) as f64);
     let work = 300.0 + 2.0 * differing as f64;
     let few = Cost {
         bytes: first + named,
         trips: 1.0,
         micros: work,
     };
-    if differing <= 10 {
+    if differing <= 14 {
         return Some(few);
     }
     let (precision, trips) = if differing < SATURATED {
@@ -74,8 +94,9 @@ fn sketch(states: u64, differing: u64) -> Option<Cost> {
         (Precision::Good, 2.0)
     };
     let size = size_for(differing, precision, levels_for(states))?;
+    let counted = if differing < SATURATED { 0 } else { FULL_BYTES };
     Some(Cost {
-        bytes: first + size.bytes() as f64,
+        bytes: first + (counted + size.bytes()) as f64,
         trips,
         micros: work,
     })
@@ -101,14 +122,13 @@ mod tests {
             (Merkle, 100_000, 10_000, 544e3),
             (Merkle, 1_000_000, 1_000, 207e3),
             (Merkle, 1_000_000, 10_000, 1.27e6),
-            (Sketch, 1_000_000, 1, 480.0),
-            (Sketch, 1_000_000, 1_000, 18.5e3),
-            (Sketch, 1_000_000, 100_000, 1.75e6),
-            (List, 10_000, 100, 34e3),
-            (List, 1_000_000, 1_000, 3.5e6),
+            (Sketch, 1_000_000, 1, 426.0),
+            (Sketch, 1_000_000, 1_000, 18e3),
+            (Sketch, 1_000_000, 100_000, 1.7e6),
+            (List, 1_000_000, 100_000, 1.0e6),
         ] {
             let root = states(held);
-            let cost = cost(name, (&root, &root), differing).unwrap();
+            let cost = cost(name, (&root, &root), differing, true).unwrap();
             let ratio = cost.bytes / bytes;
             assert!(
                 (0.8..1.25).contains(&ratio),

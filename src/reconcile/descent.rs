@@ -9,7 +9,7 @@ use crate::reconcile::encoding::Reader;
 use crate::reconcile::error::ReconcileError;
 use crate::reconcile::fingerprint::{FINGERPRINT_BYTES, Fingerprints};
 use crate::reconcile::strategy::{
-    Context, Difference, Step, Strategy, TOO_MANY_DIFFER, TOO_MANY_ROUNDS,
+    Context, Difference, Rest, Step, Strategy, TOO_MANY_DIFFER, TOO_MANY_ROUNDS,
 };
 use crate::reconcile::subtrees::{Ask, IDS_MAX, SLOTS_MAX, Section, slot_prefix, write_question};
 use crate::reconcile::view::SetView;
@@ -17,6 +17,10 @@ use crate::types::hash::StateKey;
 
 /// Nodes that one question asks for at most; a responder grants as many by default.
 const NODES_PER_MESSAGE: usize = 1 << 17;
+/// Bits of a name beyond those that number all leaves.
+const NAME_SPARE_BITS: u32 = 9;
+/// Fewest bits of a name: records are asked for by no fewer.
+const NAME_BITS_MIN: u8 = 24;
 /// Levels by which a subtree is split that is too large to compare.
 const SPLIT_LEVELS: u8 = 4;
 
@@ -26,7 +30,7 @@ pub struct Policy {
     /// Depth of the subtrees to begin with, from the leaves on the larger side.
     pub start: fn(leaves: u64) -> u8,
     /// What to ask about so many subtrees at a depth.
-    pub ask: fn(depth: u8, subtrees: usize, leaves: u64) -> Ask,
+    pub ask: fn(depth: u8, subtrees: usize, leaves: u64, rest: Option<Rest>) -> Ask,
 }
 
 /// A section in flight, with the keys behind the ids that it carries.
@@ -51,6 +55,8 @@ pub struct Descent {
     fingerprints: Fingerprints,
     /// Leaves on the larger side, for the policy.
     leaves: u64,
+    /// First bits of keys that name a leaf of the peer's.
+    names: u8,
     /// Slots that may differ, by depth.
     pending: BTreeMap<u8, Vec<u64>>,
     asked: Vec<Asked>,
@@ -86,6 +92,7 @@ impl Descent {
             context: *context,
             fingerprints: Fingerprints::new(&context.key),
             leaves: 0,
+            names: Prefix::DEPTH_MAX,
             pending: BTreeMap::new(),
             asked: Vec::new(),
             rounds: 0,
@@ -97,6 +104,7 @@ impl Descent {
     fn start(&mut self, view: &dyn SetView) -> Result<(), ReconcileError> {
         let claimed = self.context.theirs.map_or(0, |root| root.leaves);
         self.leaves = view.root()?.leaves.max(claimed);
+        self.names = name_bits(self.leaves);
         let depth = (self.policy.start)(self.leaves);
         self.pending.insert(depth, (0..1 << depth).collect());
         Ok(())
@@ -105,7 +113,7 @@ impl Descent {
     fn ask(&mut self, view: &dyn SetView) -> Result<Step, ReconcileError> {
         if self.pending.is_empty() {
             let (theirs, mine) = (self.theirs.split_off(0), self.mine.split_off(0));
-            return Ok(Step::Found(Difference::of_sides(theirs, mine)));
+            return Ok(Step::Found(Difference::at_depth(self.names, theirs, mine)));
         }
         if self.rounds >= self.context.limits.rounds {
             return Ok(Step::CannotDecide(TOO_MANY_ROUNDS));
@@ -119,7 +127,7 @@ impl Descent {
         };
         while let Some((depth, mut slots)) = self.pending.pop_first() {
             slots.sort_unstable();
-            let ask = (self.policy.ask)(depth, slots.len(), self.leaves);
+            let ask = (self.policy.ask)(depth, slots.len(), self.leaves, self.context.rest);
             let rest = match ask {
                 Ask::Nodes { levels } => self.ask_nodes(depth, levels, slots, &mut room),
                 Ask::Leaves { bits } => self.ask_leaves(view, depth, bits, slots, &mut room)?,
@@ -209,6 +217,7 @@ impl Descent {
             let section = Section {
                 depth,
                 ask,
+                names: self.names.max(depth),
                 slots,
                 ids,
             };
@@ -338,12 +347,14 @@ impl Descent {
         let limit = self.context.limits.differing;
         let theirs = reader.sorted(limit.saturating_sub(self.theirs.len()))?;
         let slots = &section.slots[..answered];
-        let asked_for = |bits: &u64| {
-            let slot = Prefix::new(*bits, section.depth).map(|prefix| prefix.slot(section.depth));
-            slot.is_some_and(|slot| slots.binary_search(&slot).is_ok())
-        };
-        if !theirs.iter().all(asked_for) {
-            return Err(ReconcileError::Inconsistent("a leaf outside the subtree"));
+        for name in theirs {
+            let named = slot_prefix(section.names, name).filter(|named| {
+                let slot = named.ancestor(section.depth).slot(section.depth);
+                slots.binary_search(&slot).is_ok()
+            });
+            let named = named.ok_or(ReconcileError::Inconsistent("a leaf outside the subtree"))?;
+            // All of a session have as many bits.
+            self.theirs.push(named.ancestor(self.names).bits());
         }
         let sent = section.ids[..answered].iter().map(Vec::len).sum();
         let lacked = reader.sorted(limit.saturating_sub(self.mine.len()).min(sent))?;
@@ -353,9 +364,14 @@ impl Descent {
             let key = key.ok_or(ReconcileError::Inconsistent("an id that was not sent"))?;
             self.mine.push(*key);
         }
-        self.theirs.extend(theirs);
         Ok(())
     }
+}
+
+/// First bits of a key that name a leaf among so many: one name in 512 brings an equal leaf, too.
+fn name_bits(leaves: u64) -> u8 {
+    let bits = u64::BITS - leaves.leading_zeros() + NAME_SPARE_BITS;
+    (bits as u8).clamp(NAME_BITS_MIN, Prefix::DEPTH_MAX)
 }
 
 /// Leaves to expect below a prefix: keys are hashes, so they spread evenly.

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use crate::merkle::node::Summary;
 use crate::merkle::prefix::{Prefix, bit};
 use crate::merkle::view::CHILD_LEVELS_MAX;
+use crate::reconcile::strategy::Difference;
 use crate::reconcile::view::{SetView, SketchView, ViewError};
 use crate::sketch::key::{Secret, SketchKey};
 use crate::sketch::table::Sketch;
@@ -68,6 +69,7 @@ pub struct Set {
     changes: Vec<(u64, usize)>,
     /// Subtrees of [`KEPT_LEAVES`] leaves or more; smaller ones are computed when asked for.
     inner: HashMap<Prefix, Summary>,
+    secret: Secret,
     sketch: OnceLock<Sketch>,
 }
 
@@ -83,8 +85,15 @@ impl Set {
             leaves,
             changes,
             inner,
+            secret: Secret::default(),
             sketch: OnceLock::new(),
         }
+    }
+
+    /// From now on the sketch is one under this secret.
+    pub fn keep_under(&mut self, secret: &Secret) {
+        self.secret = *secret;
+        self.sketch = OnceLock::new();
     }
 
     /// All leaves, sorted by key.
@@ -160,9 +169,16 @@ impl SetView for Set {
     }
 
     fn sketch(&self) -> Option<&dyn SketchView> {
-        let build = || Sketch::of(SketchKey::new(&Secret::of("memory")), self.leaves.iter());
+        let build = || Sketch::of(SketchKey::new(&self.secret), self.leaves.iter());
         Some(self.sketch.get_or_init(build))
     }
+}
+
+/// The leaves of a set that a difference names: what a session is told in answer.
+pub fn told(set: &Set, found: &Difference) -> Vec<Leaf> {
+    let named = found.differing.iter();
+    let prefixes = named.filter_map(|bits| Prefix::new(*bits, found.depth));
+    prefixes.flat_map(|at| set.below(at)).copied().collect()
 }
 
 /// Two replicas that were equal once and then changed.

@@ -20,7 +20,10 @@ const CERTAINTY: u32 = 24;
 
 /// Not started.
 pub fn strategy(context: &Context) -> Descent {
-    let policy = Policy { start: |_| 0, ask };
+    let policy = Policy {
+        start: |_| 0,
+        ask: |depth, subtrees, leaves, _| ask(depth, subtrees, leaves),
+    };
     Descent::new(policy, context)
 }
 

@@ -10,6 +10,7 @@
 //! [`registry`]; the conformance suite then runs it. The bytes of every message are described in
 //! docs/reference/reconciliation.md.
 
+pub mod amended;
 pub mod bloom;
 pub mod budget;
 pub mod costs;

@@ -2,12 +2,15 @@
 //! next one when a strategy gives up.
 
 use crate::merkle::node::Summary;
-use crate::reconcile::costs::{Cost, cost};
-use crate::reconcile::strategy::{AgreementMark, Link, StrategyName};
+use crate::reconcile::costs::{Cost, cost, rest};
+use crate::reconcile::strategy::{AgreementMark, Link, Rest, StrategyName};
 
 /// Up to this share of the peer's states, a copy in key order sends less than a comparison would
 /// save: one in so many.
 const NEARLY_EMPTY: u64 = 100;
+
+/// One state in so many is thought to differ where nothing is known and a list was chosen.
+const LIKELY_SHARE: u64 = 16;
 
 /// What is known when the roots differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,10 +107,19 @@ pub fn after_failure(
     Some(chosen.map_or(last, |(name, _)| name))
 }
 
+/// What a list may count on: so much differs, if that is known, and what finds the rest.
+pub fn expected_rest(facts: &Facts, estimate: Option<u64>) -> Rest {
+    let (ours, theirs) = (facts.ours.leaves, facts.theirs.leaves);
+    // Lists are chosen where much differs.
+    let guess = ours.abs_diff(theirs).max(ours.max(theirs) / LIKELY_SHARE);
+    rest(estimate.unwrap_or(guess), facts.has_sketch)
+}
+
 fn cheapest(facts: &Facts, names: &[StrategyName], differing: u64) -> Option<(StrategyName, Cost)> {
     let roots = (&facts.ours, &facts.theirs);
     let costs = names.iter();
-    let costs = costs.filter_map(|name| Some((*name, cost(*name, roots, differing)?)));
+    let costs =
+        costs.filter_map(|name| Some((*name, cost(*name, roots, differing, facts.has_sketch)?)));
     costs.min_by(|(_, a), (_, b)| a.seconds(&facts.link).total_cmp(&b.seconds(&facts.link)))
 }
 

@@ -113,7 +113,7 @@ impl SketchWalk {
             fingerprint: own.key().fingerprint(),
             levels: own.levels(),
             room: self.room(),
-            estimator: Box::new(estimator),
+            counters: Box::new(estimator.to_full()),
         };
         self.send(Asked::Beginning, &question)
     }
@@ -203,7 +203,7 @@ impl SketchWalk {
             let fit = self.context.limits.message_bytes * 8 / (CELL_BITS * failed.len());
             (levels + 1, slots, 0..PARTITION_CELLS.min(fit.max(1)))
         } else {
-            let end = more_cells(have, failed.len(), partitions);
+            let end = more_cells(have, (failed.len(), partitions), self.rounds);
             let fit = self.context.limits.message_bytes * 8 / (CELL_BITS * failed.len());
             (levels, failed, have..end.min(have + fit.max(1)))
         };

@@ -1,7 +1,9 @@
 //! The responder behind `sketch`: decodes small differences at once, and sends cells for others.
 
 use crate::reconcile::budget::Budget;
+use crate::reconcile::costs::rest;
 use crate::reconcile::error::ReconcileError;
+use crate::reconcile::list;
 use crate::reconcile::sizing::{Precision, Size, size_for};
 use crate::reconcile::sketch_messages::{Answer, Question, Unfit, read_question, write_answer};
 use crate::reconcile::subtrees::slot_prefix;
@@ -14,12 +16,12 @@ use crate::types::leaf::Leaf;
 
 /// Bytes of an answer besides its cells.
 const ANSWER_OVERHEAD: usize = 64;
-/// What a list costs for each state, in tenths of a byte, and for each difference: cells that cost
-/// more are not sent.
-const LIST_TENTHS: u64 = 35;
-const LIST_EACH: u64 = 6;
+/// Cells are sent up to so many times the bytes of a list, which reads all states of both sides; and so
+/// much more when what that hides takes further trips.
+const LIST_SHARE: f64 = 1.1;
+const TRIPS_SHARE: f64 = 0.9;
 /// Cells that cost less than this are sent anyway.
-const CHEAP_BYTES: u64 = 1 << 10;
+const CHEAP_BYTES: f64 = 1024.0;
 
 /// Answers a question about cells.
 ///
@@ -94,10 +96,10 @@ fn reply_to(
         Question::Counted {
             levels,
             room,
-            estimator,
+            counters: full,
             ..
         } => {
-            let estimate = counters.differing(&estimator);
+            let estimate = counters.differing(&full);
             (levels, room, estimate, Precision::Good)
         }
         Question::More { .. } => return Ok(NOT_READY),
@@ -106,10 +108,9 @@ fn reply_to(
     let room = 1usize.checked_shl(u32::from(room)).unwrap_or(usize::MAX);
     let room = budget.message_bytes.min(room);
     let states = view.root()?.leaves;
-    let list = (states.saturating_mul(LIST_TENTHS) / 10)
-        .saturating_add(estimate.saturating_mul(LIST_EACH))
-        .max(CHEAP_BYTES);
-    let size = size.and_then(|size| granted(size, list, room));
+    let (list, hidden) = list::expected(states, &rest(estimate, true));
+    let worth = list.max(CHEAP_BYTES) * (LIST_SHARE + TRIPS_SHARE * hidden);
+    let size = size.and_then(|size| granted(size, worth, room));
     let Some(size) = size else {
         return Ok(Answer::TooMany(estimate));
     };
@@ -119,8 +120,8 @@ fn reply_to(
 
 /// As much of it as fits into a message; the initiator asks for the rest. `None` where a list is
 /// better.
-fn granted(size: Size, list: u64, room: usize) -> Option<Size> {
-    let is_worth_it = size.bytes() as u64 <= list;
+fn granted(size: Size, worth: f64, room: usize) -> Option<Size> {
+    let is_worth_it = size.bytes() as f64 <= worth;
     let cells = size.cells.min(cells_in(room) >> size.levels);
     (is_worth_it && cells > 0).then_some(Size { cells, ..size })
 }

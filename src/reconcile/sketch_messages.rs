@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use crate::reconcile::encoding::{Reader, Writer};
 use crate::reconcile::error::ReconcileError;
-use crate::reconcile::sizing::Size;
+use crate::reconcile::sizing::{FIRST_CELLS_MAX, Size};
 use crate::sketch::cell::{CELL_BITS, Cell, bytes_for, from_bytes, to_bytes};
-use crate::sketch::estimator::{Estimator, SHORT_BYTES};
-use crate::sketch::key::{COUNTERS, FINGERPRINT_BYTES};
+use crate::sketch::estimator::{FULL_BYTES, SHORT_BYTES};
+use crate::sketch::key::FINGERPRINT_BYTES;
 use crate::sketch::table::{LEVELS_MAX, PARTITION_CELLS};
 
 /// What the initiator asks.
@@ -34,8 +34,8 @@ pub enum Question {
         levels: u8,
         /// The answer may have `2^room` bytes.
         room: u8,
-        /// The initiator's counters.
-        estimator: Box<Estimator>,
+        /// Full form of the initiator's counters.
+        counters: Box<[u8; FULL_BYTES]>,
     },
     /// Further cells of some partitions.
     More {
@@ -98,16 +98,13 @@ pub fn write_question(question: &Question) -> Vec<u8> {
             fingerprint,
             levels,
             room,
-            estimator,
+            counters,
         } => {
             out.byte(1);
             out.raw(fingerprint);
             out.byte(*levels);
             out.byte(*room);
-            for counter in estimator.counters() {
-                let wide = i64::from(*counter);
-                out.varint((wide << 1 ^ wide >> 63) as u64);
-            }
+            out.raw(counters.as_slice());
         }
         Question::More {
             levels,
@@ -137,7 +134,7 @@ pub fn read_question(bytes: &[u8]) -> Result<Question, ReconcileError> {
             let rest = reader.rest();
             // As many cells as there are bytes for.
             let count = rest.len() * 8 / CELL_BITS;
-            if count > PARTITION_CELLS {
+            if count > FIRST_CELLS_MAX {
                 return Err(NO_CELLS);
             }
             Ok(Question::First {
@@ -150,20 +147,13 @@ pub fn read_question(bytes: &[u8]) -> Result<Question, ReconcileError> {
         }
         1 => {
             let (fingerprint, levels) = (reader.array()?, read_levels(&mut reader)?);
-            let room = reader.byte()?;
-            let mut counters = [0; COUNTERS];
-            for counter in &mut counters {
-                let coded = reader.varint()?;
-                let wide = (coded >> 1) as i64 ^ -((coded & 1) as i64);
-                *counter = i32::try_from(wide)
-                    .map_err(|_| ReconcileError::Malformed("a counter over 32 bits"))?;
-            }
+            let (room, counters) = (reader.byte()?, Box::new(reader.array()?));
             reader.end()?;
             Ok(Question::Counted {
                 fingerprint,
                 levels,
                 room,
-                estimator: Box::new(Estimator::of_counters(counters)),
+                counters,
             })
         }
         2 => {

@@ -193,6 +193,16 @@ impl Default for SessionLimits {
     }
 }
 
+/// What is thought to differ, and what it takes to find what a strategy misses: then short hashes may
+/// hide some of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rest {
+    /// States that differ, about.
+    pub differing: u64,
+    /// Bytes that finding one of them takes afterwards.
+    pub bytes_each: u32,
+}
+
 /// How Bloom filters are made.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BloomSettings {
@@ -256,6 +266,8 @@ pub struct Context {
     pub limits: SessionLimits,
     /// How Bloom filters are made.
     pub bloom: BloomSettings,
+    /// What is known when the rest is looked for afterwards; `None` when nobody does.
+    pub rest: Option<Rest>,
 }
 
 #[cfg(test)]

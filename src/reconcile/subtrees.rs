@@ -14,7 +14,7 @@ pub const SECTIONS_MAX: usize = 65;
 /// Most subtrees of one question.
 pub const SLOTS_MAX: usize = 1 << 16;
 /// Most leaf ids of one question, which bounds the memory of both sides.
-pub const IDS_MAX: usize = 1 << 18;
+pub const IDS_MAX: usize = 1 << 20;
 /// Bytes that one leaf of the responder takes in an answer, at most.
 const NAMED_LEAF_BYTES: usize = 9;
 
@@ -40,6 +40,8 @@ pub struct Section {
     pub depth: u8,
     /// What is asked.
     pub ask: Ask,
+    /// For [`Ask::Leaves`], the first bits of a key that name a leaf in the answer; at least `depth`.
+    pub names: u8,
     /// The first `depth` bits of each, as a number; sorted.
     pub slots: Vec<u64>,
     /// For [`Ask::Leaves`], for each slot the asking side's leaf ids, sorted.
@@ -77,6 +79,7 @@ pub fn write_question<'a>(
             Ask::Leaves { bits } => {
                 out.byte(0);
                 out.byte(bits);
+                out.byte(section.names);
                 out.sorted(&section.slots);
                 section.ids.iter().for_each(|ids| out.sorted(ids));
             }
@@ -150,18 +153,20 @@ fn read_section(
     ids_left: &mut usize,
 ) -> Result<Section, ReconcileError> {
     let depth = reader.byte()?;
-    let ask = match reader.byte()? {
-        0 => Ask::Leaves {
-            bits: reader.byte()?,
-        },
-        levels => Ask::Nodes { levels },
+    let (ask, names) = match reader.byte()? {
+        0 => {
+            let bits = reader.byte()?;
+            (Ask::Leaves { bits }, reader.byte()?)
+        }
+        levels => (Ask::Nodes { levels }, depth),
     };
     let (below, bits) = match ask {
         Ask::Nodes { levels } => (levels, 1),
         Ask::Leaves { bits } => (0, bits),
     };
-    let deepest = depth.saturating_add(below);
-    if below > CHILD_LEVELS_MAX || deepest > Prefix::DEPTH_MAX || !(1..=64).contains(&bits) {
+    let deepest = depth.saturating_add(below).max(names);
+    let is_possible = deepest <= Prefix::DEPTH_MAX && names >= depth && (1..=64).contains(&bits);
+    if below > CHILD_LEVELS_MAX || !is_possible {
         return Err(ReconcileError::Malformed("a question below the tree"));
     }
     let slots = reader.sorted(*slots_left)?;
@@ -182,6 +187,7 @@ fn read_section(
     Ok(Section {
         depth,
         ask,
+        names,
         slots,
         ids,
     })
@@ -225,7 +231,7 @@ fn tell_nodes(
     Ok(told)
 }
 
-/// Answers with how many subtrees were compared, the 64-bit prefixes of our leaves that the
+/// Answers with how many subtrees were compared, the first bits of our leaves that the
 /// question does not name, and the positions in the question of ids that we lack.
 fn compare_leaves(
     view: &dyn SetView,
@@ -252,7 +258,7 @@ fn compare_leaves(
             .iter()
             .zip(&ids)
             .filter(|(_, id)| asked.binary_search(id).is_err())
-            .map(|(leaf, _)| leaf.key.prefix64())
+            .map(|(leaf, _)| Prefix::of(&leaf.key, section.names).slot(section.names))
             .collect();
         ids.sort_unstable();
         let lacked: Vec<u64> = (position..)
@@ -268,6 +274,7 @@ fn compare_leaves(
         allowance.leaves -= leaves.len();
         position += asked.len() as u64;
         only_here.extend(unnamed);
+        only_here.dedup();
         only_there.extend(lacked);
         compared += 1;
     }

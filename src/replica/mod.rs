@@ -18,6 +18,7 @@ pub mod renew;
 pub mod repair;
 pub mod repair_roots;
 pub mod scrub;
+pub mod sketch_history;
 pub mod sketching;
 pub mod solo;
 pub mod source;

@@ -5,27 +5,21 @@
 //! Notes of the last changes are kept after that. To answer from an older commit, the cells that
 //! are asked for are read from the newest sketch, and the few later changes are taken out of them.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::merkle::prefix::Prefix;
 use crate::reconcile::view::SketchView;
+use crate::replica::sketch_history::{Kept, Leaves, Noted, sketch_of};
 use crate::sketch::cell::Cell;
 use crate::sketch::estimator::Estimator;
 use crate::sketch::key::{Secret, SketchKey};
-use crate::sketch::table::{Change, PARTITION_CELLS, Sketch, apply_to_fold, levels_for};
+use crate::sketch::table::{Change, PARTITION_CELLS, levels_for};
 use crate::store::error::StoreError;
-use crate::store::read::Snapshot;
 use crate::types::hash::{LeafDigest, StateKey};
 
-/// Changes that can be taken back: the way to a commit so many changes ago. 1.5 MiB.
-const RECENT_MAX: usize = 1 << 16;
 /// Changes that wait for a sketch to be built: 100 MiB. With more it begins anew.
 const WAITING_MAX: usize = 1 << 22;
-/// Leaves that are read at once while building.
-const PAGE_LEAVES: usize = 4096;
 /// A sketch is built anew with more partitions once there are so many times as many states as it
 /// was built for.
 const GROWTH: u64 = 2;
@@ -33,17 +27,6 @@ const GROWTH: u64 = 2;
 const STATES_MIN: u64 = 1 << 12;
 /// What stands in place of the number of partitions while there is no sketch.
 const NONE: u8 = u8::MAX;
-
-/// A commit's leaves.
-#[derive(Clone, Copy)]
-pub struct Leaves<'s> {
-    /// Where they are.
-    pub snapshot: &'s Snapshot,
-    /// How many.
-    pub states: u64,
-    /// The commit's number.
-    pub commit: u64,
-}
 
 /// What a commit did to a leaf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,23 +37,6 @@ pub struct Moved {
     pub before: Option<LeafDigest>,
     /// Its digest afterwards.
     pub after: Option<LeafDigest>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Noted {
-    commit: u64,
-    change: Change,
-}
-
-/// A sketch, and how to go back.
-struct Kept {
-    sketch: Sketch,
-    /// States that it has room for.
-    states: u64,
-    /// Changes that were taken in last, oldest first.
-    recent: VecDeque<Noted>,
-    /// Newest commit of which a change is not in `recent` any more.
-    floor: u64,
 }
 
 #[derive(Default)]
@@ -160,10 +126,7 @@ impl Keeper {
         let Some(sketch) = kept.as_mut() else {
             return;
         };
-        while let Some(noted) = sketch.recent.pop_back_if(|noted| noted.commit > commit) {
-            sketch.sketch.apply(&noted.change.reversed());
-        }
-        if sketch.floor > commit {
+        if !sketch.go_back_to(commit) {
             *kept = None;
             self.levels.store(NONE, Ordering::Release);
         }
@@ -172,7 +135,7 @@ impl Keeper {
     /// True when a sketch has to be built: there is none, or it has become too small.
     pub fn wants_building(&self, states: u64) -> bool {
         let kept = lock(&self.kept);
-        kept.as_ref().is_none_or(|kept| states > kept.states)
+        kept.as_ref().is_none_or(|kept| states > kept.states())
     }
 
     /// Builds the sketch of a commit, and takes in what was noted meanwhile. Blocks for as long as it
@@ -185,7 +148,7 @@ impl Keeper {
         {
             let mut kept = lock(&self.kept);
             self.levels.store(NONE, Ordering::Release);
-            let recent = kept.take().map(|kept| kept.recent).unwrap_or_default();
+            let recent = kept.take().map(Kept::into_recent).unwrap_or_default();
             let mut waiting = lock(&self.waiting);
             let notes = recent.into_iter().chain(std::mem::take(&mut waiting.notes));
             waiting.notes = notes.filter(|noted| noted.commit > commit).collect();
@@ -197,12 +160,7 @@ impl Keeper {
         };
         let levels = sketch.levels();
         let mut kept = lock(&self.kept);
-        *kept = Some(Kept {
-            sketch,
-            states: room,
-            recent: VecDeque::new(),
-            floor: commit,
-        });
+        *kept = Some(Kept::new(sketch, room, commit));
         self.levels.store(levels, Ordering::Release);
         self.take_in(&mut kept);
         Ok(())
@@ -242,81 +200,9 @@ impl Keeper {
     fn at<R>(&self, commit: u64, read: impl FnOnce(&Kept, u64) -> Option<R>) -> Option<R> {
         let mut kept = lock(&self.kept);
         self.take_in(&mut kept);
-        let kept = kept.as_ref().filter(|kept| kept.floor <= commit)?;
+        let kept = kept.as_ref().filter(|kept| kept.reaches(commit))?;
         read(kept, commit)
     }
-}
-
-impl Kept {
-    fn take_in(&mut self, noted: Noted) {
-        self.sketch.apply(&noted.change);
-        self.recent.push_back(noted);
-        if self.recent.len() > RECENT_MAX
-            && let Some(oldest) = self.recent.pop_front()
-        {
-            self.floor = self.floor.max(oldest.commit);
-        }
-    }
-
-    /// Changes behind a commit.
-    fn later(&self, commit: u64) -> impl Iterator<Item = &Change> {
-        let later = self.recent.iter().rev();
-        let later = later.take_while(move |noted| noted.commit > commit);
-        later.map(|noted| &noted.change)
-    }
-
-    fn fold(
-        &self,
-        key: &SketchKey,
-        commit: u64,
-        which: (u8, &[u32], &Range<usize>),
-    ) -> Option<Vec<Cell>> {
-        let (levels, slots, range) = which;
-        let mut cells = self.sketch.fold(levels, slots, range)?;
-        for change in self.later(commit) {
-            apply_to_fold(&mut cells, key, &change.reversed(), which);
-        }
-        Some(cells)
-    }
-
-    fn estimator(&self, key: &SketchKey, commit: u64) -> Option<Estimator> {
-        let mut estimator = self.sketch.estimator().clone();
-        for change in self.later(commit) {
-            estimator.count(&key.spot(change.place), -i32::from(change.step));
-        }
-        Some(estimator)
-    }
-}
-
-/// Reads all leaves. `None` when `go_on` said to stop.
-fn sketch_of(
-    key: &SketchKey,
-    levels: u8,
-    of: Leaves<'_>,
-    go_on: &dyn Fn() -> bool,
-) -> Result<Option<Sketch>, StoreError> {
-    let mut sketch = Sketch::new(*key, levels);
-    // Twice as deep as pages of the expected size, so that few have to be parted.
-    let depth = (of.states / (PAGE_LEAVES as u64 / 2)).max(1).ilog2() as u8;
-    let mut pages: Vec<Prefix> = (0..1u64 << depth)
-        .rev()
-        .filter_map(|slot| Prefix::ROOT.child(slot, depth))
-        .collect();
-    while let Some(page) = pages.pop() {
-        if !go_on() {
-            return Ok(None);
-        }
-        let leaves = of.snapshot.leaves_below(page, PAGE_LEAVES)?;
-        let halves = [1, 0].map(|half| page.child(half, 1));
-        if leaves.len() == PAGE_LEAVES && halves.iter().all(Option::is_some) {
-            pages.extend(halves.into_iter().flatten());
-            continue;
-        }
-        for leaf in leaves {
-            sketch.apply(&Change::of(key, &leaf.key, None, Some(&leaf.digest)));
-        }
-    }
-    Ok(Some(sketch))
 }
 
 /// The sketch as it was at a commit.
@@ -377,7 +263,9 @@ mod tests {
     use crate::clock::SystemClock;
     use crate::replica::command::{Change as StateChange, Command, Content, Precondition, Write};
     use crate::replica::engine::{Engine, Opened};
+    use crate::replica::sketch_history::RECENT_MAX;
     use crate::replica::view::View;
+    use crate::sketch::table::Sketch;
     use crate::store::options::StoreOptions;
     use crate::types::cursor::Epoch;
     use crate::types::id::{GameId, ReplicaId};
@@ -482,12 +370,7 @@ mod tests {
     #[test]
     fn a_view_of_too_long_ago_has_none() {
         let keeper = Keeper::new(&Secret::default());
-        let kept = Kept {
-            sketch: Sketch::new(keeper.key, 0),
-            states: 10,
-            recent: VecDeque::new(),
-            floor: 1,
-        };
+        let kept = Kept::new(Sketch::new(keeper.key, 0), 10, 1);
         *lock(&keeper.kept) = Some(kept);
         keeper.levels.store(0, Ordering::Release);
         let moved = |number: usize| Moved {

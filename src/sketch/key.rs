@@ -13,7 +13,7 @@ use crate::types::hash::{LeafDigest, StateKey};
 pub const PLACE_BITS: u8 = BITS as u8;
 /// Bytes of a key's fingerprint.
 pub const FINGERPRINT_BYTES: usize = 4;
-/// Counters of an estimator; see [`crate::sketch::estimator`].
+/// Counters of an estimator, in two halves; see [`crate::sketch::estimator`].
 pub const COUNTERS: usize = 1280;
 
 /// What only the replicas of a cluster know.
@@ -58,10 +58,27 @@ pub struct Spot {
     pub check: u32,
     /// Chooses the partition, its upper bits first.
     pub partition: u16,
-    /// The estimator's counter.
+    /// Where the estimator counts it, in each half of its counters.
+    pub tallies: [Tally; 2],
+}
+
+/// A counter of an estimator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    /// Which one of its half.
     pub counter: u16,
     /// Whether values count negative there.
     pub negative: bool,
+}
+
+impl Tally {
+    /// Out of 16 bits of a hash.
+    fn of(bits: u64) -> Self {
+        Self {
+            counter: (((bits >> 1 & 0x7fff) * (COUNTERS as u64 / 2)) >> 15) as u16,
+            negative: bits & 1 == 1,
+        }
+    }
 }
 
 impl SketchKey {
@@ -95,8 +112,8 @@ impl SketchKey {
             seed: hash.h1,
             check: scaled(hash.h2 & 0xffff_ffff, u64::from(P)) as u32,
             partition: (hash.h2 >> 48) as u16,
-            counter: scaled((hash.h2 >> 33 & 0x7fff) << 17, COUNTERS as u64) as u16,
-            negative: hash.h2 >> 32 & 1 == 1,
+            // The lowest bits of the seed decide least about the cells.
+            tallies: [Tally::of(hash.h2 >> 32), Tally::of(hash.h1)],
         }
     }
 
@@ -158,7 +175,8 @@ mod tests {
         fn spots_are_in_range_and_depend_on_the_key(place in 0..P, bytes in any::<[u8; 32]>()) {
             let key = SketchKey::new(&Secret::of("a secret"));
             let spot = key.spot(place);
-            prop_assert!(spot.check < P && usize::from(spot.counter) < COUNTERS);
+            let in_range = |tally: &Tally| usize::from(tally.counter) < COUNTERS / 2;
+            prop_assert!(spot.check < P && spot.tallies.iter().all(in_range));
             prop_assert_ne!(spot.seed, SketchKey::new(&Secret::default()).spot(place).seed);
             let value = key.value(&StateKey(bytes), &LeafDigest(bytes));
             prop_assert!((1..P).contains(&value));

@@ -15,11 +15,11 @@ use crate::types::hash::{LeafDigest, StateKey};
 use crate::types::leaf::Leaf;
 
 /// Cells of a partition.
-pub const PARTITION_CELLS: usize = 2048;
-/// Most halvings of the set: 2,048 partitions, 48 MiB.
-pub const LEVELS_MAX: u8 = 11;
-/// Partitions that are kept summed up, `2^4`: what small differences read.
-const COARSE_LEVELS: u8 = 4;
+pub const PARTITION_CELLS: usize = 8192;
+/// Most halvings of the set: 512 partitions, 48 MiB.
+pub const LEVELS_MAX: u8 = 9;
+/// Partitions that are kept summed up, `2^2`: what small differences read.
+const COARSE_LEVELS: u8 = 2;
 /// Of a thousand states, as many may differ as the sketch is made for.
 const CAPACITY_PERMILLE: u64 = 350;
 
@@ -30,8 +30,8 @@ pub struct Change {
     pub place: u32,
     /// What its value changes by.
     pub amount: u32,
-    /// How many values with the lowest bit set there are more.
-    pub step: i8,
+    /// How many values with the lowest bit set there are more, and how many with the next one.
+    pub steps: [i8; 2],
 }
 
 impl Change {
@@ -48,7 +48,7 @@ impl Change {
         Self {
             place: place_of(state),
             amount: sub(after, before),
-            step: (after & 1) as i8 - (before & 1) as i8,
+            steps: [0, 1].map(|bit| (after >> bit & 1) as i8 - (before >> bit & 1) as i8),
         }
     }
 
@@ -57,7 +57,7 @@ impl Change {
         Self {
             place: self.place,
             amount: sub(0, self.amount),
-            step: -self.step,
+            steps: self.steps.map(|step| -step),
         }
     }
 }
@@ -136,7 +136,7 @@ impl Sketch {
         if !self.coarse.is_empty() {
             add_to_partition(&mut self.coarse, COARSE_LEVELS, &spot, &part);
         }
-        self.estimator.count(&spot, i32::from(change.step));
+        self.estimator.count(&spot, change.steps);
     }
 
     /// The cells `range` of each of some partitions, were there `2^levels` of them; one partition

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use crate::sketch::cell::{Cell, subtract_all, to_bytes};
-use crate::sketch::decoder::{BadCells, Decoder, Found, Partition};
+use crate::sketch::decoder::{BadCells, Decoder, Found, Partition, tests_max};
 use crate::sketch::field::{P, add, sub};
 use crate::sketch::key::{Secret, SketchKey, place_of};
 use crate::sketch::mapping::Walk;
@@ -176,7 +176,7 @@ proptest! {
         let mut decoder = Decoder::new(&key());
         let decoded = decoder.decode(Partition::WHOLE, &mut cells);
         prop_assert!(decoded == Ok(None) || count == 0 && decoded == Ok(Some(Vec::new())));
-        prop_assert!(decoder.effort().tests <= 40 * count);
+        prop_assert!(decoder.effort().tests <= tests_max(count));
     }
 }
 
@@ -197,7 +197,7 @@ fn too_few_cells_tell_nothing_wrong() {
 #[test]
 fn differences_take_as_many_cells_as_were_measured() {
     let mut random = Random(4);
-    for (differing, mean_max) in [(1usize, 1.1), (10, 2.1), (100, 1.6), (600, 1.45)] {
+    for (differing, mean_max) in [(1usize, 1.1), (10, 1.6), (100, 1.5), (600, 1.45)] {
         let runs = 30;
         let mut cells_taken = 0;
         for _ in 0..runs {
@@ -225,6 +225,24 @@ fn differences_take_as_many_cells_as_were_measured() {
 }
 
 #[test]
+fn pairs_of_cells_help_where_no_cell_has_one_place() {
+    // Ten places in 20 cells: without pairs three of four times.
+    let mut random = Random(7);
+    let mut decoded = 0;
+    for _ in 0..200 {
+        let (ours, theirs) = pair(0, 10, &mut random);
+        let (here, there) = (sketch_of(&ours, 0), sketch_of(&theirs, 0));
+        let mut cells = difference(&here, &there, Partition::WHOLE, 20);
+        let found = Decoder::new(&key()).decode(Partition::WHOLE, &mut cells);
+        if let Some(found) = found.unwrap() {
+            assert_eq!(as_map(found), oracle(&ours, &theirs));
+            decoded += 1;
+        }
+    }
+    assert!(decoded >= 170, "{decoded} of 200");
+}
+
+#[test]
 fn a_decode_bomb_is_bounded() {
     // Half of the cells say a lie: taking a place away makes it come up elsewhere, with the other
     // sign, and so on for ever.
@@ -241,7 +259,7 @@ fn a_decode_bomb_is_bounded() {
     let decoded = decoder.decode(Partition::WHOLE, &mut cells);
     assert_eq!(decoded, Err(BadCells::Repeats));
     assert!(decoder.effort().peels <= PARTITION_CELLS);
-    assert!(decoder.effort().tests <= 40 * PARTITION_CELLS);
+    assert!(decoder.effort().tests <= tests_max(PARTITION_CELLS));
 }
 
 #[test]
@@ -254,7 +272,7 @@ fn places_of_another_partition_are_not_believed() {
         let change = Change {
             place,
             amount: 9,
-            step: 1,
+            steps: [1, 0],
         };
         apply_to_fold(&mut cells, &key(), &change, (3, &[right], &(0..64)));
         let partition = Partition { levels: 3, slot };
@@ -285,7 +303,7 @@ fn ids_that_were_ground_for_one_place_are_one_place() {
 #[test]
 fn partitions_follow_the_number_of_states() {
     let levels = [0, 1000, 5851, 5855, 100_000, 1_000_000, u64::MAX].map(levels_for);
-    assert_eq!(levels, [0, 0, 0, 1, 5, 8, 11]);
+    assert_eq!(levels, [0, 0, 0, 0, 3, 6, 9]);
     let million = Sketch::new(key(), levels_for(1_000_000));
     assert!(million.bytes() < 8 << 20, "{}", million.bytes());
 }
@@ -299,13 +317,15 @@ fn vectors_are_those_of_the_reference() {
     let walk: Vec<usize> = Walk::new(spot.seed).below(PARTITION_CELLS).collect();
     let cell = to_bytes(&[Cell::of(7, spot.check, value)]);
     let told = format!(
-        "{} {:016x} {:08x} {:04x} {} {} {:08x} {:?} {}",
+        "{} {:016x} {:08x} {:04x} {} {} {} {} {:08x} {:?} {}",
         hex(&key.fingerprint()),
         spot.seed,
         spot.check,
         spot.partition,
-        spot.counter,
-        spot.negative,
+        spot.tallies[0].counter,
+        spot.tallies[0].negative,
+        spot.tallies[1].counter,
+        spot.tallies[1].negative,
         value,
         walk,
         hex(&cell)
@@ -313,7 +333,7 @@ fn vectors_are_those_of_the_reference() {
     assert_eq!(told, VECTORS);
 }
 
-/// Fingerprint; seed, check, partition, counter and sign of place 7; a value; the cells of the place;
-/// a cell with that value alone.
-const VECTORS: &str = "2e18b679 2743e7266c11a46b 1deb2ee5 a82c 1029 false 077c74c2 \
-    [0, 3, 8, 53, 61, 184, 217, 251, 268, 616, 788, 899, 1014, 1203, 1221] c2747c272ae68c42e79231";
+/// Fingerprint; seed, check, partition, and twice counter and sign of place 7; a value; the cells of
+/// the place; a cell with that value alone.
+const VECTORS: &str = "2e18b679 2743e7266c11a46b 1deb2ee5 a82c 514 false 411 true 077c74c2 \
+    [0, 3, 8, 53, 61, 184, 217, 251, 268, 616, 788, 899, 1014, 1203, 1221, 3263] c2747c272ae68c42e79231";

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 
 use crate::merkle::overlay::root_with;
-use crate::merkle::prefix::Prefix;
 use crate::merkle::update::LeafChange;
+use crate::reconcile::amended::{Amended, changes, join};
 use crate::reconcile::encoding::Writer;
-use crate::reconcile::planner::{Facts, Plan, after_failure, plan};
+use crate::reconcile::error::ReconcileError;
+use crate::reconcile::planner::{Facts, Plan, after_failure, expected_rest, plan};
 use crate::reconcile::registry::strategy;
 use crate::reconcile::strategy::{
     AgreementMark, Context, Difference, SessionLimits, Step, Strategy, StrategyName, Tuning,
@@ -19,7 +20,6 @@ use crate::store::error::StoreError;
 use crate::store::rows::Agreement;
 use crate::sync::exchange::{Exchange, SessionError};
 use crate::types::hash::StateKey;
-use crate::types::leaf::Leaf;
 use crate::types::limits::Limits;
 use crate::types::record::StateRecord;
 use crate::wire::messages::{
@@ -77,6 +77,7 @@ pub fn begin(
         mark: None,
         limits: session_limits(limits),
         bloom: options.tuning.bloom,
+        rest: None,
     };
     let Some(mut machine) = strategy(StrategyName::Sketch, &context) else {
         return Ok(None);
@@ -123,11 +124,13 @@ pub fn compare(
     let chosen = choose(&facts, options, begun.is_some());
     exchange.report.strategy = chosen.strategy.to_string();
     exchange.report.why = chosen.why;
-    let context = context(exchange, peer, mark, options)?;
-    let mut begun = begun;
+    let mut context = context(exchange, peer, mark, options)?;
+    let (mut facts, mut begun) = (facts, begun);
     let (mut name, mut tried, mut known) = (chosen.strategy, Vec::new(), None);
+    let mut taken = Taken::default();
     loop {
         tried.push(name);
+        context.rest = Some(expected_rest(&facts, known));
         let machine = match begun.take().filter(|_| name == StrategyName::Sketch) {
             Some(begun) => Some((begun.machine, Some(begun.bytes))),
             None => strategy(name, &context).map(|machine| (machine, None)),
@@ -135,21 +138,63 @@ pub fn compare(
         let Some(machine) = machine else {
             return Ok(Findings::CopyAll);
         };
-        let why = match attempt(exchange, view, peer, session, name, machine)? {
-            Attempt::Proven(records, absent) => return Ok(Findings::Records(records, absent)),
+        let why = match attempt(exchange, view, &taken, session, name, machine)? {
+            Attempt::Found(records, changes) => {
+                taken.add(records, changes);
+                let root = root_with(view.top(), view.snapshot(), &taken.changes);
+                let root = root.map_err(StoreError::from)?;
+                if root.matches(&peer.root) {
+                    return taken.proven(view);
+                }
+                // What was found counts, and the next strategy looks for the rest: a sketch, too, that
+                // found too much before.
+                facts.ours = root;
+                known = None;
+                tried.retain(|tried| *tried != StrategyName::Sketch || name == *tried);
+                let next = after_failure(&facts, &tried, None);
+                name = next.ok_or(SessionError::RootMismatch)?;
+                "the differences found do not explain the difference of the roots"
+            }
             Attempt::CannotDecide(why, estimate) => {
                 known = estimate.or(known);
                 name = after_failure(&facts, &tried, known).unwrap_or(StrategyName::Full);
                 why
             }
-            Attempt::Mismatch => {
-                let next = after_failure(&facts, &tried, None);
-                name = next.ok_or(SessionError::RootMismatch)?;
-                "the differences found do not explain the difference of the roots"
-            }
         };
         exchange.report.why = format!("{}; then {name}: {why}", exchange.report.why);
         exchange.report.strategy = name.to_string();
+    }
+}
+
+/// What was found, over all strategies.
+#[derive(Default)]
+struct Taken {
+    records: BTreeMap<StateKey, StateRecord>,
+    /// Sorted by key, no key twice.
+    changes: Vec<LeafChange>,
+}
+
+impl Taken {
+    fn add(&mut self, records: Vec<StateRecord>, changes: Vec<LeafChange>) {
+        for change in &changes {
+            self.records.remove(&change.key);
+        }
+        let keyed = records.into_iter().map(|record| (record.key(), record));
+        self.records.extend(keyed);
+        self.changes = join(std::mem::take(&mut self.changes), changes);
+    }
+
+    /// It turns our tree into the peer's.
+    fn proven(self, view: &View) -> Result<Findings, SessionError> {
+        let mut absent = Vec::new();
+        for change in self.changes.iter().filter(|change| change.leaf.is_none()) {
+            // One strategy may have brought what the next one has taken away.
+            if view.snapshot().leaf(&change.key)?.is_some() {
+                absent.push(change.key);
+            }
+        }
+        let records = self.records.into_values().collect();
+        Ok(Findings::Records(records, absent))
     }
 }
 
@@ -169,11 +214,10 @@ fn choose(facts: &Facts, options: &CompareOptions, has_begun: bool) -> Plan {
 }
 
 enum Attempt {
-    Proven(Vec<StateRecord>, Vec<StateKey>),
+    /// The peer's records, and what they change.
+    Found(Vec<StateRecord>, Vec<LeafChange>),
     /// Why not, and how much differs, if that is known.
     CannotDecide(&'static str, Option<u64>),
-    /// What was found does not turn our tree into the peer's.
-    Mismatch,
 }
 
 fn context(
@@ -193,6 +237,7 @@ fn context(
         mark,
         limits: session_limits(limits),
         bloom: options.tuning.bloom,
+        rest: None,
     })
 }
 
@@ -207,13 +252,20 @@ fn session_limits(limits: &Limits) -> SessionLimits {
 fn attempt(
     exchange: &mut Exchange<'_>,
     view: &View,
-    peer: &OpenReply,
+    taken: &Taken,
     session: u64,
     name: StrategyName,
     (mut machine, mut reply): (Box<dyn Strategy + Send>, Option<Vec<u8>>),
 ) -> Result<Attempt, SessionError> {
+    let amended;
+    let compared: &dyn SetView = if taken.changes.is_empty() {
+        view
+    } else {
+        amended = Amended::new(view, &taken.changes).map_err(ReconcileError::from)?;
+        &amended
+    };
     let difference = loop {
-        match machine.advance(view, reply.as_deref())? {
+        match machine.advance(compared, reply.as_deref())? {
             Step::Found(difference) => break difference,
             Step::CannotDecide(why) => {
                 return Ok(Attempt::CannotDecide(why, machine.estimate()));
@@ -230,13 +282,9 @@ fn attempt(
         }
     };
     let records = fetch_records(exchange, session, &difference)?;
-    let changes = changes(view, &difference, &records)?;
-    if !proves(view, peer, &changes)? {
-        return Ok(Attempt::Mismatch);
-    }
-    let removed = changes.iter().filter(|change| change.leaf.is_none());
-    let absent = removed.map(|change| change.key).collect();
-    Ok(Attempt::Proven(records, absent))
+    let leaves = records.iter().map(StateRecord::leaf);
+    let changes = changes(compared, &difference, leaves)?;
+    Ok(Attempt::Found(records, changes))
 }
 
 fn phase_of(name: StrategyName) -> &'static str {
@@ -288,36 +336,4 @@ fn fetch_records(
     } else {
         Err(SessionError::Misfit("a record came twice"))
     }
-}
-
-/// What turns our tree into the peer's: its records in place of ours. Of ours, those below a
-/// differing prefix that it does not name are absent there, as are those found to be so.
-fn changes(
-    view: &View,
-    difference: &Difference,
-    records: &[StateRecord],
-) -> Result<Vec<LeafChange>, SessionError> {
-    let mut changes: BTreeMap<StateKey, Option<Leaf>> = BTreeMap::new();
-    changes.extend(difference.absent.iter().map(|key| (*key, None)));
-    for bits in &difference.differing {
-        let at = Prefix::new(*bits, difference.depth)
-            .ok_or(SessionError::Misfit("a prefix is too deep"))?;
-        let ours = view.snapshot().leaves_below(at, usize::MAX)?;
-        changes.extend(ours.into_iter().map(|leaf| (leaf.key, None)));
-    }
-    for record in records {
-        let leaf = record.leaf();
-        changes.insert(leaf.key, Some(leaf));
-    }
-    let changes = changes.into_iter();
-    Ok(changes
-        .map(|(key, leaf)| LeafChange { key, leaf })
-        .collect())
-}
-
-/// True when our tree with the changes has the announced root. Then the differences are complete,
-/// and every record is one that the root speaks of.
-fn proves(view: &View, peer: &OpenReply, changes: &[LeafChange]) -> Result<bool, SessionError> {
-    let root = root_with(view.top(), view.snapshot(), changes).map_err(StoreError::from)?;
-    Ok(root.matches(&peer.root))
 }

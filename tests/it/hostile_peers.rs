@@ -1,6 +1,7 @@
 //! Peers that lie: every session with one ends with a named reason, and nothing that it sent is
 //! stored.
 
+mod cells_over_http;
 mod flipped_bits;
 mod openings;
 mod over_http;

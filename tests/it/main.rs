@@ -25,6 +25,8 @@ mod engine_power_cuts;
 #[cfg(test)]
 mod full_disk;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod hostile_peers;

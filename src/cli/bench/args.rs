@@ -66,7 +66,8 @@ pub enum What {
     #[command(after_help = "Examples:
   samestate bench reconcile
   samestate bench reconcile --states 100000 --differing 1000 --strategy auto,bloom
-  samestate bench reconcile --trials 10000")]
+  samestate bench reconcile --trials 10000
+  samestate bench reconcile --secrets 100")]
     Reconcile(ReconcileArgs),
     /// Deltas: bytes and processor time beside zstd with the previous version as prefix, and others
     ///
@@ -142,6 +143,9 @@ pub struct ReconcileArgs {
     /// Instead: so many comparisons of small sets by sketch, each checked against the truth
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub trials: u64,
+    /// Instead: each pair of sets by sketch, under so many cluster secrets: mean and most of the bytes
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "trials")]
+    pub secrets: u64,
 }
 
 /// Options of `delta`.

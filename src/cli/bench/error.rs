@@ -9,6 +9,7 @@ use crate::delta::archive::ArchiveError;
 use crate::delta::error::DeltaError;
 use crate::reconcile::error::ReconcileError;
 use crate::reconcile::view::ViewError;
+use crate::store::error::StoreError;
 use crate::sync::dictionaries::DictionaryError;
 
 /// Why a measurement came to nothing.
@@ -70,6 +71,9 @@ pub enum BenchError {
     /// The sets could not be read.
     #[error(transparent)]
     View(#[from] ViewError),
+    /// The file that the upkeep is measured with.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// A comparison ended without a result.
     #[error("a comparison came to no end; report it with the seed")]
     Unfinished,

@@ -2,30 +2,34 @@
 //! bytes, round trips and time of a processor core.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
+use std::path::Path;
 use std::process::ExitCode;
 
-use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use tokio::task;
 
 use crate::cli::bench::args::ReconcileArgs;
 use crate::cli::bench::error::BenchError;
+use crate::cli::bench::secrets::{Spread, Trial, table};
+use crate::cli::bench::upkeep::{Upkeep, cpu_ms, upkeep};
 use crate::cli::error::CliError;
 use crate::cli::output::{note, print};
 use crate::cli::text::{Align, Table, grouped};
+use crate::cli::workspace::Workspace;
+use crate::config::process::temporary_folder;
+use crate::merkle::update::LeafChange;
+use crate::reconcile::amended::{Amended, changes, join};
 use crate::reconcile::budget::Budget;
 use crate::reconcile::error::ReconcileError;
-use crate::reconcile::memory::{Pair, Random, Shape};
-use crate::reconcile::planner::{Facts, after_failure, plan};
+use crate::reconcile::memory::{Pair, Random, Shape, told};
+use crate::reconcile::planner::{Facts, after_failure, expected_rest, plan};
 use crate::reconcile::registry::{answer, strategy};
-use crate::reconcile::sizing::{Precision, size_for};
 use crate::reconcile::strategy::{
     BloomSettings, Context, Difference, Link, SessionLimits, Step, StrategyName,
 };
 use crate::reconcile::view::SetView;
-use crate::sketch::decoder::{Decoder, Partition};
-use crate::sketch::key::{Secret, SketchKey};
-use crate::sketch::table::{Change, Sketch, levels_for};
+use crate::sketch::key::Secret;
 use crate::types::hash::StateKey;
 use crate::types::leaf::Leaf;
 
@@ -35,12 +39,6 @@ const DIFFERING_MAX: usize = 1 << 24;
 /// is better.
 const TRIAL_STATES: usize = 2000;
 const TRIAL_DIFFERING: usize = 400;
-/// Changes of which the time is taken.
-const UPKEEP_CHANGES: u64 = 200_000;
-/// Differences that are solved for, and how often.
-const DECODED: usize = 1000;
-const DECODE_ROUNDS: usize = 50;
-
 /// What one comparison took.
 #[derive(Debug, Clone, Serialize)]
 struct Row {
@@ -57,15 +55,21 @@ struct Row {
     missed: usize,
 }
 
-/// What keeping a sketch takes.
-#[derive(Debug, Clone, Serialize)]
-struct Upkeep {
-    nanos_per_put: f64,
-    bytes: usize,
-    partitions: usize,
-    build_ms: f64,
-    /// To solve cells for 1,000 differences, for each of them.
-    decode_nanos: f64,
+impl Row {
+    /// Nothing sent yet.
+    fn of(pair: &Pair, differing: usize) -> Self {
+        Self {
+            states: pair.ours.all().len(),
+            differing,
+            strategy: String::new(),
+            bytes_up: 0,
+            bytes_down: 0,
+            round_trips: 0,
+            server_ms: 0.0,
+            client_ms: 0.0,
+            missed: 0,
+        }
+    }
 }
 
 /// What many small comparisons came to.
@@ -87,6 +91,7 @@ struct Report {
     upkeep: Option<Upkeep>,
     rows: Vec<Row>,
     trials: Option<Trials>,
+    spreads: Vec<Spread>,
 }
 
 /// Measures and prints.
@@ -95,7 +100,8 @@ struct Report {
 /// [`CliError`] when a comparison fails, or a trial comes to a wrong result.
 pub async fn run(args: &ReconcileArgs, json: bool) -> Result<ExitCode, CliError> {
     let args = args.clone();
-    let measured = task::spawn_blocking(move || measure(&args)).await;
+    let workspace = Workspace::temporary(&temporary_folder(), "samestate-bench")?;
+    let measured = task::spawn_blocking(move || measure(&args, &workspace.folder)).await;
     let report = measured.unwrap_or(Err(BenchError::Unfinished))?;
     let wrong = report.trials.as_ref().map_or(0, |trials| trials.wrong);
     if json {
@@ -110,7 +116,7 @@ pub async fn run(args: &ReconcileArgs, json: bool) -> Result<ExitCode, CliError>
     Ok(ExitCode::SUCCESS)
 }
 
-fn measure(args: &ReconcileArgs) -> Result<Report, BenchError> {
+fn measure(args: &ReconcileArgs, folder: &Path) -> Result<Report, BenchError> {
     let mut random = Random(args.seed);
     let mut report = Report {
         bench: "reconcile",
@@ -118,6 +124,7 @@ fn measure(args: &ReconcileArgs) -> Result<Report, BenchError> {
         upkeep: None,
         rows: Vec::new(),
         trials: None,
+        spreads: Vec::new(),
     };
     if args.trials > 0 {
         report.trials = Some(trials(args.trials, &mut random)?);
@@ -126,8 +133,14 @@ fn measure(args: &ReconcileArgs) -> Result<Report, BenchError> {
     for differing in &args.differing {
         let states = args.states as usize;
         let pair = pair(states, (*differing).min(states), &mut random);
+        if args.secrets > 0 {
+            let secrets = 0..args.secrets;
+            let spread = under_secrets(pair, *differing, secrets, &mut random)?;
+            report.spreads.push(spread);
+            continue;
+        }
         if report.upkeep.is_none() {
-            report.upkeep = Some(upkeep(&pair, &mut random));
+            report.upkeep = Some(upkeep(&pair, &mut random, folder)?);
         }
         // Both sides keep theirs.
         let _ = (pair.ours.sketch(), pair.theirs.sketch());
@@ -138,9 +151,10 @@ fn measure(args: &ReconcileArgs) -> Result<Report, BenchError> {
                 grouped(*differing as u64),
                 grouped(args.states)
             ));
-            let mut measured = compare(*name, &pair, &mut random)?;
-            measured.0.missed = missed(&pair, &measured.1);
-            report.rows.push(measured.0);
+            let (mut row, changes) = compare(*name, &pair, &mut random)?;
+            let changed = |key: &StateKey| changes.binary_search_by_key(key, |one| one.key).is_ok();
+            row.missed = oracle(&pair).iter().filter(|key| !changed(key)).count();
+            report.rows.push(row);
         }
     }
     Ok(report)
@@ -168,17 +182,19 @@ fn context(pair: &Pair, random: &mut Random) -> Result<Context, ReconcileError> 
             ..SessionLimits::default()
         },
         bloom: BloomSettings::default(),
+        rest: None,
     })
 }
 
-/// Runs a strategy, or what the planner chooses and goes on with.
+/// Runs a strategy, or what the planner chooses, and what goes on with what it cannot decide, as a
+/// session does.
 fn compare(
     forced: Option<StrategyName>,
     pair: &Pair,
     random: &mut Random,
-) -> Result<(Row, Difference), BenchError> {
-    let context = context(pair, random)?;
-    let facts = Facts {
+) -> Result<(Row, Vec<LeafChange>), BenchError> {
+    let mut context = context(pair, random)?;
+    let mut facts = Facts {
         ours: pair.ours.root()?,
         theirs: pair.theirs.root()?,
         our_seq: pair.ours.seq(),
@@ -187,37 +203,38 @@ fn compare(
         has_sketch: true,
         link: Link::default(),
     };
-    let mut row = Row {
-        states: pair.ours.all().len(),
-        differing: oracle(pair).len(),
-        strategy: String::new(),
-        bytes_up: 0,
-        bytes_down: 0,
-        round_trips: 0,
-        server_ms: 0.0,
-        client_ms: 0.0,
-        missed: 0,
-    };
+    let mut row = Row::of(pair, oracle(pair).len());
     let (mut name, mut tried) = (forced.unwrap_or_else(|| plan(&facts).strategy), Vec::new());
+    let (mut names, mut taken, mut known) = (Vec::new(), Vec::new(), None);
     loop {
         tried.push(name);
-        let (found, estimate) = exchange(name, pair, &context, &mut row)?;
+        names.push(name.as_str());
+        context.rest = Some(expected_rest(&facts, known));
+        let amended = Amended::new(&pair.ours, &taken)?;
+        let (found, estimate) = exchange(name, (&amended, &pair.theirs), &context, &mut row)?;
         if let Some(found) = found {
-            let names: Vec<&str> = tried.iter().map(|name| name.as_str()).collect();
-            row.strategy = names.join(", ");
-            if forced.is_none() {
-                row.strategy = format!("auto ({})", row.strategy);
+            let later = changes(&amended, &found, told(&pair.theirs, &found))?;
+            taken = join(taken, later);
+            facts.ours = Amended::new(&pair.ours, &taken)?.root()?;
+            if facts.ours == facts.theirs {
+                row.strategy = names.join(", ");
+                if forced.is_none() {
+                    row.strategy = format!("auto ({})", row.strategy);
+                }
+                return Ok((row, taken));
             }
-            return Ok((row, found));
+            known = None;
+            tried.retain(|tried| *tried != StrategyName::Sketch || name == *tried);
         }
-        name = after_failure(&facts, &tried, estimate).ok_or(BenchError::Unfinished)?;
+        known = estimate.or(known);
+        name = after_failure(&facts, &tried, known).ok_or(BenchError::Unfinished)?;
     }
 }
 
 /// Runs one strategy to its end: what it found, or how much it says to differ.
 fn exchange(
     name: StrategyName,
-    pair: &Pair,
+    (ours, theirs): (&dyn SetView, &dyn SetView),
     context: &Context,
     row: &mut Row,
 ) -> Result<(Option<Difference>, Option<u64>), BenchError> {
@@ -225,7 +242,7 @@ fn exchange(
     let (budget, mut reply) = (Budget::default(), None::<Vec<u8>>);
     loop {
         let begin = cpu_ms();
-        let step = machine.advance(&pair.ours, reply.as_deref())?;
+        let step = machine.advance(ours, reply.as_deref())?;
         row.client_ms += cpu_ms() - begin;
         match step {
             Step::Found(found) => return Ok((Some(found), None)),
@@ -234,7 +251,7 @@ fn exchange(
                 row.round_trips += 1;
                 row.bytes_up += question.len();
                 let begin = cpu_ms();
-                let answered = answer(name, &pair.theirs, &question, &budget)?;
+                let answered = answer(name, theirs, &question, &budget)?;
                 row.server_ms += cpu_ms() - begin;
                 row.bytes_down += answered.len();
                 reply = Some(answered);
@@ -257,6 +274,40 @@ fn missed(pair: &Pair, found: &Difference) -> usize {
     oracle(pair).iter().filter(|key| !is_named(key)).count()
 }
 
+/// The same sets under one secret after the other.
+fn under_secrets(
+    mut pair: Pair,
+    differing: usize,
+    secrets: Range<u64>,
+    random: &mut Random,
+) -> Result<Spread, BenchError> {
+    let states = pair.ours.all().len();
+    let mut trials = Vec::new();
+    for number in secrets {
+        note(&format!(
+            "{} of {} states differ: secret {number}",
+            grouped(differing as u64),
+            grouped(states as u64)
+        ));
+        let secret = Secret::of(&number.to_string());
+        pair.ours.keep_under(&secret);
+        pair.theirs.keep_under(&secret);
+        let mut row = Row::of(&pair, differing);
+        let context = context(&pair, random)?;
+        let (found, _) = exchange(
+            StrategyName::Sketch,
+            (&pair.ours, &pair.theirs),
+            &context,
+            &mut row,
+        )?;
+        trials.push(found.map(|_| Trial {
+            bytes: row.bytes_up + row.bytes_down,
+            trips: row.round_trips,
+        }));
+    }
+    Ok(Spread::of(states, differing, &trials))
+}
+
 /// Small sets, many times: everything that a sketch names must differ, and be all that does.
 fn trials(trials: u64, random: &mut Random) -> Result<Trials, BenchError> {
     let mut sums = Trials {
@@ -268,18 +319,13 @@ fn trials(trials: u64, random: &mut Random) -> Result<Trials, BenchError> {
         let states = TRIAL_STATES + random.below(TRIAL_STATES);
         let pair = pair(states, differing, random);
         let context = context(&pair, random)?;
-        let mut row = Row {
-            states,
-            differing,
-            strategy: String::new(),
-            bytes_up: 0,
-            bytes_down: 0,
-            round_trips: 0,
-            server_ms: 0.0,
-            client_ms: 0.0,
-            missed: 0,
-        };
-        let (found, _) = exchange(StrategyName::Sketch, &pair, &context, &mut row)?;
+        let mut row = Row::of(&pair, differing);
+        let (found, _) = exchange(
+            StrategyName::Sketch,
+            (&pair.ours, &pair.theirs),
+            &context,
+            &mut row,
+        )?;
         let Some(found) = found else {
             sums.undecided += 1;
             continue;
@@ -291,64 +337,6 @@ fn trials(trials: u64, random: &mut Random) -> Result<Trials, BenchError> {
     Ok(sums)
 }
 
-fn upkeep(pair: &Pair, random: &mut Random) -> Upkeep {
-    let key = SketchKey::new(&Secret::of("bench"));
-    let leaves = pair.ours.all();
-    let begin = cpu_ms();
-    let mut sketch = Sketch::new(key, levels_for(leaves.len() as u64));
-    for leaf in leaves {
-        sketch.apply(&Change::of(&key, &leaf.key, None, Some(&leaf.digest)));
-    }
-    let build_ms = cpu_ms() - begin;
-    let mut versions = Vec::new();
-    for _ in 0..UPKEEP_CHANGES {
-        if let Some(leaf) = leaves.get(random.below(leaves.len())) {
-            versions.push((*leaf, random.version_of(leaf.key)));
-        }
-    }
-    let begin = cpu_ms();
-    for (before, after) in &versions {
-        let digests = (Some(&before.digest), Some(&after.digest));
-        sketch.apply(&Change::of(&key, &before.key, digests.0, digests.1));
-    }
-    let nanos_per_put = (cpu_ms() - begin) * 1e6 / versions.len().max(1) as f64;
-    Upkeep {
-        decode_nanos: decode_nanos(&key, leaves, &versions),
-        nanos_per_put,
-        bytes: sketch.bytes(),
-        partitions: 1 << sketch.levels(),
-        build_ms,
-    }
-}
-
-/// Time to solve the cells of differences, for each of them.
-fn decode_nanos(key: &SketchKey, leaves: &[Leaf], versions: &[(Leaf, Leaf)]) -> f64 {
-    let mut begun = 0.0;
-    let mut found = 0;
-    for changes in versions.chunks_exact(DECODED).take(DECODE_ROUNDS) {
-        let mut sketch = Sketch::new(*key, levels_for(leaves.len() as u64));
-        for (before, after) in changes {
-            let digests = (Some(&before.digest), Some(&after.digest));
-            sketch.apply(&Change::of(key, &before.key, digests.0, digests.1));
-        }
-        // As many as such a difference is sent.
-        let size = size_for(DECODED as u64, Precision::Rough, sketch.levels());
-        let folded = size.and_then(|size| sketch.fold(0, &[0], &(0..size.cells)));
-        let mut cells = folded.unwrap_or_default();
-        let begin = cpu_ms();
-        let decoded = Decoder::new(key).decode(Partition::WHOLE, &mut cells);
-        begun += cpu_ms() - begin;
-        found += decoded.ok().flatten().map_or(0, |found| found.len());
-    }
-    begun * 1e6 / found.max(1) as f64
-}
-
-/// Time that this thread has had of a core.
-fn cpu_ms() -> f64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    time.tv_sec as f64 * 1e3 + time.tv_nsec as f64 / 1e6
-}
-
 fn show(report: &Report) -> Result<(), CliError> {
     if let Some(trials) = &report.trials {
         return print(&format!(
@@ -358,6 +346,9 @@ fn show(report: &Report) -> Result<(), CliError> {
             trials.undecided,
             grouped(trials.one_round_trip),
         ));
+    }
+    if !report.spreads.is_empty() {
+        return print(&table(&report.spreads));
     }
     let columns = [
         ("STATES", Align::Right),
@@ -386,14 +377,7 @@ fn show(report: &Report) -> Result<(), CliError> {
     }
     let mut text = table.render();
     if let Some(upkeep) = &report.upkeep {
-        text.push_str(&format!(
-            "\nupkeep: {:.0} ns a put, {} bytes in {} partitions, built in {:.0} ms; solving 1,000: {:.0} ns each",
-            upkeep.nanos_per_put,
-            grouped(upkeep.bytes as u64),
-            upkeep.partitions,
-            upkeep.build_ms,
-            upkeep.decode_nanos,
-        ));
+        text.push_str(&format!("\n{upkeep}"));
     }
     print(&text)
 }

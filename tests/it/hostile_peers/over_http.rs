@@ -27,23 +27,23 @@ use crate::harness::http::{Reply, send};
 use crate::harness::process::{Server, succeed_json};
 use crate::harness::replica::{Node, id, stranger};
 
-fn server() -> (Server, TempDir) {
+pub fn server() -> (Server, TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path());
     server.put("match/1", b"what an honest client wrote");
     (server, dir)
 }
 
-fn post(server: &Server, name: &str, body: Vec<u8>) -> Reply {
+pub fn post(server: &Server, name: &str, body: Vec<u8>) -> Reply {
     send(Method::POST, &server.at(&format!("sync/{name}")), &[], body)
 }
 
-fn tell(server: &Server, at: Endpoint, head: &impl Serialize, blob: &[u8]) -> Reply {
+pub fn tell(server: &Server, at: Endpoint, head: &impl Serialize, blob: &[u8]) -> Reply {
     post(server, at.name(), seal(at.kind(), head, blob))
 }
 
 /// Opens a session as some replica that holds nothing.
-fn session(server: &Server) -> u64 {
+pub fn session(server: &Server) -> u64 {
     let head = OpenRequest {
         replica: ReplicaId(66),
         root: NodeHash([0; 32]),
@@ -402,7 +402,7 @@ fn broken_off(stream: &mut TcpStream) {
 
 fn turned_away(stream: &mut TcpStream) {
     let _ = stream.write_all(
-        b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
     );
 }
 
