@@ -15,6 +15,8 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use tracing::warn;
 
@@ -29,6 +31,9 @@ use crate::types::cursor::Epoch;
 use crate::types::id::{Namespace, ReplicaId};
 
 const EXTENSION: &str = "redb";
+/// How often a lock that somebody else has is tried again, and after how long each time.
+const LOCK_TRIES: u32 = 10;
+const LOCK_WAIT: Duration = Duration::from_millis(20);
 
 /// A data directory that this process alone uses, until it is dropped.
 #[derive(Debug)]
@@ -98,7 +103,7 @@ impl DataDirectory {
             .write(true)
             .open(&path)
             .map_err(|source| unusable(&path, source))?;
-        lock.try_lock().map_err(|error| match error {
+        take_lock(&lock).map_err(|error| match error {
             TryLockError::WouldBlock => StoreError::InUse {
                 path: root.to_path_buf(),
             },
@@ -326,6 +331,18 @@ fn finish_drop(file: &Path) -> io::Result<()> {
     sync_folder_of(file)?;
     fs::remove_file(dropped_of(file))?;
     sync_folder_of(file)
+}
+
+/// Waits a moment for whoever is just ending: a process that is being started by another one holds
+/// what that had open until it runs a program of its own.
+fn take_lock(lock: &File) -> Result<(), TryLockError> {
+    for _ in 0..LOCK_TRIES {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_WAIT),
+            done => return done,
+        }
+    }
+    lock.try_lock()
 }
 
 fn sync_folder_of(file: &Path) -> io::Result<()> {
