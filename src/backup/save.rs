@@ -23,8 +23,9 @@ use crate::merkle::node::Summary;
 use crate::replica::view::View;
 use crate::store::error::StoreError;
 use crate::store::rows::{Placement, RecordRow};
+use crate::store::stage::ChunkEntry;
 use crate::types::binary::encode;
-use crate::types::hash::{ChunkHash, ContentHash, StateKey};
+use crate::types::hash::{ChunkHash, ContentHash, ContentHasher, StateKey};
 use crate::types::id::{Namespace, ReplicaId};
 use crate::types::version::Version;
 
@@ -344,10 +345,13 @@ impl Saver<'_> {
     ) -> Result<Held, BackupError> {
         let pieces = match places.get(&version.content) {
             Some(known) => known.clone(),
-            None => {
-                let bytes = self.view.snapshot().content(version, placement)?;
-                self.hold(bytes.as_deref().unwrap_or_default())?
-            }
+            None => match self.view.snapshot().chunks_of(version, placement)? {
+                Some(list) => self.hold_chunks(&version.content, &list)?,
+                None => {
+                    let bytes = self.view.snapshot().content(version, placement)?;
+                    self.hold(bytes.as_deref().unwrap_or_default())?
+                }
+            },
         };
         if *placement == Placement::Nothing {
             return Ok(Held {
@@ -375,6 +379,25 @@ impl Saver<'_> {
             self.hold_piece(&bytes[range], &mut runs)?;
         }
         Ok(runs)
+    }
+
+    /// As [`Self::hold`], of bytes that are stored in chunks, one at a time.
+    fn hold_chunks(
+        &mut self,
+        content: &ContentHash,
+        list: &[ChunkEntry],
+    ) -> Result<Vec<Run>, BackupError> {
+        let (mut runs, mut hasher) = (Vec::new(), ContentHasher::default());
+        for chunk in list {
+            let bytes = self.view.snapshot().chunk_of(content, chunk)?;
+            hasher.update(&bytes);
+            self.hold_piece(&bytes, &mut runs)?;
+        }
+        if hasher.finish().matches(content) {
+            return Ok(runs);
+        }
+        let what = format!("content {content} does not have its hash any more");
+        Err(StoreError::damaged(what).into())
     }
 
     fn hold_piece(&mut self, piece: &[u8], runs: &mut Vec<Run>) -> Result<(), BackupError> {

@@ -62,7 +62,7 @@ pub enum ConfigError {
     },
     /// Two settings that do not go together.
     #[error(
-        "in_flight_bytes ({in_flight}) must not be below max_state_bytes ({state}): no state of that size could be received"
+        "in_flight_bytes ({in_flight}) must not be below max_state_bytes, or 64 MiB if that is more ({state}): no state of that size could be received"
     )]
     NoRoomForState {
         /// Bytes in flight.

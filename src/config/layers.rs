@@ -9,6 +9,7 @@ use crate::config::file;
 use crate::config::origin::Origin;
 use crate::config::settings::Settings;
 use crate::config::table::{CLUSTER_SECRET, SETTINGS, Setting};
+use crate::types::limits::WHOLE_STATE_MAX;
 
 /// The variable that names the settings file.
 pub const FILE_VARIABLE: &str = "SAMESTATE_CONFIG";
@@ -93,10 +94,9 @@ pub fn load(
             origin,
         });
     }
-    let (in_flight, state) = (
-        settings.http.in_flight_bytes,
-        settings.replica.limits.state_bytes,
-    );
+    let in_flight = settings.http.in_flight_bytes;
+    // Larger ones are never in memory as a whole.
+    let state = settings.replica.limits.state_bytes.min(WHOLE_STATE_MAX);
     if in_flight < state {
         return Err(ConfigError::NoRoomForState { in_flight, state });
     }
@@ -250,6 +250,8 @@ mod tests {
         let both = flags(&[("in_flight_bytes", "1MiB"), ("max_state_bytes", "2MiB")]);
         let error = load(&both, nothing).unwrap_err();
         assert!(matches!(error, ConfigError::NoRoomForState { .. }));
+        let large = flags(&[("in_flight_bytes", "64MiB"), ("max_state_bytes", "1GiB")]);
+        assert!(load(&large, nothing).is_ok());
     }
 
     #[test]

@@ -31,6 +31,54 @@ pub fn chunks(bytes: &[u8]) -> impl Iterator<Item = Range<usize>> + '_ {
     .map(|chunk| chunk.offset..chunk.offset + chunk.length)
 }
 
+/// Cuts bytes that come piece by piece into the chunks that all of them together have.
+#[derive(Debug, Default)]
+pub struct Cutter {
+    /// Bytes behind the last chunk.
+    rest: Vec<u8>,
+}
+
+impl Cutter {
+    /// Takes the next piece, and hands out the chunks that end in it.
+    ///
+    /// # Errors
+    /// The first that `take` returns.
+    pub fn push<E>(
+        &mut self,
+        piece: &[u8],
+        take: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.rest.extend_from_slice(piece);
+        // Where a chunk ends is certain once as many bytes are there as it may have.
+        self.cut(CHUNK_MAX, take)
+    }
+
+    /// Hands out what is left.
+    ///
+    /// # Errors
+    /// The first that `take` returns.
+    pub fn finish<E>(mut self, take: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        self.cut(1, take)
+    }
+
+    fn cut<E>(
+        &mut self,
+        ahead: usize,
+        mut take: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut end = 0;
+        for chunk in chunks(&self.rest) {
+            if self.rest.len() - chunk.start < ahead {
+                break;
+            }
+            end = chunk.end;
+            take(&self.rest[chunk])?;
+        }
+        self.rest.drain(..end);
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +110,29 @@ mod tests {
             ]
         );
         assert_eq!(chunks(&noise(4_000_000, 2)).count(), 418);
+    }
+
+    #[test]
+    fn bytes_that_come_in_pieces_are_cut_as_if_they_came_at_once() {
+        for (bytes, step) in [
+            (noise(300_000, 4), 1_000),
+            (noise(300_000, 5), 100_000),
+            (vec![0; 100_000], 7_000),
+            (noise(CHUNK_MAX, 6), CHUNK_MAX),
+            (Vec::new(), 1),
+        ] {
+            let (mut cutter, mut cut) = (Cutter::default(), Vec::new());
+            let mut take = |chunk: &[u8]| {
+                cut.push(chunk.to_vec());
+                Ok::<_, ()>(())
+            };
+            for piece in bytes.chunks(step) {
+                cutter.push(piece, &mut take).unwrap();
+            }
+            cutter.finish(&mut take).unwrap();
+            let whole: Vec<&[u8]> = chunks(&bytes).map(|chunk| &bytes[chunk]).collect();
+            assert!(cut == whole);
+        }
     }
 
     #[test]

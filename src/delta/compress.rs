@@ -276,7 +276,8 @@ fn set(context: &mut CCtx<'_>, parameter: CParameter) -> Result<(), DeltaError> 
         .map_err(zstd_error)
 }
 
-fn zstd_error(code: usize) -> DeltaError {
+/// What zstd says of a failure.
+pub fn zstd_error(code: usize) -> DeltaError {
     DeltaError::Zstd(zstd_safe::get_error_name(code))
 }
 

@@ -31,6 +31,7 @@ pub mod dcz;
 pub mod dictionary;
 pub mod error;
 pub mod index;
+pub mod inflate;
 pub mod matcher;
 pub mod ops;
 pub mod places;

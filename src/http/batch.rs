@@ -18,6 +18,7 @@ use crate::http::states::ReceiptBody;
 use crate::replica::command::{Change, Command, Content, Precondition, Write};
 use crate::runtime::queue::SubmitError;
 use crate::types::id::GameId;
+use crate::types::limits::WHOLE_STATE_MAX;
 use crate::types::version::check_content_type;
 
 /// Writes that one batch may hold.
@@ -60,16 +61,17 @@ pub async fn post(
     body: Body,
 ) -> Result<Json<BatchBody>, Problem> {
     let limits = *app.replica.limits();
+    let state_bytes = limits.state_bytes.min(WHOLE_STATE_MAX);
     let bound = Bound {
         // The largest state in base64, with room for its line and for smaller company.
-        bytes: limits.state_bytes / 3 * 4 + limits.transfer_bytes,
+        bytes: state_bytes / 3 * 4 + limits.transfer_bytes,
         exceeded: Problem::body_too_large,
     };
     let mut received = receive(&app, &headers, body, bound).await?;
     // The decoded states come on top of the text.
     let text = received.bytes;
     received.reservation.cover(text.len() as u64 * 2).await?;
-    let writes = blocking(move || parse(&text, limits.state_bytes)).await?;
+    let writes = blocking(move || parse(&text, state_bytes)).await?;
     let (writes, lines): (Vec<Write>, Vec<usize>) = writes.into_iter().unzip();
     let command = Command::Write(writes);
     let committed = commit(namespace, command, received.reservation).await;
@@ -132,7 +134,7 @@ fn write(line: &[u8], state_bytes: u64) -> Result<Write, Problem> {
             let bytes =
                 bytes.map_err(|error| bad_batch(format!("content is not base64: {error}")))?;
             if bytes.len() as u64 > state_bytes {
-                return Err(Problem::state_too_large(state_bytes));
+                return Err(Problem::whole_state_too_large(state_bytes));
             }
             if let Some(content_type) = &content_type {
                 check_content_type(content_type)?;

@@ -42,6 +42,26 @@ pub struct Bound {
     pub exceeded: fn(u64) -> Problem,
 }
 
+/// Refuses a body that is declared to be too long, before anything of it is read.
+///
+/// # Errors
+/// [`Problem`] when it is.
+pub fn refuse_declared(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+    bound: Bound,
+) -> Result<Body, Problem> {
+    if content_length(headers).is_none_or(|declared| declared <= bound.bytes) {
+        return Ok(body);
+    }
+    // Whoever asks first has not begun to send; reading would tell it to go ahead.
+    if !headers.contains_key(EXPECT) {
+        discard(app, body.into_data_stream());
+    }
+    Err((bound.exceeded)(bound.bytes))
+}
+
 /// Reads a whole body. A declared length over the bound is refused before anything is read.
 ///
 /// # Errors
@@ -52,51 +72,103 @@ pub async fn receive(
     body: Body,
     bound: Bound,
 ) -> Result<Received, Problem> {
-    let declared = content_length(headers);
-    if declared.is_some_and(|declared| declared > bound.bytes) {
-        // Whoever asks first has not begun to send; reading would tell it to go ahead.
-        if !headers.contains_key(EXPECT) {
-            discard(app, body.into_data_stream());
-        }
-        return Err((bound.exceeded)(bound.bytes));
-    }
+    let body = refuse_declared(app, headers, body, bound)?;
+    let mut pieces = Pieces::new(headers, body, bound);
+    receive_pieces(app, &mut pieces, u64::MAX).await
+}
+
+/// Reads a body into memory, all of it or until there are more than `enough` bytes.
+///
+/// # Errors
+/// As [`receive`].
+pub async fn receive_pieces(
+    app: &App,
+    pieces: &mut Pieces,
+    enough: u64,
+) -> Result<Received, Problem> {
     let mut reservation = app.uploads.reserve(0).await?;
     let mut bytes = Vec::new();
-    let mut pieces = body.into_data_stream();
-    let mut start = Instant::now();
-    loop {
-        let due = start + app.idle + Duration::from_secs(bytes.len() as u64 / PACE);
-        let deadline = due.min(Instant::now() + app.idle);
-        let piece = match timeout_at(deadline, pieces.next()).await {
-            Ok(Some(Ok(piece))) => piece,
-            Ok(Some(Err(_))) => return Err(Problem::incomplete_body()),
-            Ok(None) => break,
-            Err(_) => return Err(Problem::slow_body()),
-        };
+    while bytes.len() as u64 <= enough
+        && let Some(piece) = pieces.next(app).await?
+    {
         let length = bytes.len() as u64 + piece.len() as u64;
-        if length > bound.bytes {
-            discard(app, pieces);
-            return Err((bound.exceeded)(bound.bytes));
-        }
         if length > bytes.capacity() as u64 {
             // A length that is only declared must not keep others out: at most twice what came.
-            let most = declared.unwrap_or(bound.bytes);
+            let most = pieces.declared.unwrap_or(pieces.bound.bytes);
             let room = (length * 2).min(most).max(length);
             let asked = Instant::now();
             reservation.cover(room).await?;
-            // The client is not to blame for this pause.
-            start += asked.elapsed();
+            pieces.paused(asked.elapsed());
             bytes.reserve_exact(room as usize - bytes.len());
         }
         bytes.extend_from_slice(&piece);
-    }
-    if declared.is_some_and(|declared| declared != bytes.len() as u64) {
-        return Err(Problem::incomplete_body());
     }
     Ok(Received {
         bytes: bytes.into(),
         reservation,
     })
+}
+
+/// A body as it arrives.
+pub struct Pieces {
+    stream: Option<BodyDataStream>,
+    declared: Option<u64>,
+    bound: Bound,
+    received: u64,
+    start: Instant,
+}
+
+impl Pieces {
+    /// The body of a request. A declared length over the bound is for [`receive`] or
+    /// [`refuse_declared`] to refuse.
+    pub fn new(headers: &HeaderMap, body: Body, bound: Bound) -> Self {
+        Self {
+            stream: Some(body.into_data_stream()),
+            declared: content_length(headers),
+            bound,
+            received: 0,
+            start: Instant::now(),
+        }
+    }
+
+    /// The next piece; `None` behind the last one.
+    ///
+    /// # Errors
+    /// [`Problem`] when the body is too long, too slow, or ends early.
+    pub async fn next(&mut self, app: &App) -> Result<Option<Bytes>, Problem> {
+        let due = self.start + app.idle + Duration::from_secs(self.received / PACE);
+        let deadline = due.min(Instant::now() + app.idle);
+        let Some(stream) = &mut self.stream else {
+            return Ok(None);
+        };
+        let piece = match timeout_at(deadline, stream.next()).await {
+            Ok(Some(Ok(piece))) => piece,
+            Ok(None) if self.declared.is_none_or(|length| length == self.received) => {
+                self.stream = None;
+                return Ok(None);
+            }
+            Ok(Some(Err(_)) | None) => return Err(Problem::incomplete_body()),
+            Err(_) => return Err(Problem::slow_body()),
+        };
+        self.received += piece.len() as u64;
+        if self.received > self.bound.bytes {
+            if let Some(stream) = self.stream.take() {
+                discard(app, stream);
+            }
+            return Err((self.bound.exceeded)(self.bound.bytes));
+        }
+        Ok(Some(piece))
+    }
+
+    /// True once the last piece was read.
+    pub fn is_over(&self) -> bool {
+        self.stream.is_none()
+    }
+
+    /// Takes note of a pause for which the client is not to blame.
+    pub fn paused(&mut self, time: Duration) {
+        self.start += time;
+    }
 }
 
 /// Reads a small JSON body, whatever its content type; nothing at all counts as `{}`.
@@ -139,6 +211,7 @@ fn discard(app: &App, mut pieces: BodyDataStream) {
     });
 }
 
-fn content_length(headers: &HeaderMap) -> Option<u64> {
+/// The length that a request declares.
+pub fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

@@ -1,5 +1,7 @@
 //! `/v1/ns/{ns}/history/{id}` and `/v1/ns/{ns}/restore/{id}`: what a state was before.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -7,16 +9,20 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
-use crate::http::app::{App, commit};
+use crate::http::app::{App, blocking, commit};
 use crate::http::body::receive_json;
 use crate::http::conditions;
 use crate::http::extract::Target;
 use crate::http::problem::Problem;
 use crate::http::states::stored;
+use crate::http::upload::{STAGED_FROM, clean_up};
 use crate::replica::command::{Change, Command, Content, Write};
+use crate::replica::staging::from_held;
 use crate::replica::view::View;
 use crate::store::body::Body as Packed;
+use crate::store::directory::fresh_epoch;
 use crate::store::error::StoreError;
+use crate::store::stage::StageKey;
 use crate::types::hash::{ContentHash, StateKey};
 use crate::types::version::Version;
 
@@ -118,13 +124,21 @@ pub async fn restore(
         );
         Problem::not_found(detail)
     })?;
-    let reservation = app.uploads.reserve(placed.version.size).await?;
+    let is_large = placed.version.size > STAGED_FROM;
+    let memory = if is_large { 0 } else { placed.version.size };
+    let reservation = app.uploads.reserve(memory).await?;
     let content_type = placed.version.content_type.clone();
-    let packed = move |view: &View| {
-        let bytes = view.content(&placed)?.unwrap_or_default();
-        Ok::<_, StoreError>(Packed::of_hashed(hash, &bytes))
+    let stage = StageKey::of_upload(fresh_epoch().map_err(|error| Problem::from(&error))?.0);
+    let body = if is_large {
+        let (namespace, limits) = (Arc::clone(&target.namespace), *app.replica.limits());
+        blocking(move || Ok(from_held(&*namespace, stage, &placed, &limits)?)).await?
+    } else {
+        let packed = move |view: &View| {
+            let bytes = view.content(&placed)?.unwrap_or_default();
+            Ok::<_, StoreError>(Packed::of_hashed(hash, &bytes))
+        };
+        target.namespace.read_view(view, packed).await?
     };
-    let body = target.namespace.read_view(view, packed).await?;
     let content = Content {
         body,
         content_type,
@@ -135,6 +149,10 @@ pub async fn restore(
         precondition,
         change: Change::Put(content),
     };
-    let command = Command::Write(vec![write]);
-    stored(commit(target.namespace, command, reservation).await?)
+    let (command, namespace) = (Command::Write(vec![write]), target.namespace);
+    let committed = commit(Arc::clone(&namespace), command, reservation).await;
+    if is_large {
+        clean_up(namespace, stage);
+    }
+    stored(committed?)
 }

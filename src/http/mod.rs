@@ -34,4 +34,6 @@ pub mod roots;
 pub mod routes;
 pub mod sessions;
 pub mod states;
+pub mod streamed;
 pub mod sync;
+pub mod upload;

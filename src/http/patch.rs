@@ -15,10 +15,12 @@ use crate::http::conditions;
 use crate::http::extract::{Params, Target};
 use crate::http::problem::Problem;
 use crate::http::representation::{Found, Which};
-use crate::http::states::{WriteQuery, content_type, pack, stored};
+use crate::http::states::{WriteQuery, content_type, stored};
+use crate::http::upload::pack;
 use crate::replica::command::{Change, Command, Content, Precondition, Refusal, Write};
 use crate::replica::view::View;
 use crate::types::hash::ContentHash;
+use crate::types::limits::WHOLE_STATE_MAX;
 
 /// A new version is first assumed to be no longer than this many times the old one.
 const GROWTH: u64 = 2;
@@ -52,8 +54,8 @@ pub async fn patch(
     }
     let content_type = content_type(&headers)?;
     let bound = Bound {
-        bytes: app.replica.limits().state_bytes,
-        exceeded: Problem::state_too_large,
+        bytes: app.replica.limits().state_bytes.min(WHOLE_STATE_MAX),
+        exceeded: Problem::whole_state_too_large,
     };
     let mut received = receive(&app, &headers, body, bound).await?;
     let view = target.namespace.view();
@@ -64,6 +66,9 @@ pub async fn patch(
     }
     check_dictionary(&received.bytes, found.placed.version.content)?;
     let size = found.placed.version.size;
+    if size > WHOLE_STATE_MAX {
+        return Err(Problem::whole_state_too_large(WHOLE_STATE_MAX));
+    }
     let kept = found.placed.version.content_type.clone();
     let held = received.bytes.len() as u64 + size;
     received.reservation.cover(held).await?;
@@ -121,5 +126,5 @@ async fn applied(received: Received, base: Bytes, limit: u64) -> Result<Received
             }
         }
     }
-    Err(Problem::state_too_large(limit))
+    Err(Problem::whole_state_too_large(limit))
 }

@@ -11,6 +11,7 @@ use tracing::error;
 use crate::delta::error::DeltaError;
 use crate::reconcile::strategy::BadStrategy;
 use crate::replica::command::Refusal;
+use crate::replica::staging::StagingError;
 use crate::runtime::jobs::JobError;
 use crate::runtime::peering::PeeringError;
 use crate::runtime::pins::PinError;
@@ -21,6 +22,7 @@ use crate::store::error::StoreError;
 use crate::types::cursor::BadCursor;
 use crate::types::hash::BadHash;
 use crate::types::id::{BadId, Namespace};
+use crate::types::limits::WHOLE_STATE_MAX;
 use crate::types::ttl::BadTtl;
 use crate::types::version::BadVersion;
 
@@ -100,6 +102,18 @@ impl Problem {
         let detail = format!(
             "a state may have at most {limit} bytes here; raise max_state_bytes on all replicas \
              or split the state"
+        );
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "state_too_large", detail).with("limit", limit)
+    }
+
+    /// A state over the limit of requests that have it in memory as a whole.
+    pub fn whole_state_too_large(limit: u64) -> Self {
+        if limit < WHOLE_STATE_MAX {
+            return Self::state_too_large(limit);
+        }
+        let detail = format!(
+            "this request takes states of at most {limit} bytes, whatever max_state_bytes is; send \
+             larger ones by PUT, each by itself, which stores them while they arrive"
         );
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "state_too_large", detail).with("limit", limit)
     }
@@ -335,6 +349,19 @@ impl From<PeeringError> for Problem {
     }
 }
 
+impl From<StagingError> for Problem {
+    fn from(error: StagingError) -> Self {
+        let detail = error.to_string();
+        let unavailable = |code| Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail.clone());
+        match error {
+            StagingError::Store(error) => (&*error).into(),
+            StagingError::Unavailable(_) => unavailable("overloaded"),
+            StagingError::Full => unavailable("staging_full").retry_after(60),
+            StagingError::Disturbed => Self::new(StatusCode::CONFLICT, "disturbed", detail),
+        }
+    }
+}
+
 impl From<JobError> for Problem {
     fn from(error: JobError) -> Self {
         let detail = error.to_string();
@@ -365,6 +392,7 @@ impl From<SyncError> for Problem {
             }
             SyncError::Renewing => Self::new(StatusCode::SERVICE_UNAVAILABLE, "renewing", detail),
             SyncError::Submit(error) => error.into(),
+            SyncError::Staging(error) => error.into(),
             SyncError::Store(error) => error.into(),
         }
     }

@@ -14,6 +14,7 @@ use crate::clock::{http_date, rfc3339};
 use crate::http::coding::Coding;
 use crate::http::problem::Problem;
 use crate::http::range::Span;
+use crate::http::streamed::part_of;
 use crate::replica::view::View;
 use crate::store::rows::{Placed, RecordRow};
 use crate::types::hash::{ContentHash, StateKey};
@@ -90,6 +91,24 @@ impl Found {
                 (response, end - start)
             }
             _ => (body(bytes).into_response(), size),
+        };
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        self.describe(headers);
+        response
+    }
+
+    /// The answer with a body of all bytes, or of a part of them.
+    pub fn streamed(&self, span: &Span, body: Body) -> Response {
+        let size = self.placed.version.size;
+        let (mut response, length) = match part_of(span) {
+            Some(part) => {
+                let range = format!("bytes {}-{}/{size}", part.start, part.end - 1);
+                let range = [(CONTENT_RANGE, range)];
+                let response = (StatusCode::PARTIAL_CONTENT, range, body).into_response();
+                (response, part.end - part.start)
+            }
+            None => (body.into_response(), size),
         };
         let headers = response.headers_mut();
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));

@@ -7,6 +7,7 @@ use axum::extract::State;
 use serde::Serialize;
 
 use crate::http::app::App;
+use crate::replica::staging::staged;
 use crate::runtime::damage::ScrubStatus;
 use crate::runtime::tallies::Tally;
 use crate::sync::dictionaries::DictionaryStatus;
@@ -50,6 +51,8 @@ pub struct StatsBody {
     faults_found: u64,
     faults_healed: u64,
     faults_open: usize,
+    staged: usize,
+    staged_bytes: u64,
     scrub: BTreeMap<String, ScrubStatus>,
     dictionaries: BTreeMap<String, DictionaryStatus>,
 }
@@ -69,6 +72,9 @@ pub async fn stats(State(app): State<App>) -> Json<StatsBody> {
         stats.count += view.head().live;
         stats.total_size += view.head().root.size;
         let scrub = namespace.damage().status();
+        let (stages, bytes) = staged(&view);
+        stats.staged += stages;
+        stats.staged_bytes += bytes;
         stats.faults_found += scrub.faults_found;
         stats.faults_healed += scrub.healed;
         stats.faults_open += scrub.open;

@@ -1,19 +1,17 @@
 //! `/v1/ns/{ns}/states/{id}`: one state.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::parse_rfc3339;
-use crate::delta::compress::decompress;
-use crate::delta::error::DeltaError;
-use crate::http::app::{App, blocking, commit};
-use crate::http::body::{Bound, Received, receive};
+use crate::http::app::{App, commit};
 use crate::http::budget::Reservation;
 use crate::http::coding::{Accepted, Coding};
 use crate::http::conditions;
@@ -22,22 +20,20 @@ use crate::http::outgoing;
 use crate::http::problem::Problem;
 use crate::http::range::{self, Span};
 use crate::http::representation::{Found, Which, outside};
+use crate::http::streamed::{self, PART_STREAMED_FROM, STREAMED_FROM, Source};
+use crate::http::upload;
 use crate::replica::command::{Change, Command, Content, Receipt, Write};
 use crate::replica::view::View;
 use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::queue::Committed;
-use crate::store::body::Body as Packed;
 use crate::types::hash::{ContentHash, StateKey};
 use crate::types::id::GameId;
+use crate::types::limits::WHOLE_STATE_MAX;
 use crate::types::ttl::{Ttl, span_millis};
 use crate::types::version::check_content_type;
 
-/// Bytes that are packed without leaving the async thread: some dozen microseconds.
-const PACK_INLINE: usize = 16 << 10;
 /// Bytes that are read without leaving the async thread.
 const READ_INLINE: u64 = 64 << 10;
-/// Content is assumed to compress no better than this; what does is decompressed a second time.
-const EXPANSION: u64 = 16;
 
 /// The query of a write.
 #[derive(Debug, Deserialize)]
@@ -104,18 +100,9 @@ pub async fn put(
             "a delta replaces nothing: send it with PATCH",
         ));
     }
-    let limit = app.replica.limits().state_bytes;
-    let bound = Bound {
-        bytes: limit,
-        exceeded: Problem::state_too_large,
-    };
-    let mut received = receive(&app, &headers, body, bound).await?;
-    if coding == Coding::Zstd {
-        received = decoded(received, limit).await?;
-    }
-    let Received { bytes, reservation } = received;
+    let taken = upload::take(&app, &target.namespace, &headers, body, coding).await?;
     let content = Content {
-        body: pack(bytes).await?,
+        body: taken.body,
         content_type,
         ttl,
     };
@@ -124,8 +111,12 @@ pub async fn put(
         precondition,
         change: Change::Put(content),
     };
-    let command = Command::Write(vec![write]);
-    stored(commit(target.namespace, command, reservation).await?)
+    let (command, namespace) = (Command::Write(vec![write]), target.namespace);
+    let committed = commit(Arc::clone(&namespace), command, taken.reservation).await;
+    if let Some(stage) = taken.stage {
+        upload::clean_up(namespace, stage);
+    }
+    stored(committed?)
 }
 
 /// Deletes a state.
@@ -254,13 +245,39 @@ impl Wanted {
         })
     }
 
+    /// Answers with a body that is read while it is sent, if there is room for it.
+    async fn stream(
+        &self,
+        app: &App,
+        namespace: &Arc<OpenNamespace>,
+        view: Arc<View>,
+        found: Found,
+        (reservation, span): (Reservation, Span),
+    ) -> Result<Answer, Problem> {
+        let memory = streamed::memory(found.placed.version.size);
+        let reservation = match reservation {
+            held if held.covers(memory) => held,
+            _ => match app.downloads.try_reserve(memory) {
+                Some(share) => share,
+                None => return Ok(Answer::Lacks(memory)),
+            },
+        };
+        let (placed, part) = (found.placed.clone(), span.clone());
+        let open = move |view: &View| Ok::<_, Problem>(Source::open(view, placed, &part)?);
+        let source = namespace.read_view(Arc::clone(&view), open).await?;
+        let source = source.ok_or_else(Problem::unexpected)?;
+        let namespace = Arc::clone(namespace);
+        let body = streamed::body(namespace, view, source, reservation, app.idle);
+        Ok(Answer::Ready(found.streamed(&span, body)))
+    }
+
     /// Looks the state up and loads its bytes, if there is room for them.
     ///
     /// Small states are read right here: handing over to another thread and back takes longer.
     async fn read(
         &self,
         app: &App,
-        namespace: &OpenNamespace,
+        namespace: &Arc<OpenNamespace>,
         reservation: Reservation,
     ) -> Result<Answer, Problem> {
         let view = namespace.view();
@@ -276,6 +293,10 @@ impl Wanted {
             return Ok(Answer::Ready(outside(size)));
         }
         let accepted = Accepted::of_request(&self.headers, size);
+        if is_streamed(size, &span, accepted) {
+            let held = (reservation, span);
+            return self.stream(app, namespace, view, found, held).await;
+        }
         let base = match accepted.dictionary {
             Some(hash) => view.version(&StateKey::of(&self.id), &hash, self.now)?,
             None => None,
@@ -309,6 +330,17 @@ impl Wanted {
             _ => found.coded(bytes.into(), coding, body),
         };
         Ok(Answer::Ready(response))
+    }
+}
+
+/// True when a state is read while it is sent. Those that the client takes in a content coding are
+/// not, as long as they fit into memory.
+fn is_streamed(size: u64, span: &Span, accepted: Accepted) -> bool {
+    match span {
+        Span::Part(_) => size > PART_STREAMED_FROM,
+        Span::Whole | Span::Outside => {
+            size > WHOLE_STATE_MAX || (size > STREAMED_FROM && accepted == Accepted::default())
+        }
     }
 }
 
@@ -346,17 +378,6 @@ pub fn stored(committed: Committed) -> Result<Response, Problem> {
     Ok((status, tag, Json(body)).into_response())
 }
 
-/// Hashes and packs a state.
-///
-/// # Errors
-/// [`Problem::unexpected`] when the thread that does it fails.
-pub async fn pack(bytes: Bytes) -> Result<Packed, Problem> {
-    if bytes.len() <= PACK_INLINE {
-        return Ok(Packed::new(&bytes));
-    }
-    blocking(move || Ok(Packed::new(&bytes))).await
-}
-
 /// The media type to be kept, if the client names one.
 ///
 /// # Errors
@@ -368,28 +389,4 @@ pub fn content_type(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let text = String::from_utf8_lossy(value.as_bytes());
     check_content_type(&text)?;
     Ok(Some(text.into_owned()))
-}
-
-/// Decompresses a body. Memory is set aside before it is taken.
-async fn decoded(received: Received, limit: u64) -> Result<Received, Problem> {
-    let Received {
-        bytes,
-        mut reservation,
-    } = received;
-    let length = bytes.len() as u64;
-    let likely = (length * EXPANSION).min(limit);
-    for bound in [likely, limit] {
-        reservation.cover(length + bound).await?;
-        let compressed = bytes.clone();
-        let bound = usize::try_from(bound).unwrap_or(usize::MAX);
-        match blocking(move || Ok(decompress(&compressed, bound))).await? {
-            Err(DeltaError::TooLarge { .. }) if (bound as u64) < limit => {}
-            Err(error) => return Err(error.into()),
-            Ok(content) => {
-                let bytes = content.into();
-                return Ok(Received { bytes, reservation });
-            }
-        }
-    }
-    Err(Problem::state_too_large(limit))
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::replica::command::{Command, Meeting};
 use crate::replica::renew::Evidence;
+use crate::replica::staging::{Stager, StagingError};
 use crate::replica::view::View;
 use crate::runtime::handle::Queued;
 use crate::runtime::namespace::OpenNamespace;
@@ -36,6 +37,20 @@ fn unavailable(error: SubmitError) -> MergeError {
     match error {
         SubmitError::Storage(error) => MergeError::Store(error),
         other => MergeError::Unavailable(other.to_string()),
+    }
+}
+
+impl Stager for LocalHome {
+    fn newest(&self) -> Arc<View> {
+        self.namespace.view()
+    }
+
+    fn millis(&self) -> u64 {
+        self.namespace.now()
+    }
+
+    fn carry_out(&self, command: Command) -> Result<(), StagingError> {
+        self.namespace.carry_out(command)
     }
 }
 

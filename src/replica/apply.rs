@@ -121,6 +121,17 @@ fn heal(tables: &mut Tables<'_>, healing: &Healing) -> Result<(), StoreError> {
     }
 }
 
+/// A stage that is damaged is no reason to fail what else is to be done: it stays as it is.
+fn pass_over_damage(staged: Result<(), StoreError>) -> Result<(), StoreError> {
+    match staged {
+        Err(StoreError::Damaged(what)) => {
+            warn!(%what, "a stage is left as it is");
+            Ok(())
+        }
+        staged => staged,
+    }
+}
+
 /// Carries the effects out in order of key, those on one state as they were decided, and returns
 /// what became of each touched state's leaf.
 fn carry_out(
@@ -174,6 +185,8 @@ fn carry_out(
             Effect::Seal(entry) => tables.append_root(entry)?,
             Effect::Witness(witnessed) => tables.set_witnessed(witnessed)?,
             Effect::Accuse(accusation) => tables.accuse(accusation)?,
+            Effect::Stage(staging) => pass_over_damage(tables.stage(staging))?,
+            Effect::Unstage(key) => pass_over_damage(tables.unstage(*key))?,
             Effect::Learn(seen) => {
                 let mut all = tables.seen()?;
                 if all.join(seen) {

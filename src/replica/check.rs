@@ -9,6 +9,7 @@ use crate::merkle::prefix::Prefix;
 use crate::merkle::storage::{TreeStorage, TreeStorageMut};
 use crate::merkle::update::{Work, rebuild};
 use crate::replica::check_roots::{check_root_log, check_witnessed};
+use crate::replica::check_stages::check_stages;
 use crate::replica::findings::CheckReport;
 use crate::store::error::StoreError;
 use crate::store::read::Snapshot;
@@ -94,6 +95,7 @@ impl<'s> Check<'s> {
             return Ok(());
         }
         self.contents()?;
+        self.stages()?;
         self.chunks()?;
         self.ids()?;
         self.feed()?;
@@ -185,10 +187,10 @@ impl<'s> Check<'s> {
                 return;
             }
         }
-        match self.snapshot.content(version, placement) {
+        match self.snapshot.check_content(version, placement) {
             Ok(bytes) => {
                 self.report.versions += 1;
-                self.report.bytes += bytes.map_or(0, |bytes| bytes.len() as u64);
+                self.report.bytes += bytes;
             }
             Err(error) => self.fault(kind, &id, &error.bare()),
         }
@@ -247,6 +249,13 @@ impl<'s> Check<'s> {
         for hash in std::mem::take(&mut self.references).into_keys() {
             self.fault("content", &hash, &"is referred to, but missing");
         }
+        Ok(())
+    }
+
+    fn stages(&mut self) -> Result<(), StoreError> {
+        let (report, references) = (&mut self.report, &mut self.chunk_references);
+        let read = check_stages(self.snapshot, report, references);
+        self.whole("stages", read)?;
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use thiserror::Error;
 use crate::roots::entry::RootEntry;
 use crate::roots::witness::{Accusation, Witnessed};
 use crate::store::body::Body;
+use crate::store::stage::{StageKey, Staging};
 use crate::types::hash::{ContentHash, StateKey};
 use crate::types::id::GameId;
 use crate::types::record::StateRecord;
@@ -33,6 +34,8 @@ pub enum Command {
     Witness(Arc<Witnessed>),
     /// To keep evidence against another replica.
     Accuse(Arc<Accusation>),
+    /// To let a stage grow.
+    Stage(Staging),
 }
 
 impl Command {
@@ -40,7 +43,7 @@ impl Command {
     pub fn only_deletes(&self) -> bool {
         match self {
             Self::Write(writes) => writes.iter().all(|w| matches!(w.change, Change::Delete)),
-            Self::Merge(_) | Self::Heal(_) => false,
+            Self::Merge(_) | Self::Heal(_) | Self::Stage(_) => false,
             Self::Meet(meeting) => meeting.incoming.is_empty(),
             Self::Learn(_) | Self::Collect(_) | Self::Witness(_) | Self::Accuse(_) => true,
         }
@@ -53,6 +56,7 @@ impl Command {
             Self::Merge(incoming) => incoming.iter().map(Incoming::weight).sum(),
             Self::Heal(healings) => healings.iter().map(|h| h.body.weight()).sum(),
             Self::Meet(meeting) => meeting.incoming.iter().map(Incoming::weight).sum(),
+            Self::Stage(staging) => staging.weight(),
             Self::Learn(_) | Self::Collect(_) | Self::Witness(_) | Self::Accuse(_) => 0,
         }
     }
@@ -172,6 +176,8 @@ pub enum Step {
     Depart(StateKey),
     /// To go on giving up a large content that nobody refers to.
     Free(ContentHash),
+    /// To give up the end of a stage.
+    Unstage(StageKey),
 }
 
 /// Why the writer refused a command. Nothing of the command happened.
@@ -293,6 +299,10 @@ pub enum Effect {
     Witness(Arc<Witnessed>),
     /// Evidence against another replica is kept.
     Accuse(Arc<Accusation>),
+    /// A stage grows.
+    Stage(Staging),
+    /// The end of a stage is given up.
+    Unstage(StageKey),
 }
 
 impl Effect {
@@ -302,9 +312,13 @@ impl Effect {
             Self::Change(mutation) => Some(mutation.key),
             Self::Remove(key) | Self::Strip(key, _) | Self::Trim(key, _) => Some(*key),
             Self::Heal(healing) => Some(healing.key),
-            Self::Free(_) | Self::Learn(_) | Self::Seal(_) | Self::Witness(_) | Self::Accuse(_) => {
-                None
-            }
+            Self::Free(_)
+            | Self::Learn(_)
+            | Self::Seal(_)
+            | Self::Witness(_)
+            | Self::Accuse(_)
+            | Self::Stage(_)
+            | Self::Unstage(_) => None,
         }
     }
 

@@ -3,18 +3,20 @@
 //! A decider sees the newest commit with everything decided since on top, so commands of one
 //! batch see each other in order. What it decides is made durable and applied elsewhere.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::clock::HybridClock;
 use crate::replica::command::{
-    Accepted, Change, Command, Effect, Incoming, Meeting, Mutation, Precondition, Receipt, Refusal,
-    Refused, Step, Write,
+    Accepted, Change, Command, Effect, Incoming, Meeting, Mutation, Receipt, Refusal, Refused,
+    Step, Write,
 };
+use crate::replica::conditions::{check, missing};
 use crate::store::body::Body;
 use crate::store::error::StoreError;
 use crate::store::rows::STRIP_GRACE_MILLIS;
+use crate::store::stage::{Stage, StageKey};
 use crate::types::hash::{ContentHash, StateKey};
-use crate::types::id::{GameId, WriterId};
+use crate::types::id::WriterId;
 use crate::types::record::{StateRecord, etag, meet};
 use crate::types::seen::Seen;
 use crate::types::version::{Version, VersionVector};
@@ -32,6 +34,12 @@ pub trait RecordSource {
     /// # Errors
     /// [`StoreError`] when it cannot be read.
     fn seen(&self) -> Result<Seen, StoreError>;
+
+    /// How far a stage has come.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    fn stage(&self, key: StageKey) -> Result<Option<Stage>, StoreError>;
 
     /// How far our own writes have been collected: the greatest counter of one that no record
     /// counts any more because of it.
@@ -63,6 +71,8 @@ pub struct Decider<'a> {
     seen: Option<Seen>,
     /// How far writes of ours are collected by this batch.
     collected: u64,
+    /// Stages that this batch ends or gives up.
+    stages: HashSet<StageKey>,
 }
 
 impl<'a> Decider<'a> {
@@ -84,6 +94,7 @@ impl<'a> Decider<'a> {
             pending: HashMap::new(),
             seen: None,
             collected: 0,
+            stages: HashSet::new(),
         }
     }
 
@@ -122,6 +133,7 @@ impl<'a> Decider<'a> {
             }
             Command::Witness(head) => draft.decision.effects.push(Effect::Witness(head)),
             Command::Accuse(held) => draft.decision.effects.push(Effect::Accuse(held)),
+            Command::Stage(staging) => draft.decision.effects.push(Effect::Stage(staging)),
             Command::Heal(healings) => {
                 let healings = healings.into_iter().map(Effect::Heal);
                 draft.decision.effects.extend(healings);
@@ -130,6 +142,7 @@ impl<'a> Decider<'a> {
         self.tell_collected(&mut draft)?;
         self.seq = draft.seq;
         self.pending.extend(draft.pending);
+        self.stages.extend(draft.stages);
         Ok(Ok(draft.decision))
     }
 
@@ -160,6 +173,12 @@ impl<'a> Decider<'a> {
         let version = self.next_version(draft.seq + 1, current.as_ref(), &write.change);
         if version.check().is_err() {
             return Ok(Some(Refusal::TooManyWriters { id: write.id }));
+        }
+        if let Change::Put(content) = &write.change
+            && self.lacks_stage(std::slice::from_ref(&content.body), draft)?
+        {
+            let (id, hash) = (write.id, content.body.hash);
+            return Ok(Some(Refusal::MissingBody { id, hash }));
         }
         let seq = draft.next_seq();
         let bodies = match write.change {
@@ -284,6 +303,12 @@ impl<'a> Decider<'a> {
                 draft.decision.effects.push(Effect::Trim(key, through));
             }
             Step::Free(hash) => draft.decision.effects.push(Effect::Free(hash)),
+            Step::Unstage(key) => {
+                if !self.stages.contains(&key) {
+                    draft.stages.insert(key);
+                    draft.decision.effects.push(Effect::Unstage(key));
+                }
+            }
         }
         Ok(None)
     }
@@ -317,6 +342,10 @@ impl<'a> Decider<'a> {
         if let Some(refusal) = missing(&merged, held, &incoming, self.now) {
             return Ok(Some(refusal));
         }
+        if self.lacks_stage(&incoming.bodies, draft)? {
+            let (id, hash) = (merged.id.clone(), merged.shown().content);
+            return Ok(Some(Refusal::MissingBody { id, hash }));
+        }
         for version in incoming.record.versions() {
             self.clock.observe(version.stamp, self.now);
         }
@@ -324,6 +353,24 @@ impl<'a> Decider<'a> {
         let seq = draft.next_seq();
         draft.push(key, seq, merged, incoming.bodies);
         Ok(None)
+    }
+
+    /// True when the stage of one of the bodies does not hold all of it (any more), or serves
+    /// another write of this batch.
+    fn lacks_stage(&self, bodies: &[Body], draft: &mut Draft) -> Result<bool, StoreError> {
+        let mut own = HashSet::new();
+        for body in bodies {
+            let Some(staged) = body.staged().filter(|staged| own.insert(staged.stage)) else {
+                continue;
+            };
+            let is_free = !self.stages.contains(&staged.stage) && draft.stages.insert(staged.stage);
+            let stage = self.source.stage(staged.stage)?;
+            let holds = |stage: Stage| stage.mark == staged.mark && stage.bytes == body.size;
+            if !is_free || !stage.is_some_and(holds) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// True when a record counts writes under our name that were not made here.
@@ -413,6 +460,8 @@ struct Draft {
     pending: HashMap<StateKey, Option<StateRecord>>,
     /// How far writes of ours were collected by it.
     collected: u64,
+    /// Stages that it ends or gives up.
+    stages: HashSet<StageKey>,
 }
 
 impl Draft {
@@ -432,57 +481,13 @@ impl Draft {
     }
 }
 
-fn check(write: &Write, shown: Option<&StateRecord>) -> Option<Refusal> {
-    // Hashing the record is left to those who ask for its tag.
-    let tag = || shown.map(|record| etag(&record.digest()));
-    let holds = match &write.precondition {
-        Precondition::None => true,
-        Precondition::Exists => shown.is_some(),
-        Precondition::Matches(tags) => tag().is_some_and(|tag| tags.contains(&tag)),
-        Precondition::Absent => shown.is_none(),
-    };
-    if !holds {
-        return Some(Refusal::PreconditionFailed {
-            id: write.id.clone(),
-            current: tag(),
-        });
-    }
-    let deletes_nothing = matches!(write.change, Change::Delete) && shown.is_none();
-    deletes_nothing.then(|| Refusal::NotFound {
-        id: write.id.clone(),
-    })
-}
-
-/// A version of `merged` that nobody has the bytes of, although it has not expired.
-fn missing(
-    merged: &StateRecord,
-    held: &[Version],
-    incoming: &Incoming,
-    now: u64,
-) -> Option<Refusal> {
-    let id: &GameId = &merged.id;
-    if merged.check().is_err() {
-        return Some(Refusal::TooManyVersions { id: id.clone() });
-    }
-    let sent = |version: &Version| {
-        let mut bodies = incoming.bodies.iter();
-        bodies.any(|body| body.hash == version.content && body.size == version.size)
-    };
-    let mut versions = merged.versions().iter();
-    let lacking = versions.find(|v| !v.is_dead(now) && !held.contains(v) && !sent(v))?;
-    Some(Refusal::MissingBody {
-        id: id.clone(),
-        hash: lacking.content,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::replica::command::Content;
-    use crate::types::id::ReplicaId;
+    use crate::replica::command::{Content, Precondition};
+    use crate::types::id::{GameId, ReplicaId};
 
     struct Memory(BTreeMap<StateKey, StateRecord>);
 
@@ -493,6 +498,10 @@ mod tests {
 
         fn seen(&self) -> Result<Seen, StoreError> {
             Ok(Seen::default())
+        }
+
+        fn stage(&self, _: StageKey) -> Result<Option<Stage>, StoreError> {
+            Ok(None)
         }
 
         fn collected(&self) -> Result<u64, StoreError> {
@@ -563,6 +572,10 @@ mod tests {
 
         fn seen(&self) -> Result<Seen, StoreError> {
             Ok(Seen::default())
+        }
+
+        fn stage(&self, _: StageKey) -> Result<Option<Stage>, StoreError> {
+            Ok(None)
         }
 
         fn collected(&self) -> Result<u64, StoreError> {

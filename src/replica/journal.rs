@@ -10,6 +10,7 @@ use crate::roots::entry::RootEntry;
 use crate::roots::witness::{Accusation, Witnessed};
 use crate::store::body::{Body, BodyHead};
 use crate::store::error::StoreError;
+use crate::store::stage::{StageKey, Staging, StagingHead};
 use crate::types::binary::{FORMAT, decode_prefix, encode};
 use crate::types::hash::{ContentHash, StateKey};
 use crate::types::record::StateRecord;
@@ -23,6 +24,10 @@ const _: () = assert!(OTHER != FORMAT);
 /// First byte of a healing.
 const HEALING: u8 = 3;
 const _: () = assert!(HEALING != FORMAT);
+
+/// First byte of a step of a stage.
+const STAGING: u8 = 4;
+const _: () = assert!(STAGING != FORMAT);
 
 /// A healing without its bytes, which follow it.
 #[derive(Serialize, Deserialize)]
@@ -52,6 +57,7 @@ enum Other {
     Seal(RootEntry),
     Witness(Box<Witnessed>),
     Accuse(Box<Accusation>),
+    Unstage(StageKey),
 }
 
 /// What facts begin with, where an effect would begin with another byte.
@@ -64,7 +70,11 @@ pub fn to_bytes(facts: &Facts, effects: &[Effect]) -> Bytes {
         Effect::Heal(healing) => std::slice::from_ref(&healing.body),
         _ => &[],
     });
-    let room: usize = bodies.map(Body::weight).sum();
+    let staged = effects.iter().map(|effect| match effect {
+        Effect::Stage(staging) => staging.weight(),
+        _ => 0,
+    });
+    let room = bodies.map(Body::weight).chain(staged).sum::<usize>();
     let mut bytes = Vec::with_capacity(room + effects.len() * 192);
     if !facts.is_empty() {
         bytes.push(FACTS);
@@ -84,6 +94,12 @@ pub fn to_bytes(facts: &Facts, effects: &[Effect]) -> Bytes {
             }
             Effect::Accuse(held) => append(&mut bytes, &Other::Accuse(Box::new((**held).clone()))),
             Effect::Heal(healing) => append_healing(&mut bytes, healing),
+            Effect::Unstage(key) => append(&mut bytes, &Other::Unstage(*key)),
+            Effect::Stage(staging) => {
+                bytes.push(STAGING);
+                bytes.extend_from_slice(&encode(&staging.head()));
+                staging.append_to(&mut bytes);
+            }
         }
     }
     bytes.into()
@@ -138,6 +154,10 @@ pub fn from_bytes(mut bytes: Bytes) -> Result<(Facts, Vec<Effect>), StoreError> 
                 bytes.advance(1);
                 Effect::Heal(take_healing(&mut bytes)?)
             }
+            STAGING => {
+                bytes.advance(1);
+                Effect::Stage(take_staging(&mut bytes)?)
+            }
             _ => Effect::Change(take_change(&mut bytes)?),
         });
     }
@@ -168,9 +188,19 @@ fn take_healing(bytes: &mut Bytes) -> Result<Healing, StoreError> {
     })
 }
 
+fn take_staging(bytes: &mut Bytes) -> Result<Staging, StoreError> {
+    let (head, used): (StagingHead, usize) = decode_prefix(bytes)?;
+    bytes.advance(used);
+    Staging::take(head, bytes).ok_or_else(too_short)
+}
+
 fn take_body(head: BodyHead, bytes: &mut Bytes) -> Result<Body, StoreError> {
     let body = Body::take(head, bytes);
-    body.ok_or_else(|| StoreError::damaged("an entry of the log ends too early"))
+    body.ok_or_else(too_short)
+}
+
+fn too_short() -> StoreError {
+    StoreError::damaged("an entry of the log ends too early")
 }
 
 fn take_other(bytes: &mut Bytes) -> Result<Effect, StoreError> {
@@ -185,6 +215,7 @@ fn take_other(bytes: &mut Bytes) -> Result<Effect, StoreError> {
         Other::Seal(entry) => Effect::Seal(entry),
         Other::Witness(head) => Effect::Witness(head.into()),
         Other::Accuse(held) => Effect::Accuse(held.into()),
+        Other::Unstage(key) => Effect::Unstage(key),
     })
 }
 
@@ -196,8 +227,9 @@ mod tests {
     use crate::clock::HybridClock;
     use crate::roots::head::{LogHead, SecretKey};
     use crate::roots::witness::Fault;
+    use crate::store::stage::StagedChunk;
     use crate::types::cursor::Epoch;
-    use crate::types::hash::{ContentHash, LogHash, NodeHash};
+    use crate::types::hash::{ChunkHash, ContentHash, LogHash, NodeHash};
     use crate::types::id::{GameId, Namespace, ReplicaId, WriterId};
     use crate::types::version::{Version, VersionVector};
 
@@ -222,6 +254,26 @@ mod tests {
             record,
             bodies: body.into_iter().collect(),
         })
+    }
+
+    fn staging() -> Staging {
+        let chunk = |byte: u8, packed: Option<&'static [u8]>| StagedChunk {
+            hash: ChunkHash([byte; 32]),
+            length: 5000,
+            packed: packed.map(Bytes::from_static),
+        };
+        Staging {
+            key: StageKey([8; 32]),
+            content: ContentHash([9; 32]),
+            size: 1 << 30,
+            from: 700,
+            chunks: vec![
+                chunk(1, Some(b"packed")),
+                chunk(2, None),
+                chunk(1, Some(b"")),
+            ],
+            at: 1_700_000_000_000,
+        }
     }
 
     #[test]
@@ -270,11 +322,11 @@ mod tests {
                 references: 4,
             }),
             change(3, Some(&large)),
+            Effect::Stage(staging()),
+            Effect::Unstage(StageKey([8; 32])),
         ];
-        let facts = Facts {
-            forgotten: vec![Epoch(7)],
-            ..Facts::default()
-        };
+        let mut facts = Facts::default();
+        facts.forgotten.push(Epoch(7));
         let bytes = to_bytes(&facts, &effects);
         let read = from_bytes(bytes.clone()).unwrap();
         assert_eq!(read, (facts.clone(), effects.to_vec()));
@@ -283,8 +335,7 @@ mod tests {
             .collect();
         let plain = to_bytes(&Facts::default(), &effects);
         assert_eq!(from_bytes(plain).unwrap().1, effects);
-        for cut in 1..bytes.len() {
-            assert_eq!(from_bytes(bytes.slice(..cut)).is_ok(), whole.contains(&cut));
-        }
+        let is_read = |cut: usize| from_bytes(bytes.slice(..cut)).is_ok();
+        assert!((1..bytes.len()).all(|cut| is_read(cut) == whole.contains(&cut)));
     }
 }

@@ -4,8 +4,10 @@
 pub mod apply;
 pub mod check;
 pub mod check_roots;
+pub mod check_stages;
 pub mod collect;
 pub mod command;
+pub mod conditions;
 pub mod decide;
 pub mod engine;
 pub mod facts;
@@ -22,4 +24,5 @@ pub mod sketch_history;
 pub mod sketching;
 pub mod solo;
 pub mod source;
+pub mod staging;
 pub mod view;

@@ -6,6 +6,7 @@ use crate::replica::apply::ReadRows;
 use crate::replica::decide::RecordSource;
 use crate::replica::view::View;
 use crate::store::error::StoreError;
+use crate::store::stage::{Stage, StageKey};
 use crate::types::hash::StateKey;
 use crate::types::record::StateRecord;
 use crate::types::seen::Seen;
@@ -41,6 +42,10 @@ impl RecordSource for Source<'_> {
 
     fn seen(&self) -> Result<Seen, StoreError> {
         self.view.seen()
+    }
+
+    fn stage(&self, key: StageKey) -> Result<Option<Stage>, StoreError> {
+        self.view.snapshot().stage(key)
     }
 
     fn collected(&self) -> Result<u64, StoreError> {

@@ -9,10 +9,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::replica::collect::{Plan, due, too_old};
 use crate::replica::command::{Command, Step};
+use crate::replica::staging::abandoned;
 use crate::replica::view::View;
 use crate::runtime::handle::{Queued, WriterHandle};
 use crate::runtime::queue::SubmitError;
 use crate::store::error::StoreError;
+use crate::store::placement::RELEASE_CHUNKS;
 use crate::types::hash::StateKey;
 
 /// History is gone through once in this part of the age that it may reach.
@@ -75,6 +77,7 @@ pub fn collect(site: Site<'_>, now: u64, pass: &mut Pass) -> Result<Collected, C
         done: Collected::default(),
     };
     round.everything_due(now)?;
+    round.abandoned_stages(now)?;
     if let Some(age) = age {
         round.old_history(now, age, pass)?;
     }
@@ -103,6 +106,24 @@ impl Round<'_> {
             }
             if after.is_none() {
                 steps = self.done.steps;
+            }
+        }
+        Ok(())
+    }
+
+    fn abandoned_stages(&mut self, now: u64) -> Result<(), CollectError> {
+        while self.done.commands < COMMANDS_MAX {
+            let steps = abandoned(&self.view(), now)?;
+            if steps.is_empty() {
+                break;
+            }
+            for step in steps {
+                let plan = Plan {
+                    steps: vec![step],
+                    rows: 1 + 2 * RELEASE_CHUNKS,
+                    next: None::<()>,
+                };
+                self.hand_over(plan)?;
             }
         }
         Ok(())

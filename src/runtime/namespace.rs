@@ -16,6 +16,7 @@ use crate::replica::command::{Command, Meeting, Refused};
 use crate::replica::engine::Opened;
 use crate::replica::renew::Evidence;
 use crate::replica::sketching::Keeper;
+use crate::replica::staging::{Stager, StagingError};
 use crate::replica::view::View;
 use crate::runtime::checkpoints::Upkeep;
 use crate::runtime::collector::{CollectError, Collected, Pass, Site, collect};
@@ -433,5 +434,23 @@ impl OpenNamespace {
 
     fn writer(&self) -> Result<WriterHandle, SubmitError> {
         lock(&self.writer).clone().ok_or(SubmitError::ShuttingDown)
+    }
+}
+
+impl Stager for OpenNamespace {
+    fn newest(&self) -> Arc<View> {
+        self.view()
+    }
+
+    fn millis(&self) -> u64 {
+        self.now()
+    }
+
+    fn carry_out(&self, command: Command) -> Result<(), StagingError> {
+        let done = self.queue_blocking(command).and_then(Queued::wait);
+        done.map(|_| ()).map_err(|error| match error {
+            SubmitError::Storage(error) => StagingError::Store(error),
+            other => StagingError::Unavailable(other.to_string()),
+        })
     }
 }

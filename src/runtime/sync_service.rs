@@ -7,11 +7,13 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
+use tokio::task;
 
 use crate::reconcile::strategy::StrategyName;
 use crate::replica::collect::let_go;
 use crate::replica::command::{Command, Meeting};
 use crate::replica::renew::Evidence;
+use crate::replica::staging::StagingError;
 use crate::replica::view::View;
 use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::orders::Order;
@@ -19,6 +21,7 @@ use crate::runtime::pins::{PinError, Said};
 use crate::runtime::queue::SubmitError;
 use crate::runtime::replica::Replica;
 use crate::store::error::StoreError;
+use crate::sync::answer_chunks;
 use crate::sync::contents::contents;
 use crate::sync::exchange::reply_limit;
 use crate::sync::responder::{self, ResponderError};
@@ -27,6 +30,7 @@ use crate::sync::transfer::TransferError;
 use crate::types::limits::Limits;
 use crate::types::lineage::Sighting;
 use crate::types::seen::Seen;
+use crate::wire::chunk_messages::{ChunksRequest, StageRequest};
 use crate::wire::frame::{open, plain_length, seal};
 use crate::wire::messages::{
     BodiesRequest, CloseReply, CloseRequest, CompareRequest, ContentsRequest, DictionaryRequest,
@@ -54,6 +58,9 @@ pub enum SyncError {
     /// The writer did not take the states.
     #[error(transparent)]
     Submit(#[from] SubmitError),
+    /// A large state could not be kept.
+    #[error(transparent)]
+    Staging(#[from] StagingError),
     /// There is a copy of this replica, which is to write under another name.
     #[error("this replica is taking another name for its writes; try again in a moment")]
     Renewing,
@@ -67,6 +74,7 @@ impl From<ResponderError> for SyncError {
         match error {
             ResponderError::Store(error)
             | ResponderError::Transfer(TransferError::Store(error)) => Self::Store(error),
+            ResponderError::Transfer(TransferError::Staging(error)) => Self::Staging(error),
             ResponderError::Transfer(TransferError::WrongHash(id)) => {
                 Self::HashMismatch(TransferError::WrongHash(id).to_string())
             }
@@ -81,7 +89,7 @@ impl From<ResponderError> for SyncError {
 /// [`SyncError`]; nothing was stored.
 pub async fn answer(
     replica: &Replica,
-    namespace: &OpenNamespace,
+    namespace: &Arc<OpenNamespace>,
     endpoint: Endpoint,
     body: Bytes,
 ) -> Result<Vec<u8>, SyncError> {
@@ -125,11 +133,18 @@ pub async fn answer(
         Endpoint::Contents => asked.contents().await,
         Endpoint::Probe => asked.probe(replica).await,
         Endpoint::Dictionary => asked.dictionary().await,
+        Endpoint::Chunks => {
+            let answer = |view: &View, head: ChunksRequest, _: &[u8], _: &Limits| {
+                answer_chunks::chunks(view, &head)
+            };
+            asked.pinned(answer).await
+        }
+        Endpoint::Stage => asked.stage().await,
     }
 }
 
 struct Asked<'a> {
-    namespace: &'a OpenNamespace,
+    namespace: &'a Arc<OpenNamespace>,
     endpoint: Endpoint,
     body: Bytes,
     limits: Limits,
@@ -380,17 +395,35 @@ impl Asked<'_> {
         .await
     }
 
+    /// Keeps chunks of a large state.
+    async fn stage(self) -> Result<Vec<u8>, SyncError> {
+        let (head, blob): (StageRequest, _) = self.head().await?;
+        let (_, peer) = self.namespace.pins().get(head.session)?;
+        let (namespace, limits) = (Arc::clone(self.namespace), self.limits);
+        let kept = task::spawn_blocking(move || {
+            answer_chunks::stage(&*namespace, peer, &head, &blob, &limits)
+        });
+        let kept = kept
+            .await
+            .map_err(|_| StoreError::Unexpected("a message"))?;
+        Ok(seal(self.endpoint.kind(), &kept?, &[]))
+    }
+
     async fn store(self) -> Result<Vec<u8>, SyncError> {
         let (head, blob): (StoreRequest, _) = self.head().await?;
-        self.namespace.pins().get(head.session)?;
+        let (_, peer) = self.namespace.pins().get(head.session)?;
         let limits = self.limits;
         let (session, sent) = (head.session, head.records.len());
         let (seen, now) = (self.namespace.pins().seen(session)?, self.namespace.now());
         let theirs = Arc::clone(&seen);
-        let dictionaries = Arc::clone(self.namespace.dictionaries());
+        let (namespace, dictionaries) = (
+            Arc::clone(self.namespace),
+            Arc::clone(self.namespace.dictionaries()),
+        );
         let checked = self.namespace.read(move |view| {
             let sides = Sides::of_responder(view, theirs, now)?;
-            responder::store(view, &sides, &dictionaries, head, &blob, &limits)
+            let from = (peer, &sides, &*dictionaries);
+            responder::store(&*namespace, view, from, head, &blob, &limits)
         });
         let meeting = Meeting {
             incoming: checked.await?,

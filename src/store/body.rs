@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::delta::chunker::{CHUNK_MAX, chunks};
 use crate::delta::compress::{pack, unpack};
+use crate::store::stage::StageKey;
 use crate::types::hash::{ChunkHash, ContentHash};
 
 /// Contents above this many bytes are cut into chunks.
@@ -29,6 +30,17 @@ pub enum Form {
     Whole(Bytes),
     /// In content-defined chunks, in order.
     Chunks(Vec<PackedChunk>),
+    /// In the store already.
+    Staged(StagedBody),
+}
+
+/// Bytes that a stage holds, all of them, and checked against the content's hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StagedBody {
+    /// The stage.
+    pub stage: StageKey,
+    /// The stage's mark when it was checked.
+    pub mark: u64,
 }
 
 /// One chunk of a large content.
@@ -64,6 +76,15 @@ impl Body {
         match &self.form {
             Form::Whole(packed) => packed.len(),
             Form::Chunks(chunks) => chunks.iter().map(|chunk| chunk.packed.len() + 64).sum(),
+            Form::Staged(_) => 64,
+        }
+    }
+
+    /// What refers to the bytes in a stage, if they are in one.
+    pub fn staged(&self) -> Option<&StagedBody> {
+        match &self.form {
+            Form::Staged(staged) => Some(staged),
+            Form::Whole(_) | Form::Chunks(_) => None,
         }
     }
 
@@ -75,6 +96,7 @@ impl Body {
                 let part = |chunk: &PackedChunk| (chunk.hash, chunk.length, packed_len(chunk));
                 Parts::Chunks(chunks.iter().map(part).collect())
             }
+            Form::Staged(staged) => Parts::Staged(*staged),
         };
         BodyHead {
             hash: self.hash,
@@ -92,6 +114,7 @@ impl Body {
                     bytes.extend_from_slice(&chunk.packed);
                 }
             }
+            Form::Staged(_) => {}
         }
     }
 
@@ -114,6 +137,7 @@ impl Body {
                 };
                 Form::Chunks(parts.into_iter().map(chunk).collect::<Option<_>>()?)
             }
+            Parts::Staged(staged) => Form::Staged(staged),
         };
         Some(Self {
             hash: head.hash,
@@ -122,7 +146,8 @@ impl Body {
         })
     }
 
-    /// The bytes themselves; `None` when the packed ones are not intact.
+    /// The bytes themselves; `None` when the packed ones are not intact, or not here but in the
+    /// store.
     pub fn unpacked(&self) -> Option<Vec<u8>> {
         let bytes = match &self.form {
             Form::Whole(packed) => unpack(packed, usize::try_from(self.size).ok()?).ok()?,
@@ -133,6 +158,7 @@ impl Body {
                 }
                 bytes
             }
+            Form::Staged(_) => return None,
         };
         ContentHash::of(&bytes).matches(&self.hash).then_some(bytes)
     }
@@ -168,6 +194,8 @@ enum Parts {
     Whole(u32),
     /// Hash, length, packed length of each chunk.
     Chunks(Vec<(ChunkHash, u32, u32)>),
+    /// Nothing follows.
+    Staged(StagedBody),
 }
 
 #[cfg(test)]

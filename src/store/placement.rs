@@ -5,7 +5,7 @@ use std::ops::Bound;
 
 use tracing::error;
 
-use crate::store::body::{Body, Form, PackedChunk};
+use crate::store::body::{Body, Form, PackedChunk, StagedBody};
 use crate::store::error::StoreError;
 use crate::store::rows::{
     ContentBody, ContentRow, Placed, Placement, history_from_bytes, history_to_bytes,
@@ -32,6 +32,9 @@ impl Tables<'_> {
         {
             return Ok(Placement::Inline(packed.to_vec()));
         }
+        if let Form::Staged(staged) = &body.form {
+            return self.place_staged(body, staged);
+        }
         let known = match self.content_row(&body.hash)? {
             Some(row) if row.references == 0 => {
                 self.free_chunks(&body.hash, row, true, usize::MAX)?;
@@ -48,7 +51,30 @@ impl Tables<'_> {
                 Form::Chunks(chunks) => {
                     ContentBody::Chunks(self.store_chunks(chunks, references == 0)?)
                 }
+                Form::Staged(_) => return Err(not_here(&body.hash)),
             },
+        };
+        self.set::<Contents>(body.hash.0, row.to_bytes().into());
+        Ok(Placement::Shared)
+    }
+
+    /// Refers to bytes that a stage holds. When the content is there already, the stage is left to
+    /// be collected.
+    fn place_staged(&mut self, body: &Body, staged: &StagedBody) -> Result<Placement, StoreError> {
+        match self.content_row(&body.hash)? {
+            Some(mut row) if row.references > 0 => {
+                row.references += 1;
+                self.set::<Contents>(body.hash.0, row.to_bytes().into());
+                return Ok(Placement::Shared);
+            }
+            Some(row) => self.free_chunks(&body.hash, row, true, usize::MAX)?,
+            None => {}
+        }
+        let list = self.take_stage(staged.stage)?;
+        let row = ContentRow {
+            references: 1,
+            size: body.size,
+            body: ContentBody::Chunks(list.ok_or_else(|| not_here(&body.hash))?),
         };
         self.set::<Contents>(body.hash.0, row.to_bytes().into());
         Ok(Placement::Shared)
@@ -177,6 +203,7 @@ impl Tables<'_> {
             body: match &body.form {
                 Form::Whole(packed) => ContentBody::Packed(packed.to_vec()),
                 Form::Chunks(chunks) => ContentBody::Chunks(self.store_chunks(chunks, false)?),
+                Form::Staged(_) => return Err(not_here(&body.hash)),
             },
         };
         if let ContentBody::Chunks(list) = &row.body {
@@ -207,11 +234,7 @@ impl Tables<'_> {
     ) -> Result<Vec<(ChunkHash, u32)>, StoreError> {
         let mut list = Vec::with_capacity(chunks.len());
         for chunk in chunks {
-            let same = |stored: &[u8]| stored == &chunk.packed[..];
-            let intact = self.rows().get::<Chunks, _>(&chunk.hash.0, same)?;
-            if intact != Some(true) {
-                self.set::<Chunks>(chunk.hash.0, chunk.packed[..].into());
-            }
+            self.put_chunk(&chunk.hash, &chunk.packed)?;
             if count {
                 let references = self.references_of(&chunk.hash)?;
                 self.set::<ChunkReferences>(chunk.hash.0, references + 1);
@@ -221,7 +244,21 @@ impl Tables<'_> {
         Ok(list)
     }
 
-    fn release_chunk(&mut self, hash: &ChunkHash) -> Result<(), StoreError> {
+    /// Stores a chunk, unless it is there and intact.
+    pub(in crate::store) fn put_chunk(
+        &mut self,
+        hash: &ChunkHash,
+        packed: &[u8],
+    ) -> Result<(), StoreError> {
+        let same = |stored: &[u8]| stored == packed;
+        let intact = self.rows().get::<Chunks, _>(&hash.0, same)?;
+        if intact != Some(true) {
+            self.set::<Chunks>(hash.0, packed.into());
+        }
+        Ok(())
+    }
+
+    pub(in crate::store) fn release_chunk(&mut self, hash: &ChunkHash) -> Result<(), StoreError> {
         let references = self.references_of(hash)?;
         if references > 1 {
             self.set::<ChunkReferences>(hash.0, references - 1);
@@ -232,10 +269,14 @@ impl Tables<'_> {
         Ok(())
     }
 
-    fn references_of(&self, hash: &ChunkHash) -> Result<u64, StoreError> {
+    pub(in crate::store) fn references_of(&self, hash: &ChunkHash) -> Result<u64, StoreError> {
         let count = self
             .rows()
             .get::<ChunkReferences, _>(&hash.0, |count| count)?;
         Ok(count.unwrap_or(0))
     }
+}
+
+fn not_here(content: &ContentHash) -> StoreError {
+    StoreError::damaged(format!("the stage of content {content} is not there"))
 }

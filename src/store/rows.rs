@@ -235,10 +235,7 @@ impl ContentRow {
             }
             ContentBody::Chunks(chunks) => {
                 bytes.push(1);
-                for (hash, length) in chunks {
-                    bytes.extend_from_slice(&hash.0);
-                    bytes.extend_from_slice(&length.to_le_bytes());
-                }
+                push_chunk_list(&mut bytes, chunks);
             }
         }
         bytes
@@ -253,14 +250,7 @@ impl ContentRow {
         let (references, size) = (reader.number()?, reader.number()?);
         let body = match reader.byte()? {
             0 => ContentBody::Packed(reader.0.to_vec()),
-            1 if reader.0.len().is_multiple_of(36) => {
-                let mut chunks = Vec::with_capacity(reader.0.len() / 36);
-                while !reader.0.is_empty() {
-                    let hash = ChunkHash(reader.array()?);
-                    chunks.push((hash, u32::from_le_bytes(reader.array()?)));
-                }
-                ContentBody::Chunks(chunks)
-            }
+            1 if let Some(chunks) = chunk_list(reader.0) => ContentBody::Chunks(chunks),
             _ => return Err(StoreError::damaged("a content row has an unknown form")),
         };
         Ok(Self {
@@ -269,6 +259,29 @@ impl ContentRow {
             body,
         })
     }
+}
+
+/// Bytes of a chunk in a list: its hash and its length.
+const CHUNK_ENTRY: usize = 32 + 4;
+
+/// Appends chunks to an encoded list.
+pub fn push_chunk_list(bytes: &mut Vec<u8>, chunks: &[(ChunkHash, u32)]) {
+    for (hash, length) in chunks {
+        bytes.extend_from_slice(&hash.0);
+        bytes.extend_from_slice(&length.to_le_bytes());
+    }
+}
+
+/// Decodes a list of chunks; `None` when the bytes are not one.
+pub fn chunk_list(bytes: &[u8]) -> Option<Vec<(ChunkHash, u32)>> {
+    let (entries, rest) = bytes.as_chunks::<CHUNK_ENTRY>();
+    let entry = |entry: &[u8; CHUNK_ENTRY]| {
+        let (hash, length) = entry.split_first_chunk::<32>()?;
+        let length = length.try_into().ok()?;
+        Some((ChunkHash(*hash), u32::from_le_bytes(length)))
+    };
+    let entries = rest.is_empty().then_some(entries)?;
+    entries.iter().map(entry).collect()
 }
 
 /// What a namespace's file is; only the incarnation changes during its life.

@@ -142,6 +142,8 @@ tables! {
     Deadlines, deadlines: (u64, [u8; 32]) => (), First;
     /// (0, place) -> entry of the log of roots; (height, place) -> node above the entries.
     Roots, roots: (u8, u64) => RowBytes, First;
+    /// (Stage key, 0) -> how far a stage has come; (stage key, row) -> a part of its list of chunks.
+    Stages, stages: ([u8; 32], u64) => RowBytes, First;
     /// Replica id of a peer -> what we last agreed on with it.
     Peers, peers: u64 => RowBytes, First;
     /// Facts about the file and its newest commit, by name.

@@ -13,7 +13,7 @@ use crate::sync::responder::ResponderError;
 use crate::sync::transfer::{TransferError, record_at};
 use crate::sync::transport::Transport;
 use crate::types::hash::{ContentHash, StateKey};
-use crate::types::limits::Limits;
+use crate::types::limits::{Limits, WHOLE_STATE_MAX};
 use crate::wire::frame::{HEADER_BYTES, open, seal};
 use crate::wire::messages::{
     BodyHead, BodyHeads, CONTENTS_MAX, ContentWant, ContentsRequest, Endpoint,
@@ -79,8 +79,8 @@ fn held(view: &View, want: &ContentWant) -> Result<Option<Vec<u8>>, StoreError> 
         };
         // Whether their time is over is for the asker to say.
         match view.version(&row.leaf.key, &want.content, 0)? {
-            Some(placed) => view.content(&placed),
-            None => Ok(None),
+            Some(placed) if placed.version.size <= WHOLE_STATE_MAX => view.content(&placed),
+            _ => Ok(None),
         }
     };
     match look() {

@@ -10,6 +10,7 @@ use crate::sync::news::Wanted;
 use crate::sync::together::{Shared, Together};
 use crate::sync::transfer::{TransferError, held_content};
 use crate::types::hash::ContentHash;
+use crate::types::limits::WHOLE_STATE_MAX;
 use crate::wire::messages::BodyHead;
 
 /// Decodes bodies in order and checks each against its content hash.
@@ -27,11 +28,7 @@ pub fn decode_bodies(
 ) -> Result<Vec<Option<Bytes>>, TransferError> {
     let mut together = Together::of(shared, wanted, heads)?;
     each_body(wanted, heads, blob, |wanted, head, payload| {
-        if CodecId(head.codec) == CodecId::TOGETHER {
-            let bytes = together.next(wanted, head, payload)?;
-            return decoder.check(wanted, bytes);
-        }
-        decoder.decode(view, wanted, head, payload)
+        decoder.decode(view, &mut together, wanted, head, payload)
     })
 }
 
@@ -76,13 +73,25 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    fn decode(
+    /// Decodes one body and checks it against its content hash.
+    ///
+    /// # Errors
+    /// [`TransferError`] when it is not what its record says.
+    pub fn decode(
         &mut self,
         view: &View,
+        together: &mut Together<'_>,
         wanted: &Wanted,
         head: &BodyHead,
         payload: &[u8],
     ) -> Result<Bytes, TransferError> {
+        if CodecId(head.codec) == CodecId::TOGETHER {
+            let bytes = together.next(wanted, head, payload)?;
+            return self.check(wanted, bytes);
+        }
+        if wanted.version.size > WHOLE_STATE_MAX {
+            return Err(TransferError::NotInChunks(wanted.id.clone()));
+        }
         let base = match head.base {
             Some(index) => Some(self.base(view, wanted, index)?),
             None => None,

@@ -9,6 +9,7 @@ use crate::delta::registry::encode_smallest;
 use crate::replica::view::View;
 use crate::store::error::StoreError;
 use crate::sync::transfer::{SMALL_STATE, TransferError, held_content, record_at};
+use crate::types::limits::WHOLE_STATE_MAX;
 use crate::wire::messages::{BASES_MAX, BodyHead, Want};
 
 /// State bytes of one message that are encoded with more effort, at 10 to 15 ms a MiB: a few saves
@@ -62,6 +63,9 @@ impl<'v> Encoder<'v> {
             .placed()
             .nth(usize::from(want.version))
             .ok_or(TransferError::Malformed("a want names an unknown version"))?;
+        if version.size > WHOLE_STATE_MAX {
+            return Err(TransferError::NotInChunks(row.record.id.clone()));
+        }
         let bytes = match self.view.snapshot().content(version, placement) {
             Ok(Some(bytes)) => bytes,
             Ok(None) if version.tombstone => {

@@ -7,12 +7,13 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::reconcile::error::ReconcileError;
+use crate::replica::staging::StagingError;
 use crate::store::error::StoreError;
 use crate::sync::dictionaries::DictionaryError;
 use crate::sync::report::{Passed, Report};
 use crate::sync::transfer::TransferError;
 use crate::sync::transport::{MergeError, Transport, TransportError};
-use crate::types::limits::Limits;
+use crate::types::limits::{Limits, WHOLE_STATE_MAX};
 use crate::types::record::BadRecord;
 use crate::wire::frame::{self, BadFrame, HEADER_BYTES, seal};
 use crate::wire::messages::Endpoint;
@@ -64,6 +65,9 @@ pub enum SessionError {
         /// Why the first of them was not.
         first: String,
     },
+    /// A large state could not be kept.
+    #[error(transparent)]
+    Staging(#[from] StagingError),
     /// Our own writer failed.
     #[error(transparent)]
     Merge(#[from] MergeError),
@@ -91,6 +95,7 @@ impl SessionError {
             ),
             Self::Transport(error) => matches!(error, TransportError::TooLong(_)),
             Self::Merge(_)
+            | Self::Staging(_)
             | Self::LeftOut { .. }
             | Self::Store(_)
             | Self::Impossible(_)
@@ -162,7 +167,7 @@ pub fn reply_limit(limits: &Limits, endpoint: Endpoint) -> usize {
     let message = limits.message_bytes;
     let bytes = match endpoint {
         Endpoint::Bodies | Endpoint::Store | Endpoint::Contents => {
-            message + limits.transfer_bytes + limits.state_bytes
+            message + limits.transfer_bytes + limits.state_bytes.min(WHOLE_STATE_MAX)
         }
         _ => message,
     };

@@ -1,15 +1,18 @@
 //! What a record from a peer means here: whether it is news, which bytes are lacking for it, and
 //! which versions here are good bases for a delta.
 
+use crate::replica::staging::{Stager, from_held};
 use crate::replica::view::View;
 use crate::store::body::Body;
 use crate::store::error::StoreError;
 use crate::store::rows::{Placed, Placement, RecordRow};
+use crate::store::stage::StageKey;
 use crate::sync::sides::Sides;
-use crate::sync::transfer::{SMALL_STATE, TransferError};
+use crate::sync::transfer::{SMALL_STATE, TransferError, is_streamed};
 use crate::types::hash::{LeafDigest, StateKey};
 use crate::types::id::GameId;
 use crate::types::leaf::Leaf;
+use crate::types::limits::{Limits, WHOLE_STATE_MAX};
 use crate::types::record::StateRecord;
 use crate::types::version::Version;
 use crate::wire::messages::{BASES_MAX, BaseHint, Want};
@@ -69,6 +72,13 @@ pub struct News {
     pub wanted: Vec<Wanted>,
 }
 
+impl Wanted {
+    /// True when the version travels chunk by chunk.
+    pub fn is_streamed(&self) -> bool {
+        is_streamed(&self.want, self.version.size)
+    }
+}
+
 impl News {
     /// State bytes that taking the record over brings into memory.
     pub fn bytes(&self) -> u64 {
@@ -77,14 +87,30 @@ impl News {
         twins.chain(wanted).sum()
     }
 
-    /// Reads the bytes that are here already.
+    /// True when some of it is to be brought in chunk by chunk.
+    pub fn is_streamed(&self) -> bool {
+        let mut wanted = self.wanted.iter();
+        let mut twins = self.twins.iter();
+        wanted.any(Wanted::is_streamed) || twins.any(|twin| twin.version.size > WHOLE_STATE_MAX)
+    }
+
+    /// Reads the bytes that are here already. Those that are too large for memory are referred to.
     ///
     /// # Errors
-    /// [`StoreError`] when they cannot be read.
-    pub fn bytes_of_twins(&self, view: &View) -> Result<Vec<Body>, StoreError> {
+    /// [`TransferError`] when they cannot be read.
+    pub fn bytes_of_twins(
+        &self,
+        view: &View,
+        stager: &dyn Stager,
+        limits: &Limits,
+    ) -> Result<Vec<Body>, TransferError> {
         let mut bodies = Vec::with_capacity(self.twins.len());
         for twin in &self.twins {
-            if let Some(bytes) = view.content(twin)? {
+            if twin.version.size > WHOLE_STATE_MAX {
+                let own = view.identity().replica;
+                let key = StageKey::of_transfer(&twin.version.content, own);
+                bodies.push(from_held(stager, key, twin, limits)?);
+            } else if let Some(bytes) = view.content(twin)? {
                 bodies.push(Body::of_hashed(twin.version.content, &bytes));
             }
         }

@@ -11,12 +11,14 @@ use crate::replica::view::View;
 use crate::store::body::Body;
 use crate::sync::decode::{Decoder, decode_bodies};
 use crate::sync::exchange::{Exchange, SessionError};
+use crate::sync::fetch_chunks::fetch;
 use crate::sync::news::{Beside, Collected, News, Wanted};
 use crate::sync::sides::{OnlyOurs, Sides};
 use crate::sync::together::{Shared, alone_bytes, ask_when_missed, hints, together_share};
 use crate::sync::transfer::TransferError;
 use crate::sync::transport::{Home, Merging};
 use crate::types::hash::StateKey;
+use crate::types::id::ReplicaId;
 use crate::types::leaf::Leaf;
 use crate::types::limits::Limits;
 use crate::types::record::StateRecord;
@@ -31,6 +33,7 @@ const LET_GO_STATES: usize = 128;
 pub struct Puller<'s> {
     home: &'s dyn Home,
     session: u64,
+    peer: ReplicaId,
     takes: bool,
     decoder: Decoder,
     last: Option<Wanted>,
@@ -54,11 +57,11 @@ pub struct Puller<'s> {
 }
 
 impl<'s> Puller<'s> {
-    /// A puller that fetches within `session`. Unless it `takes` over, it only notes where we are
+    /// A puller that fetches from `peer` within `session`. Unless it `takes` over, it only notes where we are
     /// ahead of the peer.
     pub fn new(
         home: &'s dyn Home,
-        session: u64,
+        (session, peer): (u64, ReplicaId),
         takes: bool,
         sides: Sides,
         limits: &Limits,
@@ -74,6 +77,7 @@ impl<'s> Puller<'s> {
             collected: Vec::new(),
             home,
             session,
+            peer,
             takes,
             decoder: Decoder::default(),
             last: None,
@@ -98,7 +102,7 @@ impl<'s> Puller<'s> {
         let mut records = records.into_iter().peekable();
         while records.peek().is_some() {
             let view = self.home.view();
-            let (mut batch, mut bytes) = (Vec::new(), 0);
+            let (mut batch, mut bytes, mut streamed) = (Vec::new(), 0, None);
             while batch.len() < BATCH_STATES && bytes < exchange.limits().transfer_bytes * 4 {
                 let Some(record) = records.next() else {
                     break;
@@ -115,11 +119,20 @@ impl<'s> Puller<'s> {
                     }
                     news => news?,
                 };
+                if news.is_streamed() {
+                    streamed = Some(news);
+                    break;
+                }
                 bytes += news.bytes();
                 self.last = news.wanted.last().cloned().or(self.last.take());
                 batch.push(news);
             }
             self.fetch_and_merge(exchange, &view, batch)?;
+            if let Some(news) = streamed {
+                // It may take long: what was fetched before is not to wait for it.
+                self.settle()?;
+                self.fetch_and_merge(exchange, &view, vec![news])?;
+            }
         }
         Ok(())
     }
@@ -266,18 +279,24 @@ impl<'s> Puller<'s> {
     ) -> Result<(), SessionError> {
         let wanted: Vec<Wanted> = batch
             .iter()
-            .flat_map(|n| n.wanted.iter().cloned())
+            .flat_map(|n| n.wanted.iter())
+            .filter(|wanted| !wanted.is_streamed())
+            .cloned()
             .collect();
         let mut fetched = self.fetch_all(exchange, view, &wanted)?.into_iter();
         let mut incoming: Vec<Incoming> = Vec::with_capacity(batch.len());
         for news in batch {
-            let mut bodies = news.bytes_of_twins(view)?;
+            let mut bodies = news.bytes_of_twins(view, self.home, exchange.limits())?;
             let mut complete = true;
             for wanted in &news.wanted {
-                match fetched.next().flatten() {
-                    Some(bytes) => bodies.push(Body::of_hashed(wanted.version.content, &bytes)),
-                    None => complete = false,
-                }
+                let body = if wanted.is_streamed() {
+                    fetch(exchange, self.home, (self.session, self.peer), wanted)?
+                } else {
+                    let bytes = fetched.next().flatten();
+                    bytes.map(|bytes| Body::of_hashed(wanted.version.content, &bytes))
+                };
+                complete &= body.is_some();
+                bodies.extend(body);
             }
             let record = news.record;
             if complete {

@@ -6,9 +6,12 @@ use crate::replica::view::View;
 use crate::sync::dictionaries::Dictionaries;
 use crate::sync::encode::Encoder;
 use crate::sync::exchange::{Exchange, SessionError};
+use crate::sync::send_chunks;
 use crate::sync::together::{alone_bytes, ask_when_missed, hints, put_together};
+use crate::sync::transfer::is_streamed;
 use crate::sync::transport::Home;
 use crate::types::hash::StateKey;
+use crate::types::limits::WHOLE_STATE_MAX;
 use crate::types::record::{CURRENT_VERSIONS_MAX, StateRecord};
 use crate::wire::messages::{
     BASES_MAX, BaseHint, BodyHead, Endpoint, ForgetReply, ForgetRequest, OfferReply, OfferRequest,
@@ -128,10 +131,15 @@ struct Parcel {
     bytes: u64,
 }
 
-/// Nobody asks for bytes of what is over.
-fn brought(record: &StateRecord, now: u64) -> u64 {
-    let there = record.versions().iter().filter(|v| !v.is_dead(now));
-    there.fold(0, |bytes, version| bytes.saturating_add(version.size))
+/// Nobody asks for bytes of what is over. What travels chunk by chunk is in nobody's memory.
+fn brought(record: &StateRecord, wants: &[Want], now: u64) -> u64 {
+    let streamed = |index: u8, size: u64| {
+        let mut wants = wants.iter().filter(|want| want.version == index);
+        size > WHOLE_STATE_MAX || wants.any(|want| is_streamed(want, size))
+    };
+    let there = (0u8..).zip(record.versions());
+    let there = there.filter(|(index, v)| !v.is_dead(now) && !streamed(*index, v.size));
+    there.fold(0, |bytes, (_, version)| bytes.saturating_add(version.size))
 }
 
 /// Puts records and wants together; wants stand in the order of their records.
@@ -152,7 +160,7 @@ fn parcels(
             mine.push(want);
         }
         parcels.push_back(Parcel {
-            bytes: brought(&record, now),
+            bytes: brought(&record, &mine, now),
             wants: mine,
             record,
         });
@@ -181,7 +189,8 @@ impl Pushing<'_> {
         mut parcels: VecDeque<Parcel>,
     ) -> Result<Offered, SessionError> {
         let (limits, all) = (exchange.limits(), parcels.len());
-        parcels.retain(|parcel| parcel.bytes <= limits.state_bytes + limits.transfer_bytes);
+        let most = limits.state_bytes.min(WHOLE_STATE_MAX) + limits.transfer_bytes;
+        parcels.retain(|parcel| parcel.bytes <= most);
         let mut outcome = Offered {
             refused: 0,
             withheld: all - parcels.len(),
@@ -204,6 +213,38 @@ impl Pushing<'_> {
         Ok(outcome)
     }
 
+    /// How the versions of a parcel travel, with their bytes; those that travel chunk by chunk are
+    /// sent right here.
+    fn encode(
+        &self,
+        exchange: &mut Exchange<'_>,
+        encoder: &mut Encoder<'_>,
+        parcel: &Parcel,
+    ) -> Result<(Vec<BodyHead>, Vec<u8>), SessionError> {
+        let (mut heads, mut bytes) = (Vec::with_capacity(parcel.wants.len()), Vec::new());
+        for want in &parcel.wants {
+            let index = usize::from(want.version);
+            let version = parcel.record.versions().get(index);
+            if version.is_none_or(|version| !is_streamed(want, version.size)) {
+                let (head, payload) = encoder.encode(std::slice::from_ref(want), u64::MAX)?;
+                heads.extend(head);
+                bytes.extend(payload);
+                continue;
+            }
+            let row = self.view.snapshot().record(&parcel.record.key())?;
+            let is_sent = match row {
+                Some(row) => send_chunks::send(exchange, self.view, self.session, &row, index)?,
+                None => false,
+            };
+            heads.push(if is_sent {
+                BodyHead::staged()
+            } else {
+                BodyHead::missing()
+            });
+        }
+        Ok((heads, bytes))
+    }
+
     /// Sends one message.
     fn send(
         &self,
@@ -219,7 +260,7 @@ impl Pushing<'_> {
         };
         let (mut encoder, mut blob) = (Encoder::new(self.view, usize::MAX), Vec::new());
         for parcel in parcels {
-            let (heads, bytes) = encoder.encode(&parcel.wants, u64::MAX)?;
+            let (heads, bytes) = self.encode(exchange, &mut encoder, &parcel)?;
             // What cannot be read here is not offered as if it could; `samestate verify` names it.
             if heads.iter().any(|head| head.codec == BodyHead::MISSING) {
                 continue;

@@ -13,24 +13,28 @@ use crate::reconcile::error::ReconcileError;
 use crate::reconcile::registry;
 use crate::reconcile::subtrees::slot_prefix;
 use crate::replica::command::Incoming;
+use crate::replica::staging::{Stager, StagingError, completed};
 use crate::replica::view::View;
 use crate::store::body::Body;
 use crate::store::error::StoreError;
 use crate::store::rows::RecordRow;
-use crate::sync::decode::{Decoder, decode_bodies};
+use crate::store::stage::StageKey;
+use crate::sync::decode::{Decoder, each_body};
 use crate::sync::dictionaries::Dictionaries;
 use crate::sync::encode::Encoder;
 use crate::sync::news::{Beside, Wanted};
 use crate::sync::sides::Sides;
-use crate::sync::together::{Shared, put_together};
+use crate::sync::together::{Shared, Together, put_together};
 use crate::sync::transfer::TransferError;
 use crate::types::hash::StateKey;
-use crate::types::limits::Limits;
+use crate::types::id::ReplicaId;
+use crate::types::limits::{Limits, WHOLE_STATE_MAX};
 use crate::types::record::{BadRecord, StateRecord};
 use crate::wire::messages::{
-    BASES_MAX, BodiesRequest, BodyHeads, CompareRequest, DICTIONARIES_MAX, DictionaryReply,
-    DictionaryRequest, ForgetReply, LIST_MAX, OfferReply, OfferRequest, RangeReply, RangeRequest,
-    RecordsReply, RecordsRequest, StoreRequest, SubtreesReply, SubtreesRequest, Want,
+    BASES_MAX, BodiesRequest, BodyHead, BodyHeads, CompareRequest, DICTIONARIES_MAX,
+    DictionaryReply, DictionaryRequest, ForgetReply, LIST_MAX, OfferReply, OfferRequest,
+    RangeReply, RangeRequest, RecordsReply, RecordsRequest, StoreRequest, SubtreesReply,
+    SubtreesRequest, Want,
 };
 
 /// Records that may share a prefix that a comparison found: two hardly ever do.
@@ -285,9 +289,9 @@ pub fn dictionary(
 /// # Errors
 /// [`ResponderError`].
 pub fn store(
+    stager: &dyn Stager,
     view: &View,
-    sides: &Sides,
-    dictionaries: &Dictionaries,
+    (peer, sides, dictionaries): (ReplicaId, &Sides, &Dictionaries),
     head: StoreRequest,
     blob: &[u8],
     limits: &Limits,
@@ -304,15 +308,17 @@ pub fn store(
         }
     }
     let mut wanted = Vec::with_capacity(head.wants.len());
-    let mut room = limits.transfer_bytes * 4 + limits.state_bytes;
-    for want in head.wants {
+    let mut room = limits.transfer_bytes * 4 + limits.state_bytes.min(WHOLE_STATE_MAX);
+    for (want, travels) in head.wants.into_iter().zip(&head.heads) {
         let record = places.get(&want.state).map(|place| &head.records[*place]);
         let found = known(record, want, limits)?;
-        room = room
-            .checked_sub(found.version.size)
-            .ok_or(ResponderError::BadRequest(
-                "more state bytes than one message may bring",
-            ))?;
+        let brings = match travels.codec {
+            BodyHead::STAGED => 0,
+            _ => found.version.size,
+        };
+        room = room.checked_sub(brings).ok_or(ResponderError::BadRequest(
+            "more state bytes than one message may bring",
+        ))?;
         wanted.push(found);
     }
     let mut bodies: Vec<Vec<Body>> = vec![Vec::new(); head.records.len()];
@@ -323,32 +329,45 @@ pub fn store(
             dictionaries,
             hints: &first.unwrap_or_default(),
         };
-        let decoded = decode_bodies(view, &wanted, &head.heads, blob, shared, &mut decoder)?;
-        for (wanted, bytes) in wanted.iter().zip(decoded) {
+        let mut together = Together::of(shared, &wanted, &head.heads)?;
+        let decoded = each_body(&wanted, &head.heads, blob, |wanted, head, payload| {
+            if head.codec == BodyHead::STAGED && payload.is_empty() {
+                return staged(stager, peer, wanted);
+            }
+            let bytes = decoder.decode(view, &mut together, wanted, head, payload)?;
+            Ok(Body::of_hashed(wanted.version.content, &bytes))
+        })?;
+        for (wanted, body) in wanted.iter().zip(decoded) {
             let place = places.get(&wanted.want.state);
-            if let (Some(place), Some(bytes)) = (place, bytes) {
-                bodies[*place].push(Body::of_hashed(wanted.version.content, &bytes));
+            if let (Some(place), Some(body)) = (place, body) {
+                bodies[*place].push(body);
             }
         }
     }
     let together = head.records.into_iter().zip(bodies);
-    together
-        .map(|(record, bodies)| with_twins(view, sides, record, bodies, limits))
-        .collect()
+    let whole = together.map(|(record, mut bodies)| {
+        let beside = Beside::look_up(view, sides, record.clone())?;
+        let news = beside.lacking(view, None, limits.state_bytes)?;
+        // Another version here has what was not wanted.
+        bodies.extend(news.bytes_of_twins(view, stager, limits)?);
+        Ok(Incoming { record, bodies })
+    });
+    whole.collect()
 }
 
-/// Adds the bytes that were not wanted because another version here has them.
-fn with_twins(
-    view: &View,
-    sides: &Sides,
-    record: StateRecord,
-    mut bodies: Vec<Body>,
-    limits: &Limits,
-) -> Result<Incoming, ResponderError> {
-    let beside = Beside::look_up(view, sides, record.clone())?;
-    let news = beside.lacking(view, None, limits.state_bytes)?;
-    bodies.extend(news.bytes_of_twins(view)?);
-    Ok(Incoming { record, bodies })
+/// The bytes that the peer has sent chunk by chunk.
+fn staged(stager: &dyn Stager, peer: ReplicaId, wanted: &Wanted) -> Result<Body, TransferError> {
+    let version = &wanted.version;
+    let (view, key) = (
+        stager.newest(),
+        StageKey::of_transfer(&version.content, peer),
+    );
+    let stage = view.snapshot().stage(key)?;
+    if stage.is_none_or(|stage| stage.size != version.size || stage.bytes != version.size) {
+        return Err(StagingError::Disturbed.into());
+    }
+    let body = completed(stager, key, &version.content)?;
+    body.ok_or_else(|| TransferError::WrongHash(wanted.id.clone()))
 }
 
 fn known(

@@ -193,7 +193,13 @@ impl<'s> Session<'s> {
             &options.compare,
         )?;
         self.home.progress(self.exchange.report);
-        let mut puller = Puller::new(self.home, session, options.pull, sides, &options.limits);
+        let mut puller = Puller::new(
+            self.home,
+            (session, peer.replica),
+            options.pull,
+            sides,
+            &options.limits,
+        );
         match found {
             Findings::Records(records, absent) => {
                 puller.note_absent(view, absent)?;

@@ -5,14 +5,20 @@ use thiserror::Error;
 
 use crate::delta::error::DeltaError;
 use crate::merkle::prefix::Prefix;
+use crate::replica::staging::StagingError;
 use crate::replica::view::View;
 use crate::store::error::StoreError;
 use crate::store::rows::{Placement, RecordRow};
 use crate::types::id::GameId;
+use crate::types::limits::WHOLE_STATE_MAX;
+use crate::wire::messages::{BaseHint, Want};
 
 /// States up to this size travel raw or as a tiny delta, since the frame around a batch of them
 /// is compressed as one; and no other state is their base.
 pub const SMALL_STATE: u64 = 4096;
+
+/// States above this size travel chunk by chunk when there is no base for a delta.
+pub const STREAMED_FROM: u64 = 4 << 20;
 
 /// Why bytes from a peer were not taken.
 #[derive(Debug, Error)]
@@ -50,9 +56,23 @@ pub enum TransferError {
         /// The limit.
         limit: u64,
     },
+    /// A state that has to travel chunk by chunk, and was asked for or sent as a whole.
+    #[error("{0:?} is too large to travel as a whole; upgrade the older replica")]
+    NotInChunks(GameId),
+    /// A large state could not be kept.
+    #[error(transparent)]
+    Staging(#[from] StagingError),
     /// Our own store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// True when a version travels chunk by chunk, each kept as it arrives, and not in one piece:
+/// when it is too large for memory, or so large that it is worth the round trips and there is
+/// nothing at the receiver's from which a delta could be made.
+pub fn is_streamed(want: &Want, size: u64) -> bool {
+    size > WHOLE_STATE_MAX
+        || (size > STREAMED_FROM && want.bases.iter().all(BaseHint::is_dictionary))
 }
 
 /// The only record below a 64-bit prefix; of several the first, whose bytes then fail their hash.
@@ -76,7 +96,9 @@ pub fn held_content(view: &View, state: u64, content: u64) -> Result<Option<Vec<
     };
     let known = view.versions(&row.leaf.key)?;
     let found = known.iter().find(|held| {
-        held.placement != Placement::Nothing && held.version.content.prefix64() == content
+        let is_here = held.placement != Placement::Nothing;
+        let fits = held.version.size <= WHOLE_STATE_MAX;
+        is_here && fits && held.version.content.prefix64() == content
     });
     match found.map(|placed| view.content(placed)) {
         // A base that cannot be read is no base.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::replica::command::{Meeting, Refused};
+use crate::replica::staging::Stager;
 use crate::replica::view::View;
 use crate::store::error::StoreError;
 use crate::store::rows::Agreement;
@@ -73,7 +74,7 @@ pub enum MergeError {
 pub type Merging = Box<dyn FnOnce() -> Result<Vec<Refused>, MergeError> + Send>;
 
 /// The replica a session works for.
-pub trait Home {
+pub trait Home: Stager {
     /// Its id.
     fn replica(&self) -> ReplicaId;
 

@@ -3,6 +3,9 @@
 /// Largest state that a replica takes unless configured otherwise: 64 MiB.
 pub const STATE_BYTES_DEFAULT: u64 = 64 << 20;
 
+/// States above this size are never in memory as a whole: 64 MiB.
+pub const WHOLE_STATE_MAX: u64 = 64 << 20;
+
 /// What one replica accepts. All sizes in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {

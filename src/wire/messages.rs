@@ -51,11 +51,15 @@ pub enum Endpoint {
     /// [`DictionaryRequest`] -> [`DictionaryReply`] with the dictionary as blob, or nothing. Outside of
     /// sessions.
     Dictionary,
+    /// `ChunksRequest` -> `ChunksReply` with the bytes of the wanted chunks as blob.
+    Chunks,
+    /// `StageRequest` with the bytes of the sent chunks as blob -> `StageReply`.
+    Stage,
 }
 
 impl Endpoint {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Open,
         Self::Compare,
         Self::Records,
@@ -69,6 +73,8 @@ impl Endpoint {
         Self::Forget,
         Self::Probe,
         Self::Dictionary,
+        Self::Chunks,
+        Self::Stage,
     ];
 
     /// Last part of the URL.
@@ -85,6 +91,8 @@ impl Endpoint {
             Self::Forget => "forget",
             Self::Probe => "probe",
             Self::Dictionary => "dictionary",
+            Self::Chunks => "chunks",
+            Self::Stage => "stage",
             Self::Close => "close",
             Self::Contents => "contents",
         }

@@ -2,6 +2,7 @@
 //!
 //! The protocol is prose in docs/protocol.md.
 
+pub mod chunk_messages;
 pub mod frame;
 pub mod messages;
 pub mod roots;

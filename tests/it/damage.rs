@@ -4,5 +4,5 @@
 mod healing;
 mod places;
 mod program;
-mod rows;
+pub mod rows;
 mod stores;

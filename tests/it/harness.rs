@@ -3,6 +3,7 @@
 
 pub mod http;
 pub mod process;
+pub mod proxy;
 pub mod replica;
 
 use std::path::PathBuf;

@@ -2,6 +2,7 @@
 //! stored.
 
 mod cells_over_http;
+mod chunks;
 mod flipped_bits;
 mod openings;
 mod over_http;

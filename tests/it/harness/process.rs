@@ -83,7 +83,8 @@ impl Server {
         Self::start_on(dir, "127.0.0.1:0", flags.to_vec())
     }
 
-    fn start_on(dir: &Path, listen: &str, flags: Vec<&str>) -> Self {
+    /// Starts a replica on an address with more flags.
+    pub fn start_on(dir: &Path, listen: &str, flags: Vec<&str>) -> Self {
         let dir = dir.to_str().unwrap();
         let arguments = [vec!["serve", "--data", dir, "--listen", listen], flags].concat();
         let mut child = program(&arguments)

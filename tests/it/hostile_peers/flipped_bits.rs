@@ -7,7 +7,8 @@ use std::sync::Arc;
 use samestate::delta::compress::decompress_exact;
 use samestate::peer::home::LocalHome;
 use samestate::reconcile::strategy::StrategyName;
-use samestate::replica::command::{Incoming, Meeting};
+use samestate::replica::command::{Command, Incoming, Meeting};
+use samestate::replica::staging::{Stager, StagingError};
 use samestate::replica::view::View;
 use samestate::store::error::StoreError;
 use samestate::store::rows::Agreement;
@@ -30,6 +31,20 @@ struct Noting {
     home: LocalHome,
     merged: RefCell<Vec<Incoming>>,
     learned: RefCell<Vec<Seen>>,
+}
+
+impl Stager for Noting {
+    fn newest(&self) -> Arc<View> {
+        self.home.newest()
+    }
+
+    fn millis(&self) -> u64 {
+        self.home.millis()
+    }
+
+    fn carry_out(&self, _: Command) -> Result<(), StagingError> {
+        panic!("there is no large state here");
+    }
 }
 
 impl Home for Noting {
