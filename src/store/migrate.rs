@@ -15,8 +15,8 @@ mod v0003_deadlines;
 #[path = "../../migrations/v0004_roots.rs"]
 mod v0004_roots;
 
-#[path = "../../migrations/v0006_stages.rs"]
-mod v0006_stages;
+#[path = "../../migrations/v0005_stages.rs"]
+mod v0005_stages;
 
 type Step = fn(&WriteTransaction) -> Result<(), StoreError>;
 
@@ -29,7 +29,7 @@ const STEPS: &[Step] = &[
     v0002_log::run,
     v0003_deadlines::run,
     v0004_roots::run,
-    v0006_stages::run,
+    v0005_stages::run,
 ];
 
 /// Name of the schema version in the meta table.
