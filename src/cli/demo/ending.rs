@@ -184,7 +184,7 @@ fn show_costs(stage: &Stage, summary: &Summary) -> Result<(), DemoError> {
     stage.show.total(COSTS, &row)?;
     stage
         .show
-        .say("messages both ways, without HTTP headers; sessions that moved at least one state")?;
+        .say("bytes both ways, HTTP headers included; sessions that moved at least one state")?;
     Ok(())
 }
 

@@ -39,7 +39,7 @@ pub struct Traffic {
     pub sessions: u64,
     /// States transferred.
     pub states: u64,
-    /// Message bytes both ways, without HTTP headers.
+    /// Bytes at the socket both ways, HTTP headers included.
     pub bytes_on_the_wire: u64,
     /// Bytes of the transferred versions if each were sent whole.
     pub bytes_if_sent_whole: u64,
