@@ -144,6 +144,14 @@ impl Solo {
         rotated
     }
 
+    /// Gives back the space that the log keeps to be written over.
+    ///
+    /// # Errors
+    /// As for [`Log::shrink`].
+    pub fn shrink_log(&mut self) -> Result<(), StoreError> {
+        self.log.shrink()
+    }
+
     /// Opens the file again if a failure has closed it, so that reads go on.
     fn or_reopened<R>(&mut self, done: Result<R, StoreError>) -> Result<R, StoreError> {
         if done.is_err()

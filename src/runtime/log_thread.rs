@@ -1,9 +1,10 @@
 //! The log thread of a namespace: makes what the writer has decided durable, shows the new view,
 //! and only then answers. Whatever waits shares one sync.
 
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tracing::{error, warn};
@@ -20,6 +21,10 @@ use crate::store::log::group::Entry;
 /// Jobs that may wait. The writer waits with more, and what waits for the writer meanwhile becomes
 /// one larger batch.
 const WAITING: usize = 4;
+/// Time without anything to do after which the log gives back the space that it keeps to be
+/// written over: longer than a game's pause between two saves, and than what a file is left to
+/// rest before it is compacted.
+const QUIET: Duration = Duration::from_secs(20);
 
 enum Job {
     /// To be made durable with the next sync.
@@ -141,7 +146,7 @@ struct Keeper {
 
 impl Keeper {
     fn run(mut self, inbox: &Receiver<Job>) {
-        while let Ok(first) = inbox.recv() {
+        while let Some(first) = self.next(inbox) {
             let mut jobs = vec![first];
             jobs.extend(inbox.try_iter());
             // What belongs to a later segment must not be written to this one.
@@ -157,6 +162,21 @@ impl Keeper {
                 self.finish(part);
             }
         }
+    }
+
+    /// The next job; `None` when there will be no more.
+    fn next(&mut self, inbox: &Receiver<Job>) -> Option<Job> {
+        match inbox.recv_timeout(QUIET) {
+            Ok(job) => return Some(job),
+            Err(RecvTimeoutError::Disconnected) => return None,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if lock(&self.broken).is_none()
+            && let Err(error) = self.log.shrink()
+        {
+            warn!(%error, "the log keeps space that it does not need");
+        }
+        inbox.recv().ok()
     }
 
     /// Makes all entries among the jobs durable with one sync.

@@ -99,6 +99,17 @@ impl Log {
         Ok(())
     }
 
+    /// Gives back the space that is kept to be written over, for a time in which nothing is
+    /// appended: the next entries get it anew, which takes some milliseconds.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the disk fails; nothing is lost then.
+    pub fn shrink(&mut self) -> Result<(), StoreError> {
+        self.check_doubt()?;
+        let shrunk = self.shelf.shrink().and_then(|()| self.segment.shrink());
+        shrunk.map_err(|source| unusable(self.segment.path(), source))
+    }
+
     /// The number of the segment that entries go to now.
     pub fn segment(&self) -> u64 {
         self.segment.number()
@@ -124,4 +135,60 @@ fn write_again(place: &LogPlace, replay: &Replay) -> Result<(), StoreError> {
         file.sync()
     });
     written.map_err(|source| unusable(&path, source))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::store::disk::MachineDisk;
+    use crate::store::log::group::EntryKind;
+    use crate::types::cursor::Epoch;
+
+    const STRETCH: u64 = 1 << 20;
+
+    fn append(log: &mut Log, commit: u64, bytes: usize) {
+        let kind = EntryKind::Changes(Bytes::from(vec![7; bytes]));
+        log.append(&[Entry { commit, kind }]).unwrap();
+    }
+
+    fn sizes(place: &LogPlace) -> Vec<(u64, u64)> {
+        let size = |number| {
+            let file = place.disk.open(&place.path(number), false).unwrap();
+            (number, file.size().unwrap())
+        };
+        place.numbers().unwrap().into_iter().map(size).collect()
+    }
+
+    #[test]
+    fn a_log_that_was_shrunk_goes_on_and_is_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("t.redb");
+        let place = LogPlace::beside(&file, Arc::new(MachineDisk), Epoch(5));
+        let (mut log, _) = Log::open(place.clone(), LogPosition::default()).unwrap();
+        for commit in 1..=2 {
+            append(&mut log, commit, 3 * STRETCH as usize);
+            log.rotate().unwrap();
+            log.shelf().tidy(commit).unwrap();
+        }
+        // One that is used again, and one that is ready to be used again.
+        assert_eq!(sizes(&place), [(3, 4 * STRETCH), (4, 4 * STRETCH)]);
+        append(&mut log, 3, STRETCH as usize);
+        log.shrink().unwrap();
+        assert_eq!(sizes(&place), [(3, 2 * STRETCH)]);
+        log.shrink().unwrap();
+        append(&mut log, 4, 2 * STRETCH as usize);
+        log.rotate().unwrap();
+        append(&mut log, 5, 10);
+        assert_eq!(sizes(&place), [(3, 4 * STRETCH), (4, STRETCH)]);
+        drop(log);
+        let from = LogPosition {
+            commit: 2,
+            segment: 3,
+        };
+        let (_, replay) = Log::open(place, from).unwrap();
+        assert_eq!(replay.newest, 5);
+        assert_eq!(replay.commits.len(), 3);
+    }
 }

@@ -104,6 +104,21 @@ impl Segment {
         Ok(())
     }
 
+    /// Gives the space behind its groups back, but for what is left of a stretch.
+    ///
+    /// # Errors
+    /// The disk's; groups are appended as before then.
+    pub fn shrink(&mut self) -> io::Result<()> {
+        let needed = self.end.next_multiple_of(AHEAD);
+        if needed < self.allocated {
+            // Whatever comes of it, nothing behind is counted on.
+            self.allocated = needed;
+            self.file.set_len(needed)?;
+            self.file.sync()?;
+        }
+        Ok(())
+    }
+
     /// The segment's number.
     pub fn number(&self) -> u64 {
         self.key.number

@@ -75,6 +75,21 @@ impl Shelf {
         self.place.disk.remove(path)
     }
 
+    /// Gives the space of the segment that is ready to be next back.
+    ///
+    /// # Errors
+    /// The disk's; the segment stays then.
+    pub fn shrink(&self) -> io::Result<()> {
+        let mut state = self.lock();
+        if let Some(ready) = &state.ready {
+            missing_is_fine(self.place.disk.remove(ready.path()))?;
+            // It was the last to be numbered, and nothing has been appended to it.
+            state.next = ready.number();
+            state.ready = None;
+        }
+        Ok(())
+    }
+
     fn create(&self, number: u64) -> io::Result<Segment> {
         let (disk, path) = (&*self.place.disk, self.place.path(number));
         let segment = Segment::create(disk, path, self.place.epoch, number)?;

@@ -29,7 +29,7 @@ use crate::simulated_disk::{Fault, PowerCut, RecordingDisk};
 
 /// The same life for every fault.
 const SEED: u64 = 11;
-const SCRIPT: [Step; 22] = [
+const SCRIPT: [Step; 24] = [
     Step::Commit,
     Step::Commit,
     Step::Checkpoint,
@@ -40,8 +40,10 @@ const SCRIPT: [Step; 22] = [
     Step::Checkpoint,
     Step::Commit,
     Step::Compact,
+    Step::ShrinkLog,
     Step::Commit,
     Step::Checkpoint,
+    Step::ShrinkLog,
     Step::Commit,
     Step::Reopen,
     Step::Commit,

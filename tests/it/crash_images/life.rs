@@ -64,11 +64,14 @@ pub enum Step {
     Reopen,
     /// Cuts the namespace into shards that so many bits tell apart.
     Shard(u8),
+    /// Gives back what the log keeps to be written over.
+    ShrinkLog,
 }
 
 impl Step {
     pub fn any(rng: &mut Rng) -> Self {
-        match rng.below(21) {
+        match rng.below(22) {
+            21 => Self::ShrinkLog,
             20 => Self::Shard(rng.below(3) as u8),
             0..=2 => Self::Checkpoint,
             3 => Self::Compact,
@@ -245,6 +248,7 @@ impl Life {
             Step::Commit => self.commit(),
             Step::Checkpoint => solo.checkpoint(),
             Step::Compact => solo.compact().map(drop),
+            Step::ShrinkLog => solo.shrink_log(),
         }
     }
 
