@@ -69,12 +69,18 @@ pub struct LinkState {
 }
 
 /// Keeps one namespace in sync with one peer.
+#[derive(Clone)]
 pub struct Link {
-    runner: Arc<Runner>,
-    address: PeerAddress,
-    namespace: Arc<OpenNamespace>,
-    state: Arc<Mutex<LinkState>>,
-    stop: CancellationToken,
+    /// Runs its sessions.
+    pub runner: Arc<Runner>,
+    /// Where the peer answers.
+    pub address: PeerAddress,
+    /// What is kept in sync.
+    pub namespace: Arc<OpenNamespace>,
+    /// What is told of it.
+    pub state: Arc<Mutex<LinkState>>,
+    /// Ends it.
+    pub stop: CancellationToken,
 }
 
 /// Why a link runs its next session.
@@ -88,23 +94,6 @@ enum Wake {
 }
 
 impl Link {
-    /// A link that runs until `stop`.
-    pub fn new(
-        runner: Arc<Runner>,
-        address: PeerAddress,
-        namespace: Arc<OpenNamespace>,
-        state: Arc<Mutex<LinkState>>,
-        stop: CancellationToken,
-    ) -> Self {
-        Self {
-            runner,
-            address,
-            namespace,
-            state,
-            stop,
-        }
-    }
-
     /// Keeps the two in sync until the link is stopped.
     pub async fn run(self) {
         let mut pause = Pause(PAUSE_MIN);

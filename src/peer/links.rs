@@ -185,20 +185,14 @@ fn link_new_namespaces(
             closed: closed.clone(),
         };
         links.insert(namespace.name().clone(), linked);
-        let link = Link::new(
-            Arc::clone(runner),
-            address.clone(),
-            Arc::clone(&namespace),
-            Arc::clone(&state),
-            stop.clone(),
-        );
-        let watching = Watching::new(
-            Arc::clone(runner),
-            address.clone(),
+        let link = Link {
+            runner: Arc::clone(runner),
+            address: address.clone(),
             namespace,
             state,
-            stop.clone(),
-        );
+            stop: stop.clone(),
+        };
+        let watching = Watching { link: link.clone() };
         tokio::spawn(async move {
             tokio::select! {
                 () = link.run() => {}

@@ -1,23 +1,19 @@
 //! Watching the log of roots of one peer in one namespace: each head that it signs has to follow
 //! from those that it signed before, also from those that it has shown to others only.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use crate::peer::address::PeerAddress;
 use crate::peer::client::PeerClient;
-use crate::peer::link::LinkState;
-use crate::peer::runner::Runner;
+use crate::peer::link::Link;
 use crate::replica::command::Command;
 use crate::roots::head::SignedHead;
 use crate::roots::witness::{Accusation, Fault, Relation, Witnessed, relation};
 use crate::runtime::lock::lock;
-use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::queue::SubmitError;
 use crate::store::error::StoreError;
 use crate::sync::transport::TransportError;
@@ -45,59 +41,39 @@ enum LookError {
     Submit(#[from] SubmitError),
 }
 
-/// Watches the log of one peer in one namespace.
+/// Watches the log of one peer in one namespace. What is found is told in the link's state.
 pub struct Watching {
-    runner: Arc<Runner>,
-    address: PeerAddress,
-    namespace: Arc<OpenNamespace>,
-    state: Arc<Mutex<LinkState>>,
-    stop: CancellationToken,
+    /// The link whose peer is watched.
+    pub link: Link,
 }
 
 impl Watching {
-    /// Watches until `stop`; what is found is told in `state`.
-    pub fn new(
-        runner: Arc<Runner>,
-        address: PeerAddress,
-        namespace: Arc<OpenNamespace>,
-        state: Arc<Mutex<LinkState>>,
-        stop: CancellationToken,
-    ) -> Self {
-        Self {
-            runner,
-            address,
-            namespace,
-            state,
-            stop,
-        }
-    }
-
-    /// Looks now and then.
+    /// Looks now and then, until the link is stopped.
     pub async fn run(self) {
         let mut pause = LOOK_EVERY;
         loop {
             tokio::select! {
-                () = self.stop.cancelled() => return,
+                () = self.link.stop.cancelled() => return,
                 () = sleep(pause) => {}
             }
-            let (_, banned) = self.runner.penalty(&self.address);
+            let (_, banned) = self.link.runner.penalty(&self.link.address);
             // Until a session has told who answers there, nothing can be held against it.
-            if banned.is_some() || lock(&self.state).replica.is_none() {
+            if banned.is_some() || lock(&self.link.state).replica.is_none() {
                 continue;
             }
             pause = match self.look().await {
                 Ok(()) => LOOK_EVERY,
                 Err(LookError::Transport(error)) => {
-                    debug!(peer = %self.address, %error, "its log of roots cannot be looked at");
+                    debug!(peer = %self.link.address, %error, "its log of roots cannot be looked at");
                     LOOK_SELDOM.min(pause * 2)
                 }
                 Err(error @ (LookError::Bad(_) | LookError::NotSigned)) => {
-                    warn!(peer = %self.address, %error, "refused what a peer says of its log of roots");
-                    self.runner.penalize(&self.address);
+                    warn!(peer = %self.link.address, %error, "refused what a peer says of its log of roots");
+                    self.link.runner.penalize(&self.link.address);
                     LOOK_SELDOM
                 }
                 Err(error) => {
-                    error!(peer = %self.address, %error, "what was seen of its log of roots is lost");
+                    error!(peer = %self.link.address, %error, "what was seen of its log of roots is lost");
                     LOOK_SELDOM
                 }
             };
@@ -107,16 +83,17 @@ impl Watching {
     /// Asks the peer for its head and for those that it has seen, and for the proof that its own
     /// one goes with all that are known of it.
     async fn look(&self) -> Result<(), LookError> {
-        let client = self
-            .runner
-            .client(&self.address, &self.namespace, &self.stop);
+        let client =
+            self.link
+                .runner
+                .client(&self.link.address, &self.link.namespace, &self.link.stop);
         let body = client.get("roots/heads", HEADS_BYTES_MAX).await?;
         let body: HeadsBody = serde_json::from_slice(&body).map_err(|_| BadRoots)?;
         let (own, seen) = body.read()?;
         self.listen(seen).await?;
         if let Some(own) = own {
-            let replica = lock(&self.state).replica;
-            if !own.is_signed(self.namespace.name()) || replica != Some(own.head.replica) {
+            let replica = lock(&self.link.state).replica;
+            if !own.is_signed(self.link.namespace.name()) || replica != Some(own.head.replica) {
                 return Err(LookError::NotSigned);
             }
             self.judge(&client, own).await?;
@@ -126,10 +103,11 @@ impl Watching {
 
     /// Compares what the peer has seen of others with what was seen here.
     async fn listen(&self, seen: Vec<SignedHead>) -> Result<(), LookError> {
-        let name = self.namespace.name();
+        let name = self.link.namespace.name();
         for head in seen {
             let key = head.key;
             let known: Result<_, StoreError> = self
+                .link
                 .namespace
                 .read(move |view| view.snapshot().witnessed_of(&key))
                 .await;
@@ -141,7 +119,7 @@ impl Watching {
                 Relation::Contradiction => {
                     self.accuse(Fault::TwoHeads, known.head, head).await?;
                 }
-                Relation::Ask { .. } => self.runner.heard().add(name, head),
+                Relation::Ask { .. } => self.link.runner.heard().add(name, head),
                 Relation::Same | Relation::OtherLog => {}
             }
         }
@@ -149,9 +127,10 @@ impl Watching {
     }
 
     async fn judge(&self, client: &PeerClient, own: SignedHead) -> Result<(), LookError> {
-        let name = self.namespace.name();
+        let name = self.link.namespace.name();
         let key = own.key;
         let pinned: Result<_, StoreError> = self
+            .link
             .namespace
             .read(move |view| view.snapshot().witnessed_of(&key))
             .await;
@@ -159,7 +138,7 @@ impl Watching {
         if pinned.is_none() {
             self.note_new_key(&own).await?;
         }
-        let heard = self.runner.heard().of(name, &key);
+        let heard = self.link.runner.heard().of(name, &key);
         let (mut is_honest, mut is_new) = (true, pinned.is_none());
         for old in pinned.iter().chain(&heard) {
             match relation(old, &own) {
@@ -190,14 +169,14 @@ impl Watching {
                 }
             }
         }
-        self.runner.heard().settle(name, &heard);
+        self.link.runner.heard().settle(name, &heard);
         if is_honest && is_new {
             let head = Witnessed {
                 head: own,
-                heard_at: self.namespace.now(),
+                heard_at: self.link.namespace.now(),
             };
             let remember = Command::Witness(Arc::new(head));
-            self.namespace.submit(remember).await?;
+            self.link.namespace.submit(remember).await?;
         }
         Ok(())
     }
@@ -205,6 +184,7 @@ impl Watching {
     /// Takes note when a replica that was met signs with another key than before.
     async fn note_new_key(&self, own: &SignedHead) -> Result<(), LookError> {
         let known: Result<Vec<Witnessed>, StoreError> = self
+            .link
             .namespace
             .read(|view| view.snapshot().witnessed())
             .await;
@@ -226,6 +206,7 @@ impl Watching {
     ) -> Result<(), LookError> {
         let key = first.key;
         let known: Result<_, StoreError> = self
+            .link
             .namespace
             .read(move |view| view.snapshot().accusations())
             .await;
@@ -237,7 +218,7 @@ impl Watching {
         if is_known {
             return Ok(());
         }
-        let (namespace, replica) = (self.namespace.name(), second.head.replica);
+        let (namespace, replica) = (self.link.namespace.name(), second.head.replica);
         let (size, log) = (second.head.size, second.head.log);
         if fault.is_proof() {
             error!(
@@ -245,8 +226,8 @@ impl Watching {
                 "a replica contradicts what it signed: its log of roots was changed, or two copies of \
                  it run; the evidence is kept, see GET /v1/ns/{namespace}/agreement"
             );
-            if lock(&self.state).replica == Some(replica) {
-                self.runner.penalize(&self.address);
+            if lock(&self.link.state).replica == Some(replica) {
+                self.link.runner.penalize(&self.link.address);
             }
         } else {
             warn!(
@@ -259,21 +240,22 @@ impl Watching {
             fault,
             first,
             second,
-            found_at: self.namespace.now(),
+            found_at: self.link.namespace.now(),
         };
         let keep = Command::Accuse(Arc::new(accusation));
-        self.namespace.submit(keep).await?;
+        self.link.namespace.submit(keep).await?;
         Ok(())
     }
 
     /// Shows what is held against the peer in its state.
     async fn tell(&self) -> Result<(), LookError> {
         let held: Result<Vec<Accusation>, StoreError> = self
+            .link
             .namespace
             .read(|view| view.snapshot().accusations())
             .await;
         let held = held?;
-        let mut state = lock(&self.state);
+        let mut state = lock(&self.link.state);
         let of_peer = held
             .iter()
             .filter(|held| Some(held.second.head.replica) == state.replica);

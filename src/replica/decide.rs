@@ -7,19 +7,20 @@ use std::collections::{HashMap, HashSet};
 
 use crate::clock::HybridClock;
 use crate::replica::command::{
-    Accepted, Change, Command, Effect, Incoming, Meeting, Mutation, Receipt, Refusal, Refused,
-    Step, Write,
+    Accepted, Change, Command, Effect, Meeting, Mutation, Receipt, Refusal, Refused, Write,
 };
-use crate::replica::conditions::{check, missing};
+use crate::replica::conditions::check;
 use crate::store::body::Body;
 use crate::store::error::StoreError;
-use crate::store::rows::STRIP_GRACE_MILLIS;
 use crate::store::stage::{Stage, StageKey};
 use crate::types::hash::{ContentHash, StateKey};
 use crate::types::id::WriterId;
-use crate::types::record::{StateRecord, etag, meet};
+use crate::types::record::{StateRecord, etag};
 use crate::types::seen::Seen;
 use crate::types::version::{Version, VersionVector};
+
+mod collecting;
+mod meeting;
 
 /// Where the decider finds a state's record as of the newest commit.
 pub trait RecordSource {
@@ -233,128 +234,6 @@ impl<'a> Decider<'a> {
         }
     }
 
-    fn meet(&mut self, meeting: Meeting, draft: &mut Draft) -> Result<(), StoreError> {
-        for (index, incoming) in meeting.incoming.into_iter().enumerate() {
-            let refusal = refusal_of(self.merge(incoming, &meeting.seen, draft))?;
-            let refused = refusal.map(|refusal| Refused { index, refusal });
-            draft.decision.accepted.refused.extend(refused);
-        }
-        for key in meeting.absent {
-            // What is damaged stays, and `samestate verify` names it.
-            refusal_of(self.let_go(key, &meeting.seen, draft).map(|()| None))?;
-        }
-        Ok(())
-    }
-
-    /// Removes what whoever has `seen` has collected.
-    fn let_go(
-        &mut self,
-        key: StateKey,
-        theirs: &Seen,
-        draft: &mut Draft,
-    ) -> Result<(), StoreError> {
-        let Some(current) = self.record(&key, draft)? else {
-            return Ok(());
-        };
-        match meet(Some(&current), self.seen()?, None, theirs) {
-            None => self.remove(key, Some(&current), draft),
-            Some(rest) if rest != current => {
-                self.note_collected(Some(&current), Some(&rest), draft);
-                let seq = draft.next_seq();
-                draft.push(key, seq, rest, Vec::new());
-            }
-            Some(_) => {}
-        }
-        Ok(())
-    }
-
-    /// Nobody else knows how far our own writes go.
-    fn learn(&mut self, theirs: &Seen, draft: &mut Draft) -> Result<(), StoreError> {
-        let (writer, mut theirs) = (self.writer, theirs.clone());
-        theirs.forget(writer);
-        let news = self.seen()?.learn(&theirs);
-        if news != Seen::default() {
-            draft.decision.effects.push(Effect::Learn(news));
-        }
-        Ok(())
-    }
-
-    fn collect(&mut self, step: Step, draft: &mut Draft) -> Result<Option<Refusal>, StoreError> {
-        let now = self.now;
-        match step {
-            Step::Depart(key) => {
-                let departed = self.record(&key, draft)?;
-                let departed = departed.filter(|record| record.has_departed(now));
-                if let Some(record) = departed
-                    && record.is_covered(self.seen()?)
-                {
-                    self.remove(key, Some(&record), draft);
-                }
-            }
-            Step::Strip(key) => {
-                let by = now.saturating_sub(STRIP_GRACE_MILLIS);
-                let record = self.record(&key, draft)?;
-                let mut versions = record.iter().flat_map(StateRecord::versions);
-                if versions.any(|version| version.has_expired(by)) {
-                    draft.decision.effects.push(Effect::Strip(key, by));
-                }
-            }
-            Step::Trim(key, through) => {
-                draft.decision.effects.push(Effect::Trim(key, through));
-            }
-            Step::Free(hash) => draft.decision.effects.push(Effect::Free(hash)),
-            Step::Unstage(key) => {
-                if !self.stages.contains(&key) {
-                    draft.stages.insert(key);
-                    draft.decision.effects.push(Effect::Unstage(key));
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    fn merge(
-        &mut self,
-        incoming: Incoming,
-        theirs: &Seen,
-        draft: &mut Draft,
-    ) -> Result<Option<Refusal>, StoreError> {
-        let key = incoming.record.key();
-        let current = self.record(&key, draft)?;
-        if self.is_of_a_namesake(&incoming.record, current.as_ref(), draft)? {
-            let id = incoming.record.id;
-            return Ok(Some(Refusal::ForeignHistory { id }));
-        }
-        let merged = meet(
-            current.as_ref(),
-            self.seen()?,
-            Some(&incoming.record),
-            theirs,
-        );
-        if current == merged {
-            return Ok(None);
-        }
-        let Some(merged) = merged else {
-            self.remove(key, current.as_ref(), draft);
-            return Ok(None);
-        };
-        let held = current.as_ref().map_or(&[][..], StateRecord::versions);
-        if let Some(refusal) = missing(&merged, held, &incoming, self.now) {
-            return Ok(Some(refusal));
-        }
-        if self.lacks_stage(&incoming.bodies, draft)? {
-            let (id, hash) = (merged.id.clone(), merged.shown().content);
-            return Ok(Some(Refusal::MissingBody { id, hash }));
-        }
-        for version in incoming.record.versions() {
-            self.clock.observe(version.stamp, self.now);
-        }
-        self.note_collected(current.as_ref(), Some(&merged), draft);
-        let seq = draft.next_seq();
-        draft.push(key, seq, merged, incoming.bodies);
-        Ok(None)
-    }
-
     /// True when the stage of one of the bodies does not hold all of it (any more), or serves
     /// another write of this batch.
     fn lacks_stage(&self, bodies: &[Body], draft: &mut Draft) -> Result<bool, StoreError> {
@@ -371,74 +250,6 @@ impl<'a> Decider<'a> {
             }
         }
         Ok(false)
-    }
-
-    /// True when a record counts writes under our name that were not made here.
-    ///
-    /// Whatever was written here is counted in what is held, unless that, or what was held before,
-    /// has been collected; and of two writes with one count and our id in their stamps one is
-    /// somebody else's.
-    fn is_of_a_namesake(
-        &self,
-        incoming: &StateRecord,
-        held: Option<&StateRecord>,
-        draft: &Draft,
-    ) -> Result<bool, StoreError> {
-        let made = held.map_or(draft.seq, |held| self.counted(held));
-        if self.counted(incoming) > made {
-            let collected = self.source.collected()?.max(self.collected);
-            if self.counted(incoming) > collected.max(draft.collected) {
-                return Ok(true);
-            }
-        }
-        let (replica, held) = (
-            self.clock.replica(),
-            held.map_or(&[][..], StateRecord::versions),
-        );
-        let count = |version: &Version| version.vector.get(self.writer);
-        let is_other = |theirs: &Version, ours: &Version| {
-            let stamped = theirs.stamp.replica == replica && ours.stamp.replica == replica;
-            let same_count = count(theirs) > 0 && count(theirs) == count(ours);
-            stamped && same_count && theirs.stamp != ours.stamp
-        };
-        let mut theirs = incoming.versions().iter();
-        Ok(theirs.any(|theirs| held.iter().any(|ours| is_other(theirs, ours))))
-    }
-
-    /// How far the versions of a record count our writes.
-    fn counted(&self, record: &StateRecord) -> u64 {
-        let counters = record.versions().iter().map(|v| v.vector.get(self.writer));
-        counters.max().unwrap_or(0)
-    }
-
-    fn remove(&self, key: StateKey, current: Option<&StateRecord>, draft: &mut Draft) {
-        self.note_collected(current, None, draft);
-        draft.pending.insert(key, None);
-        draft.decision.effects.push(Effect::Remove(key));
-    }
-
-    /// Remembers how far our writes have been collected, when `rest` does not count them any more.
-    fn note_collected(
-        &self,
-        current: Option<&StateRecord>,
-        rest: Option<&StateRecord>,
-        draft: &mut Draft,
-    ) {
-        let counted = current.map_or(0, |current| self.counted(current));
-        if counted > rest.map_or(0, |rest| self.counted(rest)) {
-            draft.collected = draft.collected.max(counted);
-        }
-    }
-
-    /// Says how far our writes have been collected by what was decided, if that is news.
-    fn tell_collected(&mut self, draft: &mut Draft) -> Result<(), StoreError> {
-        if draft.collected > self.source.collected()?.max(self.collected) {
-            let mut seen = Seen::default();
-            seen.raise(self.writer, draft.collected);
-            draft.decision.effects.push(Effect::Learn(seen));
-            self.collected = draft.collected;
-        }
-        Ok(())
     }
 }
 
@@ -486,7 +297,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::replica::command::{Content, Precondition};
+    use crate::replica::command::{Content, Incoming, Precondition};
     use crate::types::id::{GameId, ReplicaId};
 
     struct Memory(BTreeMap<StateKey, StateRecord>);

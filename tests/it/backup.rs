@@ -25,7 +25,7 @@ use samestate::types::version::Version;
 use tempfile::TempDir;
 
 use crate::harness::Rng;
-use crate::harness::replica::{Node, Plan, TestClock, delete, id, put, put_for};
+use crate::harness::replica::{Node, Plan, TestClock, assert_faultless, delete, id, put, put_for};
 
 /// A folder of backups, and others to restore into.
 struct Vault {
@@ -140,13 +140,7 @@ fn assert_holds(path: &Path, view: &View) {
     assert!(everything(&restored) == everything(view), "other versions");
     assert_ne!(restored.identity().epoch, view.identity().epoch);
     assert_ne!(restored.identity().replica, view.identity().replica);
-    let report = samestate::replica::check::check(
-        restored.snapshot(),
-        &Namespace::default_namespace(),
-        &mut |_| {},
-    )
-    .unwrap();
-    assert_eq!(report.faults, []);
+    assert_faultless(&restored);
     replica.stop();
 }
 

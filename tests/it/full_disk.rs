@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use samestate::clock::{SystemClock, WallClock};
-use samestate::replica::check::check;
 use samestate::replica::command::{Command, Write};
 use samestate::replica::engine::Engine;
 use samestate::replica::solo::Solo;
@@ -20,7 +19,7 @@ use samestate::types::cursor::Epoch;
 use samestate::types::id::{Namespace, ReplicaId};
 use tokio::sync::Semaphore;
 
-use crate::harness::replica::{TestClock, delete, id, put, put_for, runtime};
+use crate::harness::replica::{TestClock, assert_faultless, delete, id, put, put_for, runtime};
 use crate::simulated_disk::RecordingDisk;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -144,13 +143,7 @@ fn what_is_over_is_collected_however_little_space_there_is() {
         disk.set_free_bytes(80 << 20);
         wait_until("the space is noticed", || !namespace.is_low_on_space());
     }
-    let report = check(
-        namespace.view().snapshot(),
-        &Namespace::default_namespace(),
-        &mut |_| {},
-    )
-    .unwrap();
-    assert_eq!(report.faults, []);
+    assert_faultless(&namespace.view());
     namespace.stop();
 }
 
@@ -176,13 +169,7 @@ fn a_log_without_space_refuses_writes_and_goes_on_by_itself() {
     let again = start(&disk, 0);
     assert_eq!(bytes_of(&again, "match/large"), Some(large));
     assert_eq!(bytes_of(&again, "match/2").as_deref(), Some(&b"two"[..]));
-    let report = check(
-        again.view().snapshot(),
-        &Namespace::default_namespace(),
-        &mut |_| {},
-    )
-    .unwrap();
-    assert_eq!(report.faults, []);
+    assert_faultless(&again.view());
     again.stop();
 }
 
@@ -223,13 +210,7 @@ fn a_checkpoint_without_space_is_tried_again_and_reads_go_on() {
     drop(namespace);
     let again = start(&disk, 0);
     assert_eq!(again.view().head().root, head.root);
-    let report = check(
-        again.view().snapshot(),
-        &Namespace::default_namespace(),
-        &mut |_| {},
-    )
-    .unwrap();
-    assert_eq!(report.faults, []);
+    assert_faultless(&again.view());
     again.stop();
 }
 
@@ -258,13 +239,7 @@ fn a_file_that_was_rewritten_often_is_compacted_to_little_more_than_its_rows() {
     let (before, after) = (progress.bytes_before, progress.bytes_after);
     assert!(before > 3 * live / 2, "{before} of {live}");
     assert!(after < live * 13 / 10, "{after} of {live}");
-    let report = check(
-        solo.view().snapshot(),
-        &Namespace::default_namespace(),
-        &mut |_| {},
-    )
-    .unwrap();
-    assert_eq!(report.faults, []);
+    assert_faultless(&solo.view());
 }
 
 #[test]
@@ -304,12 +279,6 @@ fn compaction_goes_on_while_writes_do() {
     drop(namespace);
     let again = start(&disk, 0);
     assert_eq!(again.view().head().root, head.root);
-    let report = check(
-        again.view().snapshot(),
-        &Namespace::default_namespace(),
-        &mut |_| {},
-    )
-    .unwrap();
-    assert_eq!(report.faults, []);
+    assert_faultless(&again.view());
     again.stop();
 }

@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use samestate::clock::WallClock;
 use samestate::reconcile::strategy::StrategyName;
-use samestate::replica::check::check;
 use samestate::replica::command::{Command, Incoming};
 use samestate::replica::solo::Solo;
 use samestate::runtime::replica::{Replica, ReplicaOptions};
@@ -19,10 +18,10 @@ use samestate::sync::report::{Outcome, Report};
 use samestate::sync::session::{Last, run};
 use samestate::types::cursor::Epoch;
 use samestate::types::hash::StateKey;
-use samestate::types::id::{Namespace, ReplicaId};
+use samestate::types::id::ReplicaId;
 
 use crate::harness::Rng;
-use crate::harness::replica::{Direct, Node, Plan, id, put};
+use crate::harness::replica::{Direct, Node, Plan, assert_faultless, id, put};
 use crate::sessions::model::Fleet;
 
 fn round_trips(report: &Report) -> u32 {
@@ -328,13 +327,7 @@ fn the_root_depends_on_the_records_and_not_on_order_batches_or_detours() {
             assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
             order = rest;
         }
-        let report = check(
-            engine.view().snapshot(),
-            &Namespace::default_namespace(),
-            &mut |_| {},
-        )
-        .unwrap();
-        assert_eq!(report.faults, []);
+        assert_faultless(&engine.view());
         roots.push(engine.view().head().root);
     }
     assert!(roots.iter().all(|root| *root == roots[0]), "{roots:?}");

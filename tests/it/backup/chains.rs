@@ -6,13 +6,12 @@ use std::sync::Mutex;
 use samestate::backup::error::BackupError;
 use samestate::backup::save::{SaveOptions, Source, save};
 use samestate::backup::watch::Watch;
-use samestate::replica::check::check;
 use samestate::runtime::replica::ReplicaOptions;
-use samestate::types::id::{Namespace, ReplicaId};
+use samestate::types::id::ReplicaId;
 
 use crate::backup::{Vault, assert_holds, everything, only, opened, varied, view_of};
 use crate::harness::Rng;
-use crate::harness::replica::{Node, Plan, TestClock, delete, put, put_for};
+use crate::harness::replica::{Node, Plan, TestClock, assert_faultless, delete, put, put_for};
 
 #[test]
 fn an_unchanged_store_adds_a_few_kilobytes_and_no_file() {
@@ -54,13 +53,7 @@ fn expired_states_are_backed_up_with_or_without_their_bytes() {
         let restored = vault.restore(None, name).unwrap();
         assert_eq!(restored.namespaces[0].root, node.root(), "{saved:?}");
         let replica = opened(&vault.target(name));
-        let report = check(
-            view_of(&replica, "default").snapshot(),
-            &Namespace::default_namespace(),
-            &mut |_| {},
-        )
-        .unwrap();
-        assert_eq!(report.faults, []);
+        assert_faultless(&view_of(&replica, "default"));
         replica.stop();
     }
 }

@@ -4,17 +4,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use samestate::clock::WallClock;
-use samestate::replica::check::check;
 use samestate::replica::collect::due;
 use samestate::replica::command::{Command, Write};
 use samestate::replica::solo::Solo;
 use samestate::store::options::StoreOptions;
 use samestate::types::cursor::Epoch;
-use samestate::types::id::{Namespace, ReplicaId};
+use samestate::types::id::ReplicaId;
 
 use crate::collection::{HOUR, LONG, rows};
 use crate::harness::Rng;
-use crate::harness::replica::{TestClock, delete, put, put_for};
+use crate::harness::replica::{TestClock, assert_faultless, delete, put, put_for};
 
 fn open(path: &Path, clock: &Arc<TestClock>) -> Solo {
     let (replica, epoch) = (ReplicaId(1), Epoch(7));
@@ -42,18 +41,6 @@ fn collect_once(solo: &mut Solo, clock: &TestClock) -> bool {
             return false;
         }
     }
-}
-
-fn assert_sound(solo: &Solo) {
-    let view = solo.view();
-    let report = check(
-        view.snapshot(),
-        &Namespace::default_namespace(),
-        &mut |_| {},
-    )
-    .unwrap();
-    assert_eq!(report.faults, []);
-    assert_eq!(report.root, view.head().root.hash.to_hex());
 }
 
 /// States of all kinds, most of them over.
@@ -92,7 +79,7 @@ fn collecting_goes_on_after_a_crash_behind_any_command() {
         loop {
             // The log is all that is left of the last command.
             let mut solo = open(&crashing, &clock);
-            assert_sound(&solo);
+            assert_faultless(&solo.view());
             if commands % 3 == 2 {
                 solo.checkpoint().unwrap();
             }
@@ -121,7 +108,7 @@ fn collecting_goes_on_after_a_crash_behind_any_command() {
         rows(solo.view().snapshot())
     );
     assert_eq!(solo.view().head().root.leaves, 6 * 10 + 1);
-    assert_sound(&solo);
+    assert_faultless(&solo.view());
 }
 
 #[test]

@@ -5,14 +5,12 @@ use std::path::Path;
 
 use reqwest::Method;
 use samestate::delta::codec::CodecId;
-use samestate::replica::check::check;
 use samestate::replica::command::{Command, Healing};
 use samestate::store::body::Body;
 use samestate::sync::contents::{Lacking, fetch_contents};
 use samestate::sync::exchange::SessionError;
 use samestate::sync::transport::{Transport, TransportError};
 use samestate::types::hash::{ContentHash, StateKey};
-use samestate::types::id::Namespace;
 use samestate::types::limits::Limits;
 use samestate::wire::frame::seal;
 use samestate::wire::messages::{BodyHead, BodyHeads, Endpoint};
@@ -23,7 +21,7 @@ use crate::damage::stores::{REPLICA, open};
 use crate::harness::Rng;
 use crate::harness::http::{send, wait_until};
 use crate::harness::process::{Server, succeed_json};
-use crate::harness::replica::{Direct, Node, Plan, name_replica, put};
+use crate::harness::replica::{Direct, Node, Plan, assert_faultless, name_replica, put};
 
 /// A scrub that does not keep a test waiting.
 const EAGER: [&str; 4] = ["--scrub-interval", "1s", "--scrub-mib-per-second", "1000"];
@@ -226,13 +224,7 @@ fn what_was_healed_is_healed_after_a_crash() {
     drop(solo);
     for _ in 0..2 {
         let mut solo = open(dir.path()).unwrap();
-        let report = check(
-            solo.view().snapshot(),
-            &Namespace::default_namespace(),
-            &mut |_| {},
-        )
-        .unwrap();
-        assert_eq!(report.faults, []);
+        assert_faultless(&solo.view());
         assert_eq!(solo.view().head().root, head.root);
         assert_eq!(solo.view().head().seq, head.seq);
         solo.checkpoint().unwrap();

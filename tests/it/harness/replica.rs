@@ -299,14 +299,7 @@ impl Node {
 
     /// Reads everything and fails on any fault.
     pub fn check(&self) {
-        let report = check(
-            self.view().snapshot(),
-            &Namespace::default_namespace(),
-            &mut |_| {},
-        )
-        .unwrap();
-        assert_eq!(report.faults, [], "replica {}", self.replica.id());
-        assert_eq!(report.root, self.root());
+        assert_faultless(&self.view());
         let is_right = self.namespace().is_sketch_right(&|| true).unwrap();
         assert_eq!(is_right, Some(true), "replica {}", self.replica.id());
     }
@@ -316,6 +309,14 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.replica.stop();
     }
+}
+
+/// Reads everything there is and fails on any fault.
+pub fn assert_faultless(view: &View) {
+    let name = Namespace::default_namespace();
+    let report = check(view.snapshot(), &name, &mut |_| {}).unwrap();
+    assert_eq!(report.faults, [], "replica {}", view.identity().replica);
+    assert_eq!(report.root, view.head().root.hash.to_hex());
 }
 
 /// Openings of a replica that nobody has met before.
