@@ -24,9 +24,10 @@ use crate::runtime::peering::PeeringError;
 use crate::runtime::replica::Replica;
 use crate::store::body::Body;
 use crate::sync::compare::CompareOptions;
-use crate::sync::contents::{Lacking, fetch_contents};
+use crate::sync::contents::Lacking;
 use crate::sync::diff::{Differing, diff};
 use crate::sync::exchange::SessionError;
+use crate::sync::fetch_chunks::fetch_lacking;
 use crate::sync::report::{Passed, Report};
 use crate::sync::session::{Last, PeerSeen, SessionOptions, run};
 use crate::types::id::Namespace;
@@ -229,7 +230,7 @@ impl Runner {
     pub async fn contents(
         &self,
         address: &PeerAddress,
-        open: &OpenNamespace,
+        open: &Arc<OpenNamespace>,
         lacking: Vec<Lacking>,
     ) -> Result<Vec<Option<Body>>, PeeringError> {
         if let (_, Some(banned)) = self.penalty(address) {
@@ -238,9 +239,10 @@ impl Runner {
         let client = self.client(address, open, &self.shutdown);
         let mut transport = BlockingClient::new(client, Handle::current());
         let (known, address) = (Arc::clone(&self.known), address.clone());
-        let limits = *self.replica.limits();
+        let (limits, open) = (*self.replica.limits(), Arc::clone(open));
         let asked = task::spawn_blocking(move || {
-            let fetched = fetch_contents(&mut transport, &lacking, &limits);
+            let source = address.to_string();
+            let fetched = fetch_lacking(&mut transport, &*open, &source, &lacking, &limits);
             fetched.map_err(|error| {
                 if error.is_misbehaviour() {
                     warn!(peer = %address, %error, "refused what a peer sent for lost bytes");

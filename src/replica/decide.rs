@@ -6,10 +6,9 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::clock::HybridClock;
-use crate::replica::command::{
-    Accepted, Change, Command, Effect, Meeting, Mutation, Receipt, Refusal, Refused, Write,
-};
+use crate::replica::command::{Change, Command, Effect, Meeting, Receipt, Refusal, Refused, Write};
 use crate::replica::conditions::check;
+use crate::replica::draft::{Decision, Draft};
 use crate::store::body::Body;
 use crate::store::error::StoreError;
 use crate::store::stage::{Stage, StageKey};
@@ -18,9 +17,6 @@ use crate::types::id::WriterId;
 use crate::types::record::{StateRecord, etag};
 use crate::types::seen::Seen;
 use crate::types::version::{Version, VersionVector};
-
-mod collecting;
-mod meeting;
 
 /// Where the decider finds a state's record as of the newest commit.
 pub trait RecordSource {
@@ -50,30 +46,21 @@ pub trait RecordSource {
     fn collected(&self) -> Result<u64, StoreError>;
 }
 
-/// What a command comes to.
-#[derive(Debug, Clone, Default)]
-pub struct Decision {
-    /// Effects to make durable, in order.
-    pub effects: Vec<Effect>,
-    /// What the submitter is told.
-    pub accepted: Accepted,
-}
-
 /// Decides the commands of one batch in order.
 pub struct Decider<'a> {
-    source: &'a dyn RecordSource,
-    clock: &'a mut HybridClock,
-    writer: WriterId,
-    now: u64,
-    seq: u64,
+    pub(in crate::replica) source: &'a dyn RecordSource,
+    pub(in crate::replica) clock: &'a mut HybridClock,
+    pub(in crate::replica) writer: WriterId,
+    pub(in crate::replica) now: u64,
+    pub(in crate::replica) seq: u64,
     /// Records as decided; `None` for those that are removed.
-    pending: HashMap<StateKey, Option<StateRecord>>,
+    pub(in crate::replica) pending: HashMap<StateKey, Option<StateRecord>>,
     /// What was taken in before this batch and is learned in it, once somebody asks.
-    seen: Option<Seen>,
+    pub(in crate::replica) seen: Option<Seen>,
     /// How far writes of ours are collected by this batch.
-    collected: u64,
+    pub(in crate::replica) collected: u64,
     /// Stages that this batch ends or gives up.
-    stages: HashSet<StageKey>,
+    pub(in crate::replica) stages: HashSet<StageKey>,
 }
 
 impl<'a> Decider<'a> {
@@ -147,7 +134,11 @@ impl<'a> Decider<'a> {
         Ok(Ok(draft.decision))
     }
 
-    fn record(&self, key: &StateKey, draft: &Draft) -> Result<Option<StateRecord>, StoreError> {
+    pub(in crate::replica) fn record(
+        &self,
+        key: &StateKey,
+        draft: &Draft,
+    ) -> Result<Option<StateRecord>, StoreError> {
         let decided = draft.pending.get(key).or_else(|| self.pending.get(key));
         match decided {
             Some(record) => Ok(record.clone()),
@@ -155,7 +146,7 @@ impl<'a> Decider<'a> {
         }
     }
 
-    fn seen(&mut self) -> Result<&mut Seen, StoreError> {
+    pub(in crate::replica) fn seen(&mut self) -> Result<&mut Seen, StoreError> {
         let seen = match self.seen.take() {
             Some(seen) => seen,
             None => self.source.seen()?,
@@ -236,7 +227,11 @@ impl<'a> Decider<'a> {
 
     /// True when the stage of one of the bodies does not hold all of it (any more), or serves
     /// another write of this batch.
-    fn lacks_stage(&self, bodies: &[Body], draft: &mut Draft) -> Result<bool, StoreError> {
+    pub(in crate::replica) fn lacks_stage(
+        &self,
+        bodies: &[Body],
+        draft: &mut Draft,
+    ) -> Result<bool, StoreError> {
         let mut own = HashSet::new();
         for body in bodies {
             let Some(staged) = body.staged().filter(|staged| own.insert(staged.stage)) else {
@@ -254,7 +249,9 @@ impl<'a> Decider<'a> {
 }
 
 /// One damaged record must not fail the commands that share its batch.
-fn refusal_of(step: Result<Option<Refusal>, StoreError>) -> Result<Option<Refusal>, StoreError> {
+pub(in crate::replica) fn refusal_of(
+    step: Result<Option<Refusal>, StoreError>,
+) -> Result<Option<Refusal>, StoreError> {
     match step {
         Err(damage @ StoreError::Damaged(_)) => Ok(Some(Refusal::Damaged {
             error: damage.to_string(),
@@ -263,41 +260,12 @@ fn refusal_of(step: Result<Option<Refusal>, StoreError>) -> Result<Option<Refusa
     }
 }
 
-/// What one command has come to so far.
-#[derive(Default)]
-struct Draft {
-    seq: u64,
-    decision: Decision,
-    pending: HashMap<StateKey, Option<StateRecord>>,
-    /// How far writes of ours were collected by it.
-    collected: u64,
-    /// Stages that it ends or gives up.
-    stages: HashSet<StageKey>,
-}
-
-impl Draft {
-    fn next_seq(&mut self) -> u64 {
-        self.seq += 1;
-        self.seq
-    }
-
-    fn push(&mut self, key: StateKey, seq: u64, record: StateRecord, bodies: Vec<Body>) {
-        self.pending.insert(key, Some(record.clone()));
-        self.decision.effects.push(Effect::Change(Mutation {
-            key,
-            seq,
-            record,
-            bodies,
-        }));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::replica::command::{Content, Incoming, Precondition};
+    use crate::replica::command::{Content, Incoming, Mutation, Precondition};
     use crate::types::id::{GameId, ReplicaId};
 
     struct Memory(BTreeMap<StateKey, StateRecord>);

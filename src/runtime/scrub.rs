@@ -20,6 +20,8 @@ use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::replica::Replica;
 use crate::store::body::Body;
 use crate::store::error::StoreError;
+use crate::store::rows::Placed;
+use crate::sync::transfer::STREAMED_FROM;
 use crate::types::hash::ContentHash;
 use crate::types::id::Namespace;
 
@@ -253,7 +255,7 @@ impl Scrubber {
                 return;
             };
             after = Some(*last);
-            let hurt = self.still_hurt(damaged).await;
+            let hurt = self.still_hurt(damaged, Look::Short).await;
             if !hurt.is_empty() {
                 self.heal_these(&hurt).await;
             }
@@ -285,17 +287,17 @@ impl Scrubber {
             warn!(namespace = %self.namespace.name(), %error, "damage could not be healed yet");
             return;
         }
-        let left = self.still_hurt(hurt.to_vec()).await;
+        let left = self.still_hurt(hurt.to_vec(), Look::Whole).await;
         let healed = hurt.len() - left.len();
         let open = self.namespace.damage().status().open;
         info!(namespace = %self.namespace.name(), healed, open, "healed with the bytes of peers");
     }
 
     /// Those that are damaged still; the others are taken off the list.
-    async fn still_hurt(&self, damaged: Vec<Damaged>) -> Vec<Damaged> {
+    async fn still_hurt(&self, damaged: Vec<Damaged>, look: Look) -> Vec<Damaged> {
         let looked = damaged.clone();
         let hurt = self.namespace.read(move |view| {
-            let hurt = looked.into_iter().filter(|one| is_hurt(view, one));
+            let hurt = looked.into_iter().filter(|one| is_hurt(view, one, look));
             Ok::<_, StoreError>(hurt.collect::<Vec<_>>())
         });
         let Ok(hurt) = hurt.await else {
@@ -308,15 +310,32 @@ impl Scrubber {
     }
 }
 
+/// How closely damaged bytes are looked at again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// Large ones are taken for damaged as long as a state has them: they are looked at every few
+    /// seconds while no peer can help.
+    Short,
+    /// All are read.
+    Whole,
+}
+
 /// True while a state has the content, and its bytes are not right.
-fn is_hurt(view: &View, damaged: &Damaged) -> bool {
+fn is_hurt(view: &View, damaged: &Damaged, look: Look) -> bool {
+    let is_taken_for_hurt = look == Look::Short && damaged.size > STREAMED_FROM;
     let Ok(held) = view.versions(&damaged.key) else {
         return true;
     };
     let mut copies = held
         .iter()
         .filter(|placed| !placed.version.tombstone && placed.version.content == damaged.content);
-    copies.any(|placed| view.content(placed).is_err())
+    let is_whole = |placed: &Placed| {
+        let checked = view
+            .snapshot()
+            .check_content(&placed.version, &placed.placement);
+        checked.is_ok()
+    };
+    copies.any(|placed| is_taken_for_hurt || !is_whole(placed))
 }
 
 /// The states that have damaged copies of contents.
@@ -325,7 +344,7 @@ fn hurt_copies(view: &View, contents: &BTreeSet<ContentHash>) -> Result<Vec<Find
     for (content, holders) in holders(view, contents)? {
         for (key, (what, size)) in holders.states {
             let damaged = Damaged { key, content, size };
-            if is_hurt(view, &damaged) {
+            if is_hurt(view, &damaged, Look::Whole) {
                 found.push(Finding {
                     kind: "content",
                     what,

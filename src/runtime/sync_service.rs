@@ -32,9 +32,10 @@ use crate::types::lineage::Sighting;
 use crate::types::seen::Seen;
 use crate::wire::chunk_messages::{ChunksRequest, StageRequest};
 use crate::wire::frame::{open, plain_length, seal};
+use crate::wire::healing_messages::{ContentsRequest, PiecesRequest};
 use crate::wire::messages::{
-    BodiesRequest, CloseReply, CloseRequest, CompareRequest, ContentsRequest, DictionaryRequest,
-    Endpoint, ForgetRequest, InSession, LIST_MAX, OfferRequest, OpenReply, OpenRequest, ProbeReply,
+    BodiesRequest, CloseReply, CloseRequest, CompareRequest, DictionaryRequest, Endpoint,
+    ForgetRequest, InSession, LIST_MAX, OfferRequest, OpenReply, OpenRequest, ProbeReply,
     ProbeRequest, RangeRequest, RecordsRequest, StoreReply, StoreRequest, SubtreesRequest,
     Testimony,
 };
@@ -140,6 +141,7 @@ pub async fn answer(
             asked.pinned(answer).await
         }
         Endpoint::Stage => asked.stage().await,
+        Endpoint::Pieces => asked.pieces().await,
     }
 }
 
@@ -445,6 +447,14 @@ impl Asked<'_> {
         let limits = self.limits;
         let view = self.namespace.view();
         self.read(view, move |view| contents(view, &head, &limits))
+            .await
+    }
+
+    /// Belongs to no session either.
+    async fn pieces(self) -> Result<Vec<u8>, SyncError> {
+        let (head, _): (PiecesRequest, _) = self.head().await?;
+        let view = self.namespace.view();
+        self.read(view, move |view| answer_chunks::pieces(view, &head))
             .await
     }
 

@@ -203,7 +203,7 @@ impl Tables<'_> {
             body: match &body.form {
                 Form::Whole(packed) => ContentBody::Packed(packed.to_vec()),
                 Form::Chunks(chunks) => ContentBody::Chunks(self.store_chunks(chunks, false)?),
-                Form::Staged(_) => return Err(not_here(&body.hash)),
+                Form::Staged(staged) => return self.heal_list(body, staged, counted, known),
             },
         };
         if let ContentBody::Chunks(list) = &row.body {
@@ -214,6 +214,41 @@ impl Tables<'_> {
                 }
             }
         }
+        self.set::<Contents>(body.hash.0, row.to_bytes().into());
+        Ok(())
+    }
+
+    /// Puts a list of chunks right by that of a stage. The chunks themselves were put right when they
+    /// arrived there.
+    fn heal_list(
+        &mut self,
+        body: &Body,
+        staged: &StagedBody,
+        references: u64,
+        known: Option<ContentRow>,
+    ) -> Result<(), StoreError> {
+        let list = self.list_of_checked(staged, body.size)?;
+        let Some(list) = list.map(ContentBody::Chunks) else {
+            // It was given up meanwhile, and the next attempt begins a new one.
+            return Ok(());
+        };
+        if known.is_some_and(|row| row.body == list && row.size == body.size) {
+            // The stage goes as others do whose content is here.
+            return Ok(());
+        }
+        if let Some(list) = self.take_stage(staged.stage)? {
+            for (chunk, _) in &list {
+                // Counts outlive a list that is gone, unless they are gone, too: then those of the
+                // stage take their place.
+                let count = self.references_of(chunk)?;
+                self.set::<ChunkReferences>(chunk.0, count.saturating_sub(1).max(1));
+            }
+        }
+        let row = ContentRow {
+            references,
+            size: body.size,
+            body: list,
+        };
         self.set::<Contents>(body.hash.0, row.to_bytes().into());
         Ok(())
     }

@@ -33,6 +33,12 @@ impl StageKey {
         Self(ContentHash::of(&parts.concat()).0)
     }
 
+    /// The stage of a content that a peer at this address heals.
+    pub fn of_healing(content: &ContentHash, address: &str) -> Self {
+        let parts = [b"healing", &content.0[..], address.as_bytes()];
+        Self(ContentHash::of(&parts.concat()).0)
+    }
+
     /// The stage of an upload with a random number. What it is going to be nobody knows yet.
     pub fn of_upload(number: u64) -> Self {
         let parts = [&b"upload"[..], &number.to_le_bytes()];

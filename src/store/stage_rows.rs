@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::ops::Bound;
 
+use crate::store::body::StagedBody;
 use crate::store::error::StoreError;
 use crate::store::layered::Layered;
 use crate::store::placement::RELEASE_CHUNKS;
@@ -105,13 +106,32 @@ impl Tables<'_> {
         let Some(stage) = stage_of(self.rows(), key)? else {
             return Ok(None);
         };
+        let list = self.list_of(key, &stage)?;
+        for row in 0..=stage.rows {
+            self.remove::<Stages>((key.0, u64::from(row)));
+        }
+        Ok(Some(list))
+    }
+
+    /// The list of a stage that has all of a content of this size, and has not changed since its
+    /// chunks were checked; `None` for any other.
+    pub(in crate::store) fn list_of_checked(
+        &self,
+        staged: &StagedBody,
+        size: u64,
+    ) -> Result<Option<Vec<ChunkEntry>>, StoreError> {
+        let stage = stage_of(self.rows(), staged.stage)?;
+        let stage = stage.filter(|stage| stage.mark == staged.mark && stage.bytes == size);
+        let list = stage.map(|stage| self.list_of(staged.stage, &stage));
+        list.transpose()
+    }
+
+    fn list_of(&self, key: StageKey, stage: &Stage) -> Result<Vec<ChunkEntry>, StoreError> {
         let mut list = Vec::with_capacity(stage.chunks as usize);
         for row in 1..=stage.rows {
             list.extend(self.stage_row(key, row)?);
-            self.remove::<Stages>((key.0, u64::from(row)));
         }
-        self.remove::<Stages>((key.0, 0));
-        Ok(Some(list))
+        Ok(list)
     }
 
     fn stage_row(&self, key: StageKey, row: u32) -> Result<Vec<ChunkEntry>, StoreError> {

@@ -2,6 +2,9 @@
 
 use std::collections::HashSet;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use crate::delta::codec::{CodecId, Effort};
 use crate::delta::registry::{decode, encode_smallest};
 use crate::replica::view::View;
@@ -15,9 +18,8 @@ use crate::sync::transport::Transport;
 use crate::types::hash::{ContentHash, StateKey};
 use crate::types::limits::{Limits, WHOLE_STATE_MAX};
 use crate::wire::frame::{HEADER_BYTES, open, seal};
-use crate::wire::messages::{
-    BodyHead, BodyHeads, CONTENTS_MAX, ContentWant, ContentsRequest, Endpoint,
-};
+use crate::wire::healing_messages::{CONTENTS_MAX, ContentWant, ContentsRequest};
+use crate::wire::messages::{BodyHead, BodyHeads, Endpoint};
 
 /// State bytes that are read for one answer.
 const WORK_BYTES: u64 = 128 << 20;
@@ -121,11 +123,25 @@ fn ask(
     let head = ContentsRequest {
         wants: part.iter().map(want).collect(),
     };
-    let limit = reply_limit(limits, endpoint);
-    let request = seal(endpoint.kind(), &head, &[]);
-    let reply = transport.call(endpoint, request, limit + HEADER_BYTES)?;
-    let (BodyHeads { heads }, blob): (BodyHeads, Vec<u8>) = open(endpoint.kind(), &reply, limit)?;
+    let asked = ask_outside(transport, endpoint, &head, limits);
+    let (BodyHeads { heads }, blob): (BodyHeads, Vec<u8>) = asked?;
     Ok(each_body(part, &heads, &blob, checked)?)
+}
+
+/// Sends a message that belongs to no session, and opens the answer.
+///
+/// # Errors
+/// [`SessionError`] when there is none, or one that cannot be opened.
+pub fn ask_outside<H: DeserializeOwned>(
+    transport: &mut dyn Transport,
+    endpoint: Endpoint,
+    head: &impl Serialize,
+    limits: &Limits,
+) -> Result<(H, Vec<u8>), SessionError> {
+    let limit = reply_limit(limits, endpoint);
+    let request = seal(endpoint.kind(), head, &[]);
+    let reply = transport.call(endpoint, request, limit + HEADER_BYTES)?;
+    Ok(open(endpoint.kind(), &reply, limit)?)
 }
 
 fn checked(one: &Lacking, head: &BodyHead, payload: &[u8]) -> Result<Body, TransferError> {

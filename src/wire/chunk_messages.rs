@@ -20,6 +20,13 @@ pub struct ChunksRequest {
     pub state: u64,
     /// Which of the record's versions, in the record's order.
     pub version: u8,
+    /// Which chunks.
+    pub part: PartRequest,
+}
+
+/// Names chunks of a list that is known as far as they are, and asks for how it goes on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PartRequest {
     /// Place in the list of the first chunk of the part that is known.
     pub from: u32,
     /// How many chunks that part has; none at first.

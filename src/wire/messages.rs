@@ -55,11 +55,13 @@ pub enum Endpoint {
     Chunks,
     /// `StageRequest` with the bytes of the sent chunks as blob -> `StageReply`.
     Stage,
+    /// `PiecesRequest` -> `ChunksReply` with the bytes of the wanted chunks as blob. Outside of sessions.
+    Pieces,
 }
 
 impl Endpoint {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Open,
         Self::Compare,
         Self::Records,
@@ -75,6 +77,7 @@ impl Endpoint {
         Self::Dictionary,
         Self::Chunks,
         Self::Stage,
+        Self::Pieces,
     ];
 
     /// Last part of the URL.
@@ -93,6 +96,7 @@ impl Endpoint {
             Self::Dictionary => "dictionary",
             Self::Chunks => "chunks",
             Self::Stage => "stage",
+            Self::Pieces => "pieces",
             Self::Close => "close",
             Self::Contents => "contents",
         }
@@ -434,25 +438,6 @@ pub struct CloseReply {
     pub root: Summary,
     /// Its newest change.
     pub seq: u64,
-}
-
-/// Most contents that one message may ask for.
-pub const CONTENTS_MAX: usize = 256;
-
-/// A content of a state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ContentWant {
-    /// First 64 bits of the key of a state that has it, current or in history.
-    pub state: u64,
-    /// Its hash.
-    pub content: ContentHash,
-}
-
-/// Asks for the bytes of contents that are damaged at the asker's.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct ContentsRequest {
-    /// The contents, each once.
-    pub wants: Vec<ContentWant>,
 }
 
 /// Most dictionaries that one message may name.

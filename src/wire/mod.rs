@@ -4,6 +4,7 @@
 
 pub mod chunk_messages;
 pub mod frame;
+pub mod healing_messages;
 pub mod messages;
 pub mod roots;
 pub mod roots_check;

@@ -252,6 +252,58 @@ fn damage_on_the_way_ends_the_answer_and_gives_no_wrong_byte() {
     assert!(body == state[..before]);
 }
 
+fn faults(server: &Server, name: &str) -> Option<u64> {
+    let url = format!("{}/v1/stats", server.url);
+    send(Method::GET, &url, &[], Vec::new()).json()[name].as_u64()
+}
+
+#[test]
+fn a_large_state_is_healed_chunk_by_chunk() {
+    const LENGTH: usize = 9_000_000;
+    let mut rng = Rng::seeded(9);
+    let state = noise(LENGTH, &mut rng);
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let peer = start(dirs[1].path(), "127.0.0.1:0");
+    peer.put("world", &state);
+    let Form::Chunks(chunks) = Body::new(&state).form else {
+        panic!("not in chunks");
+    };
+    let content = ContentHash::of(&state).0;
+    for (turn, is_list) in [false, true].into_iter().enumerate() {
+        let server = start(dirs[0].path(), "127.0.0.1:0");
+        server.add_peer("peer", &peer.url);
+        wait_until("both hold the same", || server.root() == peer.root());
+        let root = server.root();
+        server.terminate();
+        let (first, last) = (&chunks[3].hash.0, &chunks[chunks.len() - 1].hash.0);
+        hurt_row(dirs[0].path(), "chunks", first, Hurt::Flip);
+        hurt_row(dirs[0].path(), "chunks", last, Hurt::Remove);
+        if is_list {
+            hurt_row(dirs[0].path(), "contents", &content, Hurt::Remove);
+        }
+
+        let proxy = Proxy::start(peer.address(), Counted::Server);
+        let server = Server::start_having(
+            dirs[0].path(),
+            &["--scrub-mib-per-second", "0", FLAGS[0], FLAGS[1]],
+        );
+        server.add_peer("near", &proxy.url);
+        // A read finds it.
+        read_until_the_end(server.address(), "/v1/ns/default/states/world", "");
+        wait_until("it is healed", || {
+            faults(&server, "faults_healed") == Some(1) && faults(&server, "faults_open") == Some(0)
+        });
+        assert!(server.get("world").body == state, "turn {turn}");
+        assert_eq!(server.root(), root);
+        // Two chunks, and the list of all of them.
+        let passed = proxy.passed();
+        println!("healed with {passed} bytes, is_list {is_list}");
+        assert!(passed < LENGTH as u64 / 50, "{passed} bytes");
+        server.terminate();
+        succeed(&["verify", "--data", dirs[0].path().to_str().unwrap()]);
+    }
+}
+
 /// Puts with `transfer-encoding: chunked` as far as the pieces go, and ends there or breaks off.
 fn put_in_pieces(server: &Server, id: &str, bytes: &[u8], ends: bool) -> String {
     let mut stream = TcpStream::connect(server.address()).unwrap();

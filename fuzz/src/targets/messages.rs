@@ -11,12 +11,14 @@ use samestate::reconcile::strategy::{
 };
 use samestate::reconcile::view::SetView;
 use samestate::types::binary::encode;
+use samestate::wire::chunk_messages::{ChunksReply, ChunksRequest, StageReply, StageRequest};
 use samestate::wire::frame::{open, plain_length};
+use samestate::wire::healing_messages::{ContentsRequest, PiecesRequest};
 use samestate::wire::messages::{
-    BodiesRequest, BodyHeads, CloseReply, CloseRequest, CompareRequest, ContentsRequest, Endpoint,
-    ForgetReply, ForgetRequest, OfferReply, OfferRequest, OpenReply, OpenRequest, ProbeReply,
-    ProbeRequest, RangeReply, RangeRequest, RecordsReply, RecordsRequest, StoreReply, StoreRequest,
-    SubtreesReply, SubtreesRequest,
+    BodiesRequest, BodyHeads, CloseReply, CloseRequest, CompareRequest, DictionaryReply,
+    DictionaryRequest, Endpoint, ForgetReply, ForgetRequest, OfferReply, OfferRequest, OpenReply,
+    OpenRequest, ProbeReply, ProbeRequest, RangeReply, RangeRequest, RecordsReply, RecordsRequest,
+    StoreReply, StoreRequest, SubtreesReply, SubtreesRequest,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -85,6 +87,13 @@ pub fn frames(input: &[u8]) {
         take::<ForgetReply>(Endpoint::Forget, input),
         take::<ProbeRequest>(Endpoint::Probe, input),
         take::<ProbeReply>(Endpoint::Probe, input),
+        take::<DictionaryRequest>(Endpoint::Dictionary, input),
+        take::<DictionaryReply>(Endpoint::Dictionary, input),
+        take::<ChunksRequest>(Endpoint::Chunks, input),
+        take::<ChunksReply>(Endpoint::Chunks, input),
+        take::<StageRequest>(Endpoint::Stage, input),
+        take::<StageReply>(Endpoint::Stage, input),
+        take::<PiecesRequest>(Endpoint::Pieces, input),
     ];
     for taken in all.into_iter().flatten() {
         assert!(taken <= announced && announced <= LIMIT);

@@ -2,7 +2,8 @@
 //! writes are gone by it.
 
 use crate::replica::command::{Effect, Refusal, Step};
-use crate::replica::decide::{Decider, Draft};
+use crate::replica::decide::Decider;
+use crate::replica::draft::Draft;
 use crate::store::error::StoreError;
 use crate::store::rows::STRIP_GRACE_MILLIS;
 use crate::types::hash::StateKey;
@@ -10,7 +11,7 @@ use crate::types::record::StateRecord;
 use crate::types::seen::Seen;
 
 impl Decider<'_> {
-    pub(in crate::replica::decide) fn collect(
+    pub(in crate::replica) fn collect(
         &mut self,
         step: Step,
         draft: &mut Draft,
@@ -48,7 +49,7 @@ impl Decider<'_> {
         Ok(None)
     }
 
-    pub(in crate::replica::decide) fn remove(
+    pub(in crate::replica) fn remove(
         &self,
         key: StateKey,
         current: Option<&StateRecord>,
@@ -60,7 +61,7 @@ impl Decider<'_> {
     }
 
     /// Remembers how far our writes have been collected, when `rest` does not count them any more.
-    pub(in crate::replica::decide) fn note_collected(
+    pub(in crate::replica) fn note_collected(
         &self,
         current: Option<&StateRecord>,
         rest: Option<&StateRecord>,
@@ -73,13 +74,13 @@ impl Decider<'_> {
     }
 
     /// How far the versions of a record count our writes.
-    pub(in crate::replica::decide) fn counted(&self, record: &StateRecord) -> u64 {
+    pub(in crate::replica) fn counted(&self, record: &StateRecord) -> u64 {
         let counters = record.versions().iter().map(|v| v.vector.get(self.writer));
         counters.max().unwrap_or(0)
     }
 
     /// Says how far our writes have been collected by what was decided, if that is news.
-    pub(in crate::replica::decide) fn tell_collected(
+    pub(in crate::replica) fn tell_collected(
         &mut self,
         draft: &mut Draft,
     ) -> Result<(), StoreError> {

@@ -2,7 +2,8 @@
 
 use crate::replica::command::{Effect, Incoming, Meeting, Refusal, Refused};
 use crate::replica::conditions::missing;
-use crate::replica::decide::{Decider, Draft, refusal_of};
+use crate::replica::decide::{Decider, refusal_of};
+use crate::replica::draft::Draft;
 use crate::store::error::StoreError;
 use crate::types::hash::StateKey;
 use crate::types::record::{StateRecord, meet};
@@ -10,7 +11,7 @@ use crate::types::seen::Seen;
 use crate::types::version::Version;
 
 impl Decider<'_> {
-    pub(in crate::replica::decide) fn meet(
+    pub(in crate::replica) fn meet(
         &mut self,
         meeting: Meeting,
         draft: &mut Draft,
@@ -124,7 +125,7 @@ impl Decider<'_> {
     }
 
     /// Nobody else knows how far our own writes go.
-    pub(in crate::replica::decide) fn learn(
+    pub(in crate::replica) fn learn(
         &mut self,
         theirs: &Seen,
         draft: &mut Draft,
