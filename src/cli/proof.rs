@@ -120,7 +120,7 @@ fn read_proof(path: &Path) -> Result<Vec<u8>, CliError> {
 
 /// What a proof of either form shows.
 fn check(bytes: &[u8], root: &NodeHash) -> Result<ShownIds, String> {
-    if bytes.starts_with(&PROOF_MAGIC) {
+    if bytes.starts_with(&PROOF_MAGIC[..3]) {
         return verify_bytes(bytes, root).map_err(|error| error.to_string());
     }
     let text = std::str::from_utf8(bytes)
@@ -237,8 +237,9 @@ mod tests {
     fn malformed_proofs_are_refused() {
         let root = NodeHash([0; 32]);
         for (bytes, reason) in [
-            (&b"ssp\x01"[..], "cut off"),
-            (b"ssp\xff", "neither JSON"),
+            (&b"ssp\x02"[..], "cut off"),
+            (b"ssp\x01", "another version"),
+            (b"ss\xff", "neither JSON"),
             (b"[]", "not a proof in JSON"),
             (b"", "not a proof in JSON"),
         ] {

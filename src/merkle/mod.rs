@@ -4,9 +4,11 @@
 //! The definition of every hash is prose in docs/reference/merkle-tree.md.
 
 pub mod asked;
+mod bits;
 pub mod difference;
 pub mod multiproof;
 pub mod node;
+mod numbers;
 pub mod overlay;
 pub mod prefix;
 pub mod proof;
