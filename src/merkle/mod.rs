@@ -14,6 +14,8 @@ pub mod prefix;
 pub mod proof;
 pub mod proof_bytes;
 pub mod proof_text;
+pub mod range;
+pub mod range_text;
 pub mod row;
 pub mod storage;
 pub mod stream;
