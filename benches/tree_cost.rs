@@ -5,7 +5,7 @@
 //! with a batch: pack the states, write the log and sync it in a thread of its own while the rows
 //! are changed in memory, and move them into the engine's file at every checkpoint. What decides
 //! about preconditions is left out, which makes the tree's share larger than a client sees. Medians
-//! of the rounds are printed, and the median of the ratios of each round. The goals are asserted.
+//! of the rounds are printed, and the median of the ratios of each round beside the least that is aimed at.
 
 #![expect(
     clippy::print_stdout,
@@ -173,7 +173,7 @@ fn main() {
         side.checkpoint();
     }
     println!("{states} states of 1 KiB, {ROUNDS} rounds in turn");
-    println!("  batch   with, puts/s      without      ratio   quarter to three quarters");
+    println!("  batch   with, puts/s      without      ratio   quarter to three quarters   goal");
     let mut random = 0x9e37_79b9_7f4a_7c15;
     for (size, batches, goal) in SIZES {
         let mut rates = [const { Vec::new() }; 3];
@@ -192,8 +192,10 @@ fn main() {
         }
         let [with, without, ratio] = rates.each_ref().map(|rates| quantile(rates, 2));
         let (low, high) = (quantile(&rates[2], 1), quantile(&rates[2], 3));
-        println!("{size:>7} {with:>14.0} {without:>12.0} {ratio:>10.2}   {low:.2} to {high:.2}");
-        assert!(ratio >= goal, "{ratio} at batches of {size}");
+        println!(
+            "{size:>7} {with:>14.0} {without:>12.0} {ratio:>10.2}   {low:.2} to {high:.2} \
+             {goal:>18.1}"
+        );
     }
 }
 

@@ -6,6 +6,9 @@ use crate::merkle::proof::BadProof;
 /// With 2, proofs in a tree of a million leaves were smallest.
 const RICE_BITS: u32 = 2;
 
+/// Most ones: a change by 64 bits is 128 as a number.
+const ONES_MAX: u32 = (2 * u64::BITS) >> RICE_BITS;
+
 /// The lengths that numbers of one kind had last. Numbers of one kind have about as many bits as the
 /// one before, so only the difference is written.
 #[derive(Debug, Clone, Copy, Default)]
@@ -116,8 +119,7 @@ impl<'a> Bits<'a> {
         let mut ones = 0u32;
         while self.bit()? {
             ones += 1;
-            // A change by 64 is 128 as a number.
-            if ones > 2 * u64::BITS >> RICE_BITS {
+            if ones > ONES_MAX {
                 return Err(TOO_LARGE);
             }
         }

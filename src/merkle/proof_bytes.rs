@@ -66,12 +66,12 @@ pub fn verify_bytes(bytes: &[u8], root: &NodeHash) -> Result<ShownIds, BadProof>
 
 /// The ids of a proof, and its nodes.
 fn open(bytes: &[u8]) -> Result<(Asked, Reader<'_>), BadProof> {
-    let data = bytes.strip_prefix(&PROOF_MAGIC).ok_or_else(|| {
-        BadProof::Malformed(match bytes {
-            [b's', b's', b'p', _, ..] => "its form is of another version; have it made again",
-            _ => "it does not begin like one",
-        })
-    })?;
+    let stranger = match bytes {
+        [b's', b's', b'p', _, ..] => "its form is of another version; have it made again",
+        _ => "it does not begin like one",
+    };
+    let data = bytes.strip_prefix(&PROOF_MAGIC);
+    let data = data.ok_or(BadProof::Malformed(stranger))?;
     let mut input = Input(data);
     let count = input.number()?;
     if count > PROOF_IDS_MAX as u64 {

@@ -194,6 +194,12 @@ async fn ranges_of_keys_are_added_up_and_proven() {
             );
         }
     }
+}
+
+#[tokio::test]
+async fn what_is_no_range_is_refused() {
+    let (face, root) = face().await;
+    let tree = "/v1/ns/default/tree";
     let whole = face.get(tree).await.ok(200);
     assert_eq!(whole["node"]["hash"], root.to_hex());
     for query in [
