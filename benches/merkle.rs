@@ -28,9 +28,12 @@ use samestate::types::leaf::Leaf;
 use trees::{Jmt, JmtProof, Mst, Ours};
 
 const ROUNDS: u64 = 15;
-/// Goals of the tree among a million leaves: of bytes for 99 proofs of 100, of hashes on average.
+/// Goals of the tree among a million leaves, for each proof and each put. Keys are as random as
+/// SHA-256: now and then two share so many bits that telling them apart takes a hash or two more, so
+/// one put in a thousand may.
 const PROOF_BYTES: usize = 1_100;
 const HASHES_A_PUT: u64 = 50;
+const OVER_OF_1000: u64 = 1;
 const ROWS_A_PUT: u64 = 3;
 
 fn main() {
@@ -107,7 +110,7 @@ fn proof_bytes(ours: &Ours, count: u64) {
             "proof of {what}, {sample} of them: mean {mean} B, p99 {p99} B, most {most} B, \
              {over} above {PROOF_BYTES} B"
         );
-        assert!(count > 1_000_000 || p99 <= PROOF_BYTES, "{p99} B");
+        assert!(count > 1_000_000 || most <= PROOF_BYTES, "{most} B");
     }
     let numbers: Vec<u64> = some(1000, count, 2).collect();
     let singles: usize = numbers
@@ -135,7 +138,12 @@ fn puts(ours: &mut Ours, count: u64) {
         "one put, {singles} of them: mean {mean:.1} hashes, most {most}, {over} above {HASHES_A_PUT}; \
          at most {rows} rows written"
     );
-    assert!(rows <= ROWS_A_PUT && mean <= HASHES_A_PUT as f64);
+    assert!(rows <= ROWS_A_PUT, "{rows} rows");
+    let allowed = singles * OVER_OF_1000 / 1000;
+    assert!(
+        count > 1_000_000 || over <= allowed,
+        "{over} puts took more"
+    );
     let batch: Vec<Leaf> = some(1000, count, 4).map(|n| leaf(n, 2)).collect();
     let work = ours.put(&batch);
     println!(

@@ -128,6 +128,12 @@ pub enum CliError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Nothing can be proven of the log of roots yet.
+    #[error(
+        "nothing is proven yet: the replica has not written down a root; it does about a second \
+         after the first write (root_log_interval), so write something and ask again"
+    )]
+    NoRoots,
     /// A backup that could not be made, checked or restored.
     #[error(transparent)]
     Backup(#[from] BackupError),

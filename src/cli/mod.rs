@@ -28,6 +28,7 @@ mod states;
 mod sync;
 mod text;
 mod transfer;
+mod tree;
 mod verify;
 mod watch;
 mod workspace;
@@ -84,6 +85,7 @@ enum ClientCommand {
     Diff(diff::DiffArgs),
     Proof(proof::ProofArgs),
     VerifyProof(proof::VerifyProofArgs),
+    Tree(tree::TreeArgs),
     Roots(roots::RootsArgs),
     VerifyRoots(roots::VerifyRootsArgs),
 }
@@ -140,6 +142,7 @@ impl ClientCommand {
             Self::Diff(args) => diff::diff(args, options).await,
             Self::Proof(args) => proof::proof(args, options).await,
             Self::VerifyProof(args) => proof::verify_proof(&args, options),
+            Self::Tree(args) => tree::tree(args, options).await,
             Self::Roots(args) => roots::roots(args, options).await,
             Self::VerifyRoots(args) => roots::verify_roots(&args, options),
         }
@@ -219,6 +222,7 @@ mod tests {
             "samestate sync --from http://h --strategy magic",
             "samestate import . --jobs 0",
             "samestate verify-proof f --root 12",
+            "samestate tree --prefix a --from b",
             "samestate watch --since 12",
             "samestate backup",
             "samestate backup --to s3://bucket/x",

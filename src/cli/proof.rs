@@ -17,6 +17,8 @@ use crate::merkle::asked::ShownIds;
 use crate::merkle::proof::Proven;
 use crate::merkle::proof_bytes::{PROOF_BYTES_MAX, PROOF_MAGIC, verify_bytes};
 use crate::merkle::proof_text::{Kind, PROOF_TEXT_MAX, verify_text};
+use crate::merkle::range::{KeyRange, ShownRange};
+use crate::merkle::range_text::RangeText;
 use crate::types::hash::NodeHash;
 use crate::types::id::GameId;
 
@@ -45,7 +47,7 @@ pub struct ProofArgs {
     output: Option<PathBuf>,
 }
 
-/// Check a proof without a replica
+/// Check a proof of `samestate proof` or `samestate tree --proof` without a replica
 ///
 /// The root has to come from where you trust it; the one inside the proof proves nothing.
 #[derive(Debug, Args)]
@@ -96,6 +98,19 @@ pub async fn proof(args: ProofArgs, options: &Options) -> Result<ExitCode, CliEr
 /// [`CliError::BadProof`] when it proves nothing, [`CliError::File`].
 pub fn verify_proof(args: &VerifyProofArgs, options: &Options) -> Result<ExitCode, CliError> {
     let bytes = read_proof(&args.file)?;
+    if let Some(text) = std::str::from_utf8(&bytes)
+        .ok()
+        .filter(|text| RangeText::is_one(text))
+    {
+        let shown = RangeText::verify(text, &args.root);
+        let (range, shown) = shown.map_err(|error| bad(&args.file, error.to_string()))?;
+        print(&if options.json {
+            range_in_json(&range, &shown, &args.root).to_string()
+        } else {
+            range_in_words(&range, &shown, &args.root)
+        })?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let shown = check(&bytes, &args.root).map_err(|reason| bad(&args.file, reason))?;
     print(&if options.json {
         in_json(&shown, &args.root).to_string()
@@ -120,12 +135,46 @@ fn read_proof(path: &Path) -> Result<Vec<u8>, CliError> {
 
 /// What a proof of either form shows.
 fn check(bytes: &[u8], root: &NodeHash) -> Result<ShownIds, String> {
-    if bytes.starts_with(&PROOF_MAGIC) {
+    if bytes.starts_with(&PROOF_MAGIC[..3]) {
         return verify_bytes(bytes, root).map_err(|error| error.to_string());
     }
     let text = std::str::from_utf8(bytes)
         .map_err(|_| "it is neither JSON nor begins like a proof in bytes".to_owned())?;
     verify_text(text, root).map_err(|error| error.to_string())
+}
+
+fn range_in_words(range: &KeyRange, shown: &ShownRange, root: &NodeHash) -> String {
+    let totals = &shown.totals;
+    let newest = match totals.leaves {
+        0 => String::new(),
+        _ => format!(", the newest of {} UTC", utc(totals.updated_at)),
+    };
+    format!(
+        "proven: the contents with root {root}, {} records and {},
+have {} and {}{newest}
+with keys {}
+       to {}",
+        shown.whole.leaves,
+        human_bytes(shown.whole.size),
+        totals.leaves,
+        human_bytes(totals.size),
+        range.first,
+        range.last
+    )
+}
+
+fn range_in_json(range: &KeyRange, shown: &ShownRange, root: &NodeHash) -> Value {
+    json!({
+        "valid": true,
+        "root": root.to_hex(),
+        "from": range.first.to_hex(),
+        "to": range.last.to_hex(),
+        "records": shown.totals.leaves,
+        "total_size": shown.totals.size,
+        "updated_at": shown.totals.updated_at,
+        "all_records": shown.whole.leaves,
+        "all_size": shown.whole.size,
+    })
 }
 
 fn in_words(shown: &ShownIds, root: &NodeHash) -> String {
@@ -237,8 +286,9 @@ mod tests {
     fn malformed_proofs_are_refused() {
         let root = NodeHash([0; 32]);
         for (bytes, reason) in [
-            (&b"ssp\x01"[..], "cut off"),
-            (b"ssp\xff", "neither JSON"),
+            (&b"ssp\x02"[..], "cut off"),
+            (b"ssp\x01", "another version"),
+            (b"ss\xff", "neither JSON"),
             (b"[]", "not a proof in JSON"),
             (b"", "not a proof in JSON"),
         ] {

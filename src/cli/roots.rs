@@ -75,11 +75,14 @@ pub async fn roots(args: RootsArgs, options: &Options) -> Result<ExitCode, CliEr
     let heads: HeadsBody = client.parse(&client.ask(heads).await?)?;
     let size = heads.own.map_or(0, |head| head.size);
     let text = page(&client, &args, size, older.as_ref()).await?;
+    let body: RootsBody = client.parse(&text)?;
+    if body.head.is_none() && (args.proofs || older.is_some()) {
+        return Err(CliError::NoRoots);
+    }
     if options.json {
         print(&text)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let body: RootsBody = client.parse(&text)?;
     if body.head.is_none() {
         print("no root has been written down yet")?;
         return Ok(ExitCode::SUCCESS);

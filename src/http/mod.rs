@@ -36,4 +36,5 @@ pub mod sessions;
 pub mod states;
 pub mod streamed;
 pub mod sync;
+pub mod tree;
 pub mod upload;

@@ -15,7 +15,7 @@ use crate::http::problem::Problem;
 use crate::http::requests::Target;
 use crate::http::{
     admin, agreement, batch, browsers, changes, conflicts, health, history, listing, metrics,
-    namespaces, patch, peers, proofs, root, roots, sessions, states, sync,
+    namespaces, patch, peers, proofs, root, roots, sessions, states, sync, tree,
 };
 
 /// Every endpoint, over the state of a replica.
@@ -40,6 +40,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/ns/{ns}/conflicts", get(conflicts::list))
         .route("/v1/ns/{ns}/changes", get(changes::get))
         .route("/v1/ns/{ns}/root", get(root::get))
+        .route("/v1/ns/{ns}/tree", get(tree::get))
         .route("/v1/ns/{ns}/proofs", post(proofs::post))
         .route("/v1/ns/{ns}/agreement", get(agreement::get))
         .route("/v1/ns/{ns}/roots", get(roots::list))

@@ -4,14 +4,18 @@
 //! The definition of every hash is prose in docs/reference/merkle-tree.md.
 
 pub mod asked;
+mod bits;
 pub mod difference;
 pub mod multiproof;
 pub mod node;
+mod numbers;
 pub mod overlay;
 pub mod prefix;
 pub mod proof;
 pub mod proof_bytes;
 pub mod proof_text;
+pub mod range;
+pub mod range_text;
 pub mod row;
 pub mod storage;
 pub mod stream;

@@ -2,17 +2,21 @@
 //! of any byte is refused or changes what is hashed. Defined in docs/reference/merkle-tree.md.
 
 use crate::merkle::asked::{Asked, ShownIds};
+use crate::merkle::bits::{BitWriter, Bits, Length};
 use crate::merkle::multiproof::{MultiProof, NodeSource, ProofNode, split_keys, verify};
 use crate::merkle::node::Summary;
+use crate::merkle::numbers::{NotANumber, read_number, step, take_step, write_number};
 use crate::merkle::proof::{BadProof, PROOF_IDS_MAX};
 use crate::types::hash::{LeafDigest, NodeHash, StateKey};
 use crate::types::id::GameId;
 use crate::types::leaf::Leaf;
 
 /// What a proof in bytes begins with; the last byte is the version of the form.
-pub const PROOF_MAGIC: [u8; 4] = *b"ssp\x01";
+pub const PROOF_MAGIC: [u8; 4] = *b"ssp\x02";
 /// Longest proof that is read: far above a thousand ids of the longest kind in any honest tree.
 pub const PROOF_BYTES_MAX: usize = 8 << 20;
+/// Bits of milliseconds since 1970-01-01 UTC, until 2039.
+const TIME_BITS: u32 = 41;
 
 /// Writes a proof about those ids.
 ///
@@ -39,9 +43,10 @@ pub fn encode(asked: &Asked, proof: &MultiProof) -> Result<Vec<u8>, BadProof> {
         write_number(&mut bytes, id.as_str().len() as u64);
         bytes.extend_from_slice(id.as_str().as_bytes());
     }
-    write_number(&mut bytes, writer.shape.bytes.len() as u64);
-    bytes.extend_from_slice(&writer.shape.bytes);
-    bytes.extend_from_slice(&writer.data);
+    let bits = writer.bits.into_bytes();
+    write_number(&mut bytes, bits.len() as u64);
+    bytes.extend_from_slice(&bits);
+    bytes.extend_from_slice(&writer.hashes);
     Ok(bytes)
 }
 
@@ -61,9 +66,12 @@ pub fn verify_bytes(bytes: &[u8], root: &NodeHash) -> Result<ShownIds, BadProof>
 
 /// The ids of a proof, and its nodes.
 fn open(bytes: &[u8]) -> Result<(Asked, Reader<'_>), BadProof> {
-    let data = bytes
-        .strip_prefix(&PROOF_MAGIC)
-        .ok_or(BadProof::Malformed("it does not begin like one"))?;
+    let stranger = match bytes {
+        [b's', b's', b'p', _, ..] => "its form is of another version; have it made again",
+        _ => "it does not begin like one",
+    };
+    let data = bytes.strip_prefix(&PROOF_MAGIC);
+    let data = data.ok_or(BadProof::Malformed(stranger))?;
     let mut input = Input(data);
     let count = input.number()?;
     if count > PROOF_IDS_MAX as u64 {
@@ -80,97 +88,78 @@ fn open(bytes: &[u8]) -> Result<(Asked, Reader<'_>), BadProof> {
         ids.push(id.ok_or(BadProof::Malformed("it names an id that cannot be one"))?);
     }
     let asked = Asked::in_order(ids)?;
-    let shape = Bits {
-        bytes: input.counted()?,
-        at: 0,
-    };
     let reader = Reader {
-        shape,
-        data: input,
+        bits: Bits::new(input.counted()?),
+        hashes: input,
+        lengths: Lengths::default(),
         updated_at: 0,
     };
     Ok((asked, reader))
 }
 
-/// Appends 7 bits a byte, lowest first, the highest bit set on all but the last (LEB128).
-fn write_number(out: &mut Vec<u8>, mut number: u64) {
-    while number > 0x7f {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
+/// How long the numbers of each kind were last.
+struct Lengths {
+    leaves: Length,
+    size: Length,
+    step: Length,
 }
 
-/// Steps both ways as numbers that are small when the step is: 0, -1, 1, -2, ...
-fn zigzag(step: i64) -> u64 {
-    ((step << 1) ^ (step >> 63)) as u64
-}
-
-fn unzigzag(number: u64) -> i64 {
-    (number >> 1) as i64 ^ -((number & 1) as i64)
-}
-
-#[derive(Default)]
-struct Writer {
-    shape: BitWriter,
-    data: Vec<u8>,
-    updated_at: u64,
-}
-
-#[derive(Default)]
-struct BitWriter {
-    bytes: Vec<u8>,
-    used: u32,
-}
-
-impl BitWriter {
-    /// Appends bits, each `0` or `1`.
-    fn push(&mut self, bits: &[u8]) {
-        for bit in bits {
-            if self.used.is_multiple_of(8) {
-                self.bytes.push(0);
-            }
-            if let Some(last) = self.bytes.last_mut() {
-                *last |= bit << (7 - self.used % 8);
-            }
-            self.used += 1;
+impl Default for Lengths {
+    fn default() -> Self {
+        Self {
+            leaves: Length::default(),
+            size: Length::default(),
+            step: Length::of(TIME_BITS),
         }
     }
 }
 
+#[derive(Default)]
+struct Writer {
+    bits: BitWriter,
+    hashes: Vec<u8>,
+    lengths: Lengths,
+    updated_at: u64,
+}
+
 impl Writer {
+    fn shape(&mut self, bits: &[bool]) {
+        bits.iter().for_each(|bit| self.bits.bit(*bit));
+    }
+
     fn node(&mut self, node: &ProofNode, depth: u8, keys: &[StateKey]) -> Result<(), BadProof> {
+        let misplaced = BadProof::Misplaced {
+            depth: usize::from(depth),
+        };
         match (node, keys) {
-            (ProofNode::Empty, []) => self.shape.push(&[0]),
+            (ProofNode::Empty, []) | (ProofNode::Inner, [_, ..]) => self.shape(&[false]),
             (ProofNode::Subtree(summary), []) => {
-                self.shape.push(&[1]);
-                self.data.extend_from_slice(&summary.hash.0);
-                write_number(&mut self.data, summary.leaves);
+                self.shape(&[true]);
+                self.hashes.extend_from_slice(&summary.hash.0);
+                // It has one leaf at least.
+                let more = summary.leaves.checked_sub(1).ok_or(misplaced)?;
+                self.bits.number(more, &mut self.lengths.leaves);
                 self.tail(summary.size, summary.updated_at);
             }
-            (ProofNode::Inner, [_, ..]) => self.shape.push(&[0]),
-            (ProofNode::Empty, [_, ..]) => self.shape.push(&[1, 0]),
+            (ProofNode::Empty, [_, ..]) => self.shape(&[true, false]),
             (ProofNode::Leaf(leaf), [key, more @ ..]) => {
                 let own = more.is_empty() && leaf.key == *key;
-                self.shape.push(&[1, 1, u8::from(!own)]);
+                self.shape(&[true, true, !own]);
                 if !own {
-                    self.data.extend_from_slice(&leaf.key.0);
+                    self.hashes.extend_from_slice(&leaf.key.0);
                 }
-                self.data.extend_from_slice(&leaf.digest.0);
+                self.hashes.extend_from_slice(&leaf.digest.0);
                 self.tail(leaf.size, leaf.updated_at);
             }
-            _ => {
-                let depth = usize::from(depth);
-                return Err(BadProof::Misplaced { depth });
-            }
+            _ => return Err(misplaced),
         }
         Ok(())
     }
 
     fn tail(&mut self, size: u64, updated_at: u64) {
-        write_number(&mut self.data, size);
-        let step = updated_at.wrapping_sub(self.updated_at) as i64;
-        write_number(&mut self.data, zigzag(step));
+        self.bits.number(size, &mut self.lengths.size);
+        let step = step(self.updated_at, updated_at);
+        self.bits.number(step, &mut self.lengths.step);
         self.updated_at = updated_at;
     }
 }
@@ -190,29 +179,12 @@ impl<'a> Input<'a> {
         Ok(*hash)
     }
 
-    /// A number in its shortest form.
     fn number(&mut self) -> Result<u64, BadProof> {
-        let mut number = 0u64;
-        for place in 0..10u32 {
-            let (byte, rest) = self.0.split_first().ok_or(BadProof::Truncated)?;
-            self.0 = rest;
-            let part = u64::from(byte & 0x7f);
-            let shifted = part << (7 * place);
-            if shifted >> (7 * place) != part {
-                break;
-            }
-            number |= shifted;
-            if byte & 0x80 == 0 {
-                let padded = *byte == 0 && place > 0;
-                return match padded {
-                    true => Err(BadProof::Malformed(
-                        "a number is longer than it needs to be",
-                    )),
-                    false => Ok(number),
-                };
-            }
-        }
-        Err(BadProof::Malformed("a number is too large"))
+        read_number(&mut self.0).map_err(|fault| match fault {
+            NotANumber::Truncated => BadProof::Truncated,
+            NotANumber::Padded => BadProof::Malformed("a number is longer than it needs to be"),
+            NotANumber::TooLarge => BadProof::Malformed("a number is too large"),
+        })
     }
 
     /// Bytes behind their number.
@@ -223,37 +195,19 @@ impl<'a> Input<'a> {
     }
 }
 
-struct Bits<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl Bits<'_> {
-    fn next(&mut self) -> Result<bool, BadProof> {
-        let byte = self.bytes.get(self.at / 8).ok_or(BadProof::Truncated)?;
-        let bit = byte >> (7 - self.at % 8) & 1 == 1;
-        self.at += 1;
-        Ok(bit)
-    }
-
-    /// True when nothing but the zeros that fill the last byte is left.
-    fn is_over(&self) -> bool {
-        let last = self.bytes.last().copied().unwrap_or(0);
-        let filling = (self.bytes.len() * 8).checked_sub(self.at);
-        matches!(filling, Some(filling @ 0..8) if u32::from(last) & ((1 << filling) - 1) == 0)
-    }
-}
-
 struct Reader<'a> {
-    shape: Bits<'a>,
-    data: Input<'a>,
+    bits: Bits<'a>,
+    hashes: Input<'a>,
+    lengths: Lengths,
     updated_at: u64,
 }
 
 impl Reader<'_> {
     fn subtree(&mut self) -> Result<ProofNode, BadProof> {
-        let hash = NodeHash(self.data.hash()?);
-        let leaves = self.data.number()?;
+        let hash = NodeHash(self.hashes.hash()?);
+        let more = self.bits.number(&mut self.lengths.leaves)?;
+        let too_many = BadProof::Malformed("a number is too large");
+        let leaves = more.checked_add(1).ok_or(too_many)?;
         let (size, updated_at) = self.tail()?;
         Ok(ProofNode::Subtree(Summary {
             hash,
@@ -268,19 +222,19 @@ impl Reader<'_> {
             [only] => Some(*only),
             _ => None,
         };
-        let foreign = self.shape.next()?;
+        let foreign = self.bits.bit()?;
         let key = match (foreign, own) {
             (false, Some(own)) => own,
             (false, None) => return Err(BadProof::Malformed("a leaf leaves open whose it is")),
             (true, own) => {
-                let key = StateKey(self.data.hash()?);
+                let key = StateKey(self.hashes.hash()?);
                 if own == Some(key) {
                     return Err(BadProof::Malformed("a key is repeated"));
                 }
                 key
             }
         };
-        let digest = LeafDigest(self.data.hash()?);
+        let digest = LeafDigest(self.hashes.hash()?);
         let (size, updated_at) = self.tail()?;
         Ok(ProofNode::Leaf(Leaf {
             key,
@@ -291,26 +245,26 @@ impl Reader<'_> {
     }
 
     fn tail(&mut self) -> Result<(u64, u64), BadProof> {
-        let size = self.data.number()?;
-        let step = unzigzag(self.data.number()?);
-        self.updated_at = self.updated_at.wrapping_add(step as u64);
+        let size = self.bits.number(&mut self.lengths.size)?;
+        let step = self.bits.number(&mut self.lengths.step)?;
+        self.updated_at = take_step(self.updated_at, step);
         Ok((size, self.updated_at))
     }
 }
 
 impl NodeSource for Reader<'_> {
     fn next(&mut self, _: usize, keys: &[StateKey]) -> Result<ProofNode, BadProof> {
-        match (self.shape.next()?, keys) {
+        match (self.bits.bit()?, keys) {
             (false, []) => Ok(ProofNode::Empty),
             (true, []) => self.subtree(),
             (false, _) => Ok(ProofNode::Inner),
-            (true, _) if self.shape.next()? => self.leaf(keys),
+            (true, _) if self.bits.bit()? => self.leaf(keys),
             (true, _) => Ok(ProofNode::Empty),
         }
     }
 
     fn end(self) -> Result<(), BadProof> {
-        if self.shape.is_over() && self.data.0.is_empty() {
+        if self.bits.is_over() && self.hashes.0.is_empty() {
             Ok(())
         } else {
             Err(BadProof::Surplus)
@@ -451,7 +405,11 @@ mod tests {
                 BadProof::Malformed("a number is too large"),
             ),
             (
-                b"ssp\x02".to_vec(),
+                b"ssp\x01".to_vec(),
+                BadProof::Malformed("its form is of another version; have it made again"),
+            ),
+            (
+                b"ssq\x02".to_vec(),
                 BadProof::Malformed("it does not begin like one"),
             ),
             (
@@ -463,16 +421,5 @@ mod tests {
         }
         assert!(verify_bytes(&begin(&[1, 1, b'a', 1, 0x80]), &root).is_ok());
         assert!(Asked::new((0..1001).map(id).collect()).is_err());
-    }
-
-    #[test]
-    fn numbers_and_steps_come_back() {
-        for number in [0, 1, 0x7f, 0x80, 0x3fff, 0x4000, u64::MAX / 2, u64::MAX] {
-            let mut bytes = Vec::new();
-            write_number(&mut bytes, number);
-            assert_eq!(Input(&bytes).number(), Ok(number));
-            assert_eq!(zigzag(unzigzag(number)), number);
-        }
-        assert_eq!([0, -1, 1, -2].map(zigzag), [0, 1, 2, 3]);
     }
 }

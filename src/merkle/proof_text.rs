@@ -32,6 +32,12 @@ pub enum BadProofText {
     /// Made for another root than the one to check against.
     #[error("it was made for the root {0}")]
     OtherRoot(NodeHash),
+    /// Totals without the nodes that prove them.
+    #[error("it has no proof; ask for one with `samestate tree --proof`")]
+    Unproven,
+    /// Totals that are not those of the nodes.
+    #[error("its nodes add up to something else than it says")]
+    OtherTotals,
     /// The nodes show something else than the text around them says.
     #[error("it says {said} of {id}, but its nodes show the opposite")]
     OtherKind {
@@ -107,7 +113,7 @@ struct StateText {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct LeafText {
+pub(crate) struct LeafText {
     #[serde(with = "crate::types::as_text")]
     key: StateKey,
     #[serde(with = "crate::types::as_text")]
@@ -117,7 +123,7 @@ struct LeafText {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct SubtreeText {
+pub(crate) struct SubtreeText {
     #[serde(with = "crate::types::as_text")]
     hash: NodeHash,
     leaves: u64,
@@ -128,7 +134,7 @@ struct SubtreeText {
 /// A node: `"inner"`, `null` for nothing, a leaf, or a subtree passed by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-enum NodeText {
+pub(crate) enum NodeText {
     Empty,
     Inner(InnerText),
     Leaf(LeafText),
@@ -136,7 +142,7 @@ enum NodeText {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-enum InnerText {
+pub(crate) enum InnerText {
     #[serde(rename = "inner")]
     Inner,
 }
@@ -231,7 +237,7 @@ pub fn verify_text(text: &str, root: &NodeHash) -> Result<ShownIds, BadProofText
     }
 }
 
-fn check_root(said: &NodeHash, root: &NodeHash) -> Result<(), BadProofText> {
+pub(crate) fn check_root(said: &NodeHash, root: &NodeHash) -> Result<(), BadProofText> {
     match said.matches(root) {
         true => Ok(()),
         false => Err(BadProofText::OtherRoot(*said)),
@@ -287,7 +293,7 @@ impl SubtreeText {
 }
 
 impl NodeText {
-    fn of(node: &ProofNode) -> Self {
+    pub(crate) fn of(node: &ProofNode) -> Self {
         match node {
             ProofNode::Inner => Self::Inner(InnerText::Inner),
             ProofNode::Empty => Self::Empty,
@@ -296,7 +302,7 @@ impl NodeText {
         }
     }
 
-    fn node(&self) -> ProofNode {
+    pub(crate) fn node(&self) -> ProofNode {
         match self {
             Self::Inner(InnerText::Inner) => ProofNode::Inner,
             Self::Empty => ProofNode::Empty,

@@ -3,9 +3,11 @@
 //! Which rows exist follows from the set of leaves alone (see [`is_stored`]), so two replicas with
 //! the same root also hold the same rows.
 
-use crate::merkle::node::{SUMMARY_BYTES, Summary};
+use crate::merkle::node::Summary;
+use crate::merkle::numbers::{NUMBER_BYTES_MAX, read_number, step, take_step, write_number};
 use crate::merkle::prefix::Prefix;
 use crate::merkle::trie::join;
+use crate::types::hash::NodeHash;
 
 /// Depth of the last level kept in memory. The first rows stand there.
 pub const TOP_DEPTH: u8 = 12;
@@ -14,11 +16,15 @@ pub const ROW_LEVELS: u8 = 4;
 /// Children of a row.
 pub const ROW_CHILDREN: usize = 1 << ROW_LEVELS;
 /// A subtree of at most so many leaves has no row below depth 12: a scan of the records is cheaper.
-pub const BUCKET_LEAVES: u64 = 16;
-/// Longest encoded row.
-pub const ROW_BYTES_MAX: usize = BITMAP_BYTES + ROW_CHILDREN * SUMMARY_BYTES;
+/// With more, hashing a full bucket anew would take a put past 50 hashes.
+pub const BUCKET_LEAVES: u64 = 8;
+/// No encoded row is longer.
+pub const ROW_BYTES_MAX: usize =
+    BITMAP_BYTES + ROW_CHILDREN * (HASH_BYTES + AGGREGATES * NUMBER_BYTES_MAX);
 
 const BITMAP_BYTES: usize = 2;
+const HASH_BYTES: usize = 32;
+const AGGREGATES: usize = 3;
 
 /// A row and the nodes between it and its children, in heap order: the node at the row's place is
 /// 1, the children of node `i` are `2 * i` and `2 * i + 1`, the row itself is the upper half.
@@ -47,16 +53,19 @@ impl Row {
     pub const EMPTY: Self = Self([Summary::EMPTY; ROW_CHILDREN]);
 
     /// A bitmap of the children that have leaves (`u16`, little endian, bit 0 leftmost), then
-    /// those children in order, 56 bytes each.
+    /// those children in order: hash, leaves, size, and the step to their newest update from that of
+    /// the child before.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![0; BITMAP_BYTES];
-        let mut bitmap = 0u16;
+        let (mut bitmap, mut updated_at) = (0u16, 0);
         for (slot, child) in self.0.iter().enumerate() {
             if child.leaves > 0 {
                 bitmap |= 1 << slot;
-                let mut summary = [0; SUMMARY_BYTES];
-                child.write(&mut summary);
-                bytes.extend_from_slice(&summary);
+                bytes.extend_from_slice(&child.hash.0);
+                write_number(&mut bytes, child.leaves);
+                write_number(&mut bytes, child.size);
+                write_number(&mut bytes, step(updated_at, child.updated_at));
+                updated_at = child.updated_at;
             }
         }
         bytes[..BITMAP_BYTES].copy_from_slice(&bitmap.to_le_bytes());
@@ -72,26 +81,22 @@ impl Row {
 
     /// Length of the encoded row with these nodes.
     pub fn encoded_bytes(nodes: &RowNodes) -> usize {
-        let (_, children) = nodes.split_at(ROW_CHILDREN);
-        let held = children.iter().filter(|child| child.leaves > 0);
-        BITMAP_BYTES + held.count() * SUMMARY_BYTES
+        Self::of_nodes(nodes).encode().len()
     }
 
     /// Reads what [`Row::encode`] wrote; `None` for anything it does not write.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (bitmap, children) = bytes.split_first_chunk::<BITMAP_BYTES>()?;
+        let (bitmap, mut input) = bytes.split_first_chunk::<BITMAP_BYTES>()?;
         let bitmap = u16::from_le_bytes(*bitmap);
-        if bitmap == 0 || children.len() != bitmap.count_ones() as usize * SUMMARY_BYTES {
-            return None;
-        }
         let mut row = Self::EMPTY;
-        let mut children = children.chunks_exact(SUMMARY_BYTES);
+        let mut updated_at = 0;
         for (slot, child) in row.0.iter_mut().enumerate() {
             if bitmap >> slot & 1 == 1 {
-                *child = Summary::read(children.next()?).filter(|child| child.leaves > 0)?;
+                *child = read_child(&mut input, updated_at)?;
+                updated_at = child.updated_at;
             }
         }
-        Some(row)
+        (bitmap != 0 && input.is_empty()).then_some(row)
     }
 
     /// Leaves below.
@@ -136,6 +141,21 @@ impl Row {
     }
 }
 
+/// The next child of an encoded row, the one before having been updated at `before`.
+fn read_child(input: &mut &[u8], before: u64) -> Option<Summary> {
+    let (hash, rest) = input.split_first_chunk::<HASH_BYTES>()?;
+    *input = rest;
+    let leaves = read_number(input).ok().filter(|leaves| *leaves > 0)?;
+    let size = read_number(input).ok()?;
+    let updated_at = take_step(before, read_number(input).ok()?);
+    Some(Summary {
+        hash: NodeHash(*hash),
+        leaves,
+        size,
+        updated_at,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,24 +186,30 @@ mod tests {
     }
 
     #[test]
-    fn the_length_of_a_row_follows_from_its_nodes() {
-        for slots in [&[0][..], &[3, 9], &[0, 1, 2, 15]] {
-            let row = row_of(slots);
-            let nodes = row.nodes(TOP_DEPTH, &mut 0);
-            assert_eq!(Row::encoded_bytes(&nodes), row.encode().len());
-        }
-    }
-
-    #[test]
-    fn rows_round_trip_and_lengths_follow_the_bitmap() {
+    fn rows_round_trip_and_their_length_follows_from_their_nodes() {
         let full: Vec<usize> = (0..ROW_CHILDREN).collect();
         for slots in [&[0][..], &[15], &[3, 7, 8], &full] {
             let row = row_of(slots);
             let bytes = row.encode();
-            assert_eq!(bytes.len(), 2 + slots.len() * SUMMARY_BYTES);
-            assert_eq!(Row::decode(&bytes), Some(row));
+            // A leaf, size 3 and time 1: a byte for each, behind the bitmap and the hashes.
+            assert_eq!(bytes.len(), 2 + slots.len() * 35);
+            assert_eq!(Row::decode(&bytes).as_ref(), Some(&row));
+            let nodes = row.nodes(TOP_DEPTH, &mut 0);
+            assert_eq!(Row::encoded_bytes(&nodes), bytes.len());
         }
-        assert_eq!(row_of(&full).encode().len(), ROW_BYTES_MAX);
+        let most = Summary {
+            leaves: u64::MAX,
+            size: u64::MAX,
+            updated_at: 1 << 63,
+            ..row_of(&[0]).0[0]
+        };
+        let mut longest = Row([most; ROW_CHILDREN]);
+        for child in longest.0.iter_mut().step_by(2) {
+            child.updated_at = 0;
+        }
+        let bytes = longest.encode();
+        assert!(bytes.len() <= ROW_BYTES_MAX);
+        assert_eq!(Row::decode(&bytes), Some(longest));
     }
 
     #[test]
@@ -192,16 +218,20 @@ mod tests {
         for length in 0..bytes.len() {
             assert_eq!(Row::decode(&bytes[..length]), None, "{length} bytes");
         }
-        let mut longer = bytes.clone();
-        longer.push(0);
-        assert_eq!(Row::decode(&longer), None);
+        let changed = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut changed = bytes.clone();
+            change(&mut changed);
+            Row::decode(&changed)
+        };
+        assert_eq!(changed(&|row| row.push(0)), None);
         assert_eq!(Row::decode(&[0, 0]), None);
-        let mut third_child_claimed = bytes.clone();
-        third_child_claimed[0] |= 1;
-        assert_eq!(Row::decode(&third_child_claimed), None);
-        let mut without_leaves = bytes;
-        without_leaves[2 + 32..2 + 40].fill(0);
-        assert_eq!(Row::decode(&without_leaves), None);
+        assert_eq!(changed(&|row| row[0] |= 1), None, "a third child");
+        assert_eq!(changed(&|row| row[2 + 32] = 0), None, "without leaves");
+        let padded = |row: &mut Vec<u8>| {
+            row[2 + 32] = 0x81;
+            row.insert(2 + 33, 0);
+        };
+        assert_eq!(changed(&padded), None, "a longer number");
     }
 
     #[test]
@@ -210,10 +240,10 @@ mod tests {
         for (depth, leaves, stored) in [
             (12, 0, false),
             (12, 1, true),
-            (16, 16, false),
-            (16, 17, true),
-            (60, 17, true),
-            (64, 17, false),
+            (16, 8, false),
+            (16, 9, true),
+            (60, 9, true),
+            (64, 9, false),
         ] {
             assert_eq!(is_stored(at(depth), leaves), stored, "{leaves} at {depth}");
         }

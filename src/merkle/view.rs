@@ -94,52 +94,6 @@ impl<S: TreeStorage> TreeView<'_, S> {
         Ok(MultiProof { nodes })
     }
 
-    /// What the leaves with keys from `first` to `last`, both included, add up to. Subtrees that lie
-    /// in the range as a whole are not read: it takes the rows on the way to both ends only.
-    ///
-    /// # Errors
-    /// As [`TreeView::subtree`].
-    pub fn totals(&self, first: &StateKey, last: &StateKey) -> Result<Totals, TreeError<S::Error>> {
-        let mut totals = Totals::default();
-        let top = Region::Top(self.top);
-        self.add_up(&top, Prefix::ROOT, (first, last), &mut totals)?;
-        Ok(totals)
-    }
-
-    fn add_up(
-        &self,
-        region: &Region<'_>,
-        at: Prefix,
-        range: (&StateKey, &StateKey),
-        totals: &mut Totals,
-    ) -> Result<(), TreeError<S::Error>> {
-        let ((first, last), (from, to)) = (range, at.key_range());
-        let summary = region.summary(at);
-        if summary.leaves == 0 || to < *first || *last < from {
-            return Ok(());
-        }
-        if *first <= from && to <= *last {
-            totals.add(summary.leaves, summary.size, summary.updated_at);
-            return Ok(());
-        }
-        if let Region::Bucket(leaves) = region {
-            let inside = within(leaves, at).iter();
-            for leaf in inside.filter(|leaf| (first..=last).contains(&&leaf.key)) {
-                totals.add(1, leaf.size, leaf.updated_at);
-            }
-            return Ok(());
-        }
-        if at.depth() == region.floor() || summary.leaves == 1 {
-            return self.add_up(&self.below(at, &summary)?, at, range, totals);
-        }
-        for slot in 0..2 {
-            let child = at.child(slot, 1);
-            let child = child.ok_or(TreeError::TooDeep { at, levels: 1 })?;
-            self.add_up(region, child, range, totals)?;
-        }
-        Ok(())
-    }
-
     /// Appends the nodes that prove `keys`, all below `at`, which lies in `region`.
     fn walk(
         &self,
@@ -230,25 +184,6 @@ impl<S: TreeStorage> TreeView<'_, S> {
         } else {
             Err(TreeError::StaleLeaves { at })
         }
-    }
-}
-
-/// What a range of leaves adds up to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Totals {
-    /// Records, tombstones included.
-    pub leaves: u64,
-    /// Bytes of their shown versions.
-    pub size: u64,
-    /// Newest version, in milliseconds since 1970-01-01 UTC; 0 without any.
-    pub updated_at: u64,
-}
-
-impl Totals {
-    fn add(&mut self, leaves: u64, size: u64, updated_at: u64) {
-        self.leaves = self.leaves.saturating_add(leaves);
-        self.size = self.size.saturating_add(size);
-        self.updated_at = self.updated_at.max(updated_at);
     }
 }
 
@@ -367,43 +302,6 @@ mod tests {
         }
     }
 
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
-        #[test]
-        fn totals_of_any_range_are_those_of_its_leaves(
-            leaves in any_leaves(300), ends in any::<[(u8, u8); 2]>()
-        ) {
-            let mut memory = Memory::default();
-            let top = memory.rebuild(leaves.iter().copied());
-            let view = TreeView { top: &top, storage: &memory };
-            let [first, last] = ends.map(|(cluster, n)| key(cluster % 6, n));
-            let everything = (StateKey([0; 32]), StateKey([0xff; 32]));
-            for (first, last) in [(first, last), (last, first), (first, first), everything] {
-                let mut expected = Totals::default();
-                for leaf in leaves.iter().filter(|leaf| first <= leaf.key && leaf.key <= last) {
-                    expected.add(1, leaf.size, leaf.updated_at);
-                }
-                prop_assert_eq!(view.totals(&first, &last).unwrap(), expected);
-            }
-        }
-    }
-
-    #[test]
-    fn totals_take_the_rows_at_both_ends_only() {
-        let mut memory = Memory::default();
-        let top = memory.rebuild((0..20_000).map(|n| leaf(spread_key(n), n)));
-        // Two rows and two buckets at the ends.
-        memory.calls_left.set(4);
-        let view = TreeView {
-            top: &top,
-            storage: &memory,
-        };
-        let (first, last) = (StateKey([0x11; 32]), StateKey([0xdd; 32]));
-        let totals = view.totals(&first, &last).unwrap();
-        let inside = memory.leaves.range(first..=last).count() as u64;
-        assert_eq!(totals.leaves, inside);
-    }
-
     #[test]
     fn children_are_bounded() {
         let (memory, top) = (Memory::default(), Top::default());
@@ -455,7 +353,8 @@ mod tests {
             top: &top,
             storage: &memory,
         };
-        let at = Prefix::of(&key, 60);
+        // 16 leaves share 60 bits: there is a row, and each is a bucket of its own below it.
+        let at = Prefix::of(&key, 64);
         assert_eq!(view.prove(&key), Err(TreeError::StaleLeaves { at }));
     }
 

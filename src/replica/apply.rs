@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tracing::warn;
 
+use crate::merkle::node::Summary;
 use crate::merkle::top::Top;
 use crate::merkle::update::{LeafChange, Work, update};
 use crate::replica::command::{Effect, Healing, Mutation};
@@ -63,6 +64,28 @@ pub fn apply(
     head: &mut Head,
     batch: &Batch,
 ) -> Result<Applied, StoreError> {
+    apply_with(store, top, head, batch, |top, tables, changed, work| {
+        Ok(update(top, tables, changed, work)?)
+    })
+}
+
+/// [`apply`] with another way to bring the tree up to the changed leaves. The benchmark that tells
+/// what the tree costs has one that does nothing.
+///
+/// # Errors
+/// As [`apply`], or what `keep` returns.
+pub fn apply_with(
+    store: &mut Store,
+    top: &mut Top,
+    head: &mut Head,
+    batch: &Batch,
+    keep: impl FnOnce(
+        &mut Top,
+        &mut Tables<'_>,
+        &[LeafChange],
+        &mut Work,
+    ) -> Result<Summary, StoreError>,
+) -> Result<Applied, StoreError> {
     let (mut next_top, mut next_head) = (top.clone(), *head);
     let applied = store.change(|tables| {
         let mut applied = Applied::default();
@@ -75,7 +98,7 @@ pub fn apply(
                     leaf: *leaf,
                 })
                 .collect();
-            next_head.root = update(&mut next_top, tables, &changed, &mut applied.work)?;
+            next_head.root = keep(&mut next_top, tables, &changed, &mut applied.work)?;
             let moved = touched.into_iter().map(|(key, touched)| Moved {
                 key,
                 before: touched.before,

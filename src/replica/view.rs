@@ -6,6 +6,7 @@ use crate::merkle::multiproof::MultiProof;
 use crate::merkle::node::Summary;
 use crate::merkle::prefix::Prefix;
 use crate::merkle::proof::Proof;
+use crate::merkle::range::{KeyRange, RangeProof};
 use crate::merkle::top::Top;
 use crate::merkle::view::TreeView;
 use crate::reconcile::view::{SetView, SketchView, ViewError};
@@ -324,6 +325,22 @@ impl View {
     /// [`StoreError`] when the tree cannot be read or the keys are not in order.
     pub fn prove_all(&self, keys: &[StateKey]) -> Result<MultiProof, StoreError> {
         Ok(self.tree().prove_all(keys)?)
+    }
+
+    /// The proof of what the records in a range of keys add up to.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the tree cannot be read.
+    pub fn prove_range(&self, range: &KeyRange) -> Result<RangeProof, StoreError> {
+        Ok(self.tree().prove_range(range)?)
+    }
+
+    /// The subtree at a place.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the tree cannot be read.
+    pub fn subtree(&self, at: Prefix) -> Result<Summary, StoreError> {
+        Ok(self.tree().subtree(at)?)
     }
 }
 

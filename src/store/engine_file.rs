@@ -19,6 +19,7 @@ use crate::store::log::place::LogPosition;
 use crate::store::open_file::{open_database, sync_directory};
 use crate::store::options::StoreOptions;
 use crate::store::tables::FileTables;
+use crate::store::tree_renewal::{is_due, renew};
 
 /// A file of a namespace, open for writing.
 pub struct EngineFile {
@@ -92,6 +93,18 @@ impl EngineFile {
             work(&transaction, self.share)?;
             transaction.commit().map_err(StoreError::commit_failed)
         })
+    }
+
+    /// Makes its Merkle rows anew when a migration has changed how they are laid out.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine fails or a record row is damaged.
+    pub fn renew_tree(&mut self) -> Result<(), StoreError> {
+        let renewed = guarded(|| is_due(self.database()?)).and_then(|due| match due {
+            true => self.commit(|transaction, _| renew(transaction)),
+            false => Ok(()),
+        });
+        renewed.map_err(|error| error.of_file(&self.path))
     }
 
     /// Its tables as the newest commit left them.

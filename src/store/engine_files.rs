@@ -107,6 +107,13 @@ impl EngineFiles {
                 (opened, _) => opened?,
             });
         }
+        for file in files.all_mut() {
+            match (file.renew_tree(), damage) {
+                // Whoever looks at what is left makes the tree anew from that.
+                (Err(StoreError::Damaged(_)), OnDamage::LeaveOut) => {}
+                (renewed, _) => renewed?,
+            }
+        }
         let used: Vec<PathBuf> = files.others.iter().map(|file| file.path().into()).collect();
         remove_stale(&**disk, path, &used);
         Ok(files)

@@ -14,9 +14,10 @@ mod v0002_log;
 mod v0003_deadlines;
 #[path = "../../migrations/v0004_roots.rs"]
 mod v0004_roots;
-
 #[path = "../../migrations/v0005_stages.rs"]
 mod v0005_stages;
+#[path = "../../migrations/v0006_compact_rows.rs"]
+mod v0006_compact_rows;
 
 type Step = fn(&WriteTransaction) -> Result<(), StoreError>;
 
@@ -30,6 +31,7 @@ const STEPS: &[Step] = &[
     v0003_deadlines::run,
     v0004_roots::run,
     v0005_stages::run,
+    v0006_compact_rows::run,
 ];
 
 /// Name of the schema version in the meta table.

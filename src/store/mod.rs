@@ -47,4 +47,5 @@ pub mod stage_rows;
 pub mod suspects;
 pub mod tables;
 pub mod tree;
+mod tree_renewal;
 pub mod write;

@@ -160,6 +160,8 @@ pub mod meta_names {
     pub const PROVENANCE: &str = "provenance";
     /// [`crate::store::shard_set::Member`].
     pub const SHARD: &str = "shard";
+    /// Present while the Merkle rows are those of an older layout.
+    pub const TREE_IS_DUE: &str = "tree_is_due";
     /// In front of the epoch of a [`crate::types::lineage::Sighting`].
     pub const SEEN: &str = "seen/";
     /// [`crate::store::root_log::RootLogMark`].

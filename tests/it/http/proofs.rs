@@ -4,8 +4,10 @@ use axum::http::Method;
 use samestate::merkle::proof::Proven;
 use samestate::merkle::proof_bytes::verify_bytes;
 use samestate::merkle::proof_text::verify_text;
-use samestate::types::hash::NodeHash;
-use serde_json::json;
+use samestate::merkle::range_text::RangeText;
+use samestate::types::hash::{NodeHash, StateKey};
+use samestate::types::id::GameId;
+use serde_json::{Value, json};
 
 use crate::harness::process::{Server, samestate, succeed, succeed_json};
 use crate::http::Face;
@@ -130,4 +132,145 @@ fn the_program_fetches_and_checks_both_forms() {
         (&told["kind"], &told["records"]),
         (&json!("inclusion"), &json!(20))
     );
+}
+
+/// Records and bytes of the states `m/0` to `m/49`, a byte each, with keys from one to another.
+fn held(from: &Value, to: &Value) -> (u64, u64) {
+    let keys = (0..50).map(|n| StateKey::of(&GameId::new(&format!("m/{n}")).unwrap()).to_hex());
+    let (from, to) = (from.as_str().unwrap(), to.as_str().unwrap());
+    let count = keys
+        .filter(|key| from <= key.as_str() && key.as_str() <= to)
+        .count();
+    (count as u64, count as u64)
+}
+
+#[tokio::test]
+async fn ranges_of_keys_are_added_up_and_proven() {
+    let (face, root) = face().await;
+    let tree = "/v1/ns/default/tree";
+    for (query, from, to, depth) in [
+        ("", "0", "f", Some(0)),
+        ("prefix=a", "a0", "af", Some(4)),
+        ("prefix=7e", "7e0", "7ef", Some(8)),
+        (
+            "prefix=0123456789abcdef",
+            "0123456789abcdef0",
+            "0123456789abcdeff",
+            Some(64),
+        ),
+        ("from=4&to=7", "40", "7f", None),
+        ("from=c", "c0", "ff", None),
+        ("to=3a", "00", "3af", None),
+    ] {
+        let told = face.get(&format!("{tree}?{query}")).await.ok(200);
+        let end = |digits: &str, rest: &str| format!("{digits}{}", rest.repeat(64 - digits.len()));
+        assert_eq!(told["from"], end(from, "0"), "{query}");
+        assert_eq!(told["to"], end(to, "f"), "{query}");
+        let totals = held(&told["from"], &told["to"]);
+        assert_eq!(told["records"], totals.0, "{query}");
+        assert_eq!(told["total_size"], totals.1, "{query}");
+        assert_eq!(
+            told["updated_at"].as_u64() > Some(0),
+            totals.0 > 0,
+            "{query}"
+        );
+        assert_eq!(told["node"]["depth"].as_u64(), depth, "{query}");
+        assert!(told.get("nodes").is_none(), "{query}");
+        let proven = face.get(&format!("{tree}?{query}&proof=true")).await;
+        let (range, shown) = RangeText::verify(proven.text(), &root).unwrap();
+        assert_eq!(range.first.to_hex(), end(from, "0"));
+        assert_eq!((shown.totals.leaves, shown.totals.size), totals);
+        assert_eq!((shown.whole.leaves, shown.whole.size), (50, 50));
+        assert!(
+            RangeText::verify(&told.to_string(), &root).is_err(),
+            "no proof"
+        );
+        for (member, other) in [("records", 49), ("total_size", 51), ("updated_at", 1)] {
+            let mut forged = proven.json();
+            forged[member] = json!(other);
+            assert!(
+                RangeText::verify(&forged.to_string(), &root).is_err(),
+                "{member}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_range_is_refused() {
+    let (face, root) = face().await;
+    let tree = "/v1/ns/default/tree";
+    let whole = face.get(tree).await.ok(200);
+    assert_eq!(whole["node"]["hash"], root.to_hex());
+    for query in [
+        "prefix=g",
+        "prefix=a&from=a",
+        "prefix=0123456789abcdef0",
+        "from=b&to=a",
+    ] {
+        face.get(&format!("{tree}?{query}"))
+            .await
+            .problem(400, "bad_range");
+    }
+    face.get(&format!("{tree}?depth=3"))
+        .await
+        .problem(400, "bad_query");
+}
+
+#[test]
+fn the_program_adds_a_range_up_and_checks_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(&folder.path().join("data"));
+    let empty = succeed_json(&["tree", "--server", &server.url]);
+    assert_eq!(
+        (&empty["records"], &empty["updated_at"]),
+        (&json!(0), &json!(0))
+    );
+    for number in 0..50 {
+        server.put(&format!("m/{number}"), b"x");
+    }
+    let root = server.root();
+    let file = folder.path().join("proof");
+    let file = file.to_str().unwrap();
+    let at = ["--server", &server.url];
+    let told = succeed_json(&[&["tree", "--prefix", "a"], &at[..]].concat());
+    let (records, _) = held(&told["from"], &told["to"]);
+    assert_eq!(told["records"], records);
+    let words = samestate(&[&["tree", "--prefix", "a"], &at[..]].concat());
+    let words = String::from_utf8(words.stdout).unwrap();
+    assert!(
+        words.contains(&format!("{records} record")) && words.contains("at depth 4"),
+        "{words}"
+    );
+    succeed(
+        &[
+            &["tree", "--from", "4", "--to", "7", "--proof", "-o", file],
+            &at[..],
+        ]
+        .concat(),
+    );
+    let told = succeed_json(&["verify-proof", file, "--root", &root]);
+    let (records, size) = held(&told["from"], &told["to"]);
+    assert_eq!(
+        (&told["records"], &told["total_size"]),
+        (&json!(records), &json!(size))
+    );
+    assert_eq!(
+        (&told["valid"], &told["all_records"]),
+        (&json!(true), &json!(50))
+    );
+    let words = succeed(&["verify-proof", file, "--root", &root]);
+    let words = String::from_utf8(words).unwrap();
+    assert!(
+        words.contains("50 records") && words.contains("with keys 4000"),
+        "{words}"
+    );
+    let other = samestate(&["verify-proof", file, "--root", &"1".repeat(64)]);
+    assert_eq!((other.status.code(), other.stdout.len()), (Some(1), 0));
+    let sound = std::fs::read_to_string(file).unwrap();
+    let changed = sound.replace("\"leaves\":", "\"leaves\":1");
+    assert_ne!(changed, sound);
+    std::fs::write(file, changed).unwrap();
+    let forged = samestate(&["verify-proof", file, "--root", &root]);
+    assert_eq!(forged.status.code(), Some(1));
 }

@@ -142,6 +142,20 @@ fn answers_are_kept_and_checked_offline() {
 }
 
 #[test]
+fn before_the_first_entry_nothing_is_proven_and_that_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let at = ["roots", "--server", &server.url];
+    let why = refused(&[&at[..], &["--json", "--proofs"]].concat());
+    assert!(why.contains("nothing is proven yet"), "{why}");
+    refused(&[&at[..], &["--proofs"]].concat());
+    assert!(says(&at).contains("no root has been written down yet"));
+    assert_eq!(succeed_json(&at)["roots"], serde_json::json!([]));
+    grow(&server, 1);
+    succeed(&[&at[..], &["--json", "--proofs"]].concat());
+}
+
+#[test]
 fn verify_tells_the_key_and_the_length_of_the_log() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path());
