@@ -4,6 +4,7 @@
 use tracing::error;
 
 use crate::delta::codec::{Codec, CodecId, Effort, Encoded};
+use crate::delta::compress::compress;
 use crate::delta::copy::CopyDelta;
 use crate::delta::registry::encode_smallest;
 use crate::replica::view::View;
@@ -17,6 +18,11 @@ use crate::wire::messages::{BASES_MAX, BodyHead, Want};
 const CARE_BYTES: usize = 4 << 20;
 /// Longest state for which more than one base is read.
 const CHEAP_STATE: usize = 64 << 10;
+
+/// Deltas up to this many bytes cost no more than the frame of any state.
+const TINY_DELTA: usize = 16;
+/// States up to this many bytes seldom take less than an eighth of them in a frame.
+const TINY_STATE: usize = 512;
 
 /// Encodes the versions of one message.
 pub struct Encoder<'v> {
@@ -125,7 +131,7 @@ fn encode(bases: &[&[u8]], bytes: &[u8], effort: Effort) -> Encoded {
         .first()
         .and_then(|base| CopyDelta.encode(Some(base), bytes, effort).ok().flatten());
     match delta {
-        Some(payload) if payload.len() * 2 <= bytes.len() => Encoded {
+        Some(payload) if is_worthwhile(&payload, bytes) => Encoded {
             codec: CodecId::COPY,
             base: Some(0),
             payload,
@@ -138,12 +144,22 @@ fn encode(bases: &[&[u8]], bytes: &[u8], effort: Effort) -> Encoded {
     }
 }
 
+/// True when a short state's delta is no more than the state takes in the frame around the batch. What
+/// that comes to is only tried out where a guess may be wrong: zeros take less than most deltas.
+fn is_worthwhile(delta: &[u8], bytes: &[u8]) -> bool {
+    let (cost, size) = (delta.len(), bytes.len());
+    let is_clear = cost <= TINY_DELTA || (size <= TINY_STATE && cost * 8 <= size);
+    if is_clear || cost * 2 > size {
+        return cost * 2 <= size;
+    }
+    compress(bytes, Effort::Fast.level()).is_ok_and(|frame| cost <= frame.len())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::delta::compress::compress;
     use crate::delta::sample::{any_edit, apply, noise, text};
     use crate::sync::dictionaries::Dictionaries;
     use crate::sync::together::put_together;
@@ -188,6 +204,17 @@ mod tests {
             };
             (state, bases)
         })
+    }
+
+    #[test]
+    fn a_delta_that_costs_more_than_a_frame_is_not_taken() {
+        let (mut state, mut base) = (vec![0; 156], vec![0; 10]);
+        (state[0], base[0]) = (1, 49);
+        let encoded = encode(&[&base], &state, Effort::Small);
+        assert_eq!(encoded.codec, CodecId::RAW, "{:?}", encoded.payload);
+        let similar = [&state[..], &noise(20, 1)].concat();
+        let encoded = encode(&[&state], &similar, Effort::Small);
+        assert_eq!(encoded.codec, CodecId::COPY);
     }
 
     proptest! {
