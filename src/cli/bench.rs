@@ -48,6 +48,7 @@ pub async fn bench(args: BenchArgs, json: bool) -> Result<ExitCode, CliError> {
                 work.map_err(|error| CliError::Start(error.to_string()))?
             }
             What::Engine(args) => engine_child::run(&args).await,
+            What::Peak(args) => delta::memory::peak(&args),
         }
     };
     tokio::select! {

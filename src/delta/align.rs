@@ -13,8 +13,6 @@ use crate::delta::index::{Index, common_prefix, common_suffix};
 
 /// Bytes that are compared at once.
 const BLOCK: usize = 32;
-/// Equal bytes of a block without which the base is not followed any further.
-const FOLLOW_MIN: u32 = 12;
 /// Equal bytes of a block with which a stretch goes on where the base goes on, behind changes.
 const RESUME_MIN: u32 = 24;
 /// Shortest stretch that the format allows, in bytes. Bounds their number by the length of the result.
@@ -38,12 +36,18 @@ pub struct Stretch {
 pub struct Grain {
     /// Equal bytes in a row that begin a stretch.
     pub begin_min: usize,
+    /// Equal bytes of two blocks that begin a stretch without so many in a row; none do above 64.
+    pub alike_min: u32,
     /// Distance of the indexed positions of the base, in bytes.
     pub stride: usize,
     /// Steps grow by two for each this many bytes (as a power of two) without a match.
     pub patience: u32,
+    /// Equal bytes of a block without which the base is not followed any further.
+    pub follow_min: u32,
     /// Equal bytes of a block from which on no better place is looked for.
     pub good_min: u32,
+    /// At how many places of a poor block a better one is looked for.
+    pub better_steps: usize,
     /// Bytes that have to be gained by leaving a place for a better one.
     pub gain_min: usize,
 }
@@ -71,7 +75,7 @@ type Place = (usize, usize);
 /// time that [`stretches`] takes, and decides whether to bother about bytes that look random.
 pub fn are_related(base: &[u8], new: &[u8]) -> bool {
     const PIECES: usize = 8;
-    const STRIDE: usize = 64;
+    const STRIDE: usize = 512;
     if base.get(..KEY).is_some_and(|start| new.starts_with(start)) {
         return true;
     }
@@ -138,7 +142,7 @@ impl Aligner<'_> {
     fn indexed(&mut self, at: usize) -> Option<usize> {
         let key = self.new.get(at..)?.first_chunk::<KEY>()?;
         // The index of a large base takes 16 MiB at most.
-        let stride = (self.base.len() >> 20).next_power_of_two();
+        let stride = (self.base.len() >> 21).next_power_of_two();
         let (base, stride) = (self.base, self.grain.stride.max(stride));
         let index = self.index.get_or_insert_with(|| Index::new(base, stride));
         let from = index.get(key)?;
@@ -150,7 +154,35 @@ impl Aligner<'_> {
         let literals = &self.new[self.literal_from..at];
         let back = common_suffix(literals, &self.base[..from]);
         let forward = common_prefix(&self.new[at..], &self.base[from..]);
-        (back + forward >= min).then(|| (at - back, from - back))
+        let begin = (at - back, from - back);
+        (back + forward >= min || self.is_alike(begin)).then(|| self.before(begin))
+    }
+
+    /// Where the bytes begin that are mostly equal, followed backward from where a match begins.
+    fn before(&self, (mut at, mut from): Place) -> Place {
+        while let (Some(start), Some(there)) = (at.checked_sub(BLOCK), from.checked_sub(BLOCK)) {
+            let blocks = block(self.new, start).zip(block(self.base, there));
+            let equal = blocks.map_or(0, |(new, old)| equal_bytes(new, old));
+            if start < self.literal_from || equal < RESUME_MIN {
+                break;
+            }
+            (at, from) = (start, there);
+        }
+        // Changed bytes at the beginning are literals.
+        let changed = self.new[at..].iter().zip(&self.base[from..]);
+        let changed = changed.take_while(|(new, old)| new != old).count();
+        (at + changed, from + changed)
+    }
+
+    /// True when nearly all bytes of the blocks from here on are equal: records in which a field changed have
+    /// no long runs.
+    fn is_alike(&self, (at, from): Place) -> bool {
+        let places = [(at, from), (at + BLOCK, from + BLOCK)];
+        let equal = places.map(|(at, from)| {
+            let blocks = block(self.new, at).zip(block(self.base, from));
+            blocks.map_or(0, |(new, old)| equal_bytes(new, old))
+        });
+        equal.iter().sum::<u32>() >= self.grain.alike_min
     }
 
     /// Follows the base in step with the new version for as long as that is good. Returns the better
@@ -160,7 +192,7 @@ impl Aligner<'_> {
         let mut len = common_prefix(new, base);
         while let (Some(ours), Some(theirs)) = (block(new, len), block(base, len)) {
             let equal = equal_bytes(ours, theirs);
-            if equal < FOLLOW_MIN {
+            if equal < self.grain.follow_min {
                 break;
             }
             if equal < self.grain.good_min
@@ -187,7 +219,7 @@ impl Aligner<'_> {
     /// A place from which more bytes come right than from here, if the block here holds the
     /// beginning of such a match.
     fn better(&mut self, here: Place) -> Option<Place> {
-        for step in 0..BLOCK {
+        for step in 0..self.grain.better_steps {
             let (at, there) = (here.0 + step, here.1 + step);
             let Some(from) = self.indexed(at).filter(|from| *from != there) else {
                 continue;
@@ -233,9 +265,12 @@ mod tests {
 
     const GRAIN: Grain = Grain {
         begin_min: 32,
+        alike_min: 56,
         stride: 4,
-        patience: 6,
+        patience: 7,
+        follow_min: 12,
         good_min: 28,
+        better_steps: 32,
         gain_min: 8,
     };
 
@@ -287,6 +322,32 @@ mod tests {
             Some(pairs.filter(|(a, b)| a != b).count())
         });
         assert!(wrong.sum::<usize>() <= 32);
+    }
+
+    #[test]
+    fn shifted_records_of_which_a_field_changed_are_found() {
+        // 32 bytes each, a counter in every one, and something inserted here and there.
+        let ids = noise(32 * 4000, 5);
+        let version = |tick: u8, every: usize| -> Vec<u8> {
+            let records = ids.as_chunks::<32>().0.iter().enumerate();
+            let bytes = records.flat_map(|(n, record)| {
+                let mut record = record.to_vec();
+                record[8] = tick.wrapping_add(record[9]);
+                if n.is_multiple_of(every) {
+                    record.extend(noise(20 + n % 50, (n + 1) as u64 * u64::from(tick)));
+                }
+                record
+            });
+            bytes.collect()
+        };
+        let (base, new) = (version(1, 200), version(2, 170));
+        let found = stretches(&base, &new, GRAIN);
+        let covered: usize = found.iter().map(|stretch| stretch.len as usize).sum();
+        assert!(
+            covered * 100 >= new.len() * 95,
+            "{covered} of {}",
+            new.len()
+        );
     }
 
     #[test]

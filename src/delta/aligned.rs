@@ -15,15 +15,14 @@ use std::ops::Range;
 
 use crate::delta::align::{Grain, STRETCH_MIN, Stretch, are_related, stretches};
 use crate::delta::changes::Changes;
-use crate::delta::codec::{Codec, CodecId, Effort};
-use crate::delta::compress::{
-    compress, compress_with_prefix, decompress_exact, decompress_with_prefix, looks_incompressible,
-};
+use crate::delta::codec::{CodecId, DeltaCodec, Effort};
+use crate::delta::compress::{compress, decompress_exact, looks_incompressible};
 use crate::delta::error::DeltaError;
-use crate::delta::ops::{read_varint, write_varint};
+use crate::delta::literals::{Layout, read_literals, write_literals};
+use crate::delta::ops::{read_varint, take, write_varint};
 use crate::delta::places::Places;
 use crate::delta::range_coder::{Decoder, Encoder};
-use crate::delta::windows::{Hole, Remains, windows};
+use crate::delta::windows::{Hole, Remains};
 
 const FORM_VALUES_ZSTD: u64 = 1;
 const FORM_LITERALS_ZSTD: u64 = 2;
@@ -33,55 +32,46 @@ const FORM_BITS: u32 = 2;
 /// Takes no longer than zstd takes for its level 3.
 const GRAIN_FAST: Grain = Grain {
     begin_min: 48,
+    alike_min: 56,
     stride: 16,
-    patience: 6,
+    patience: 7,
+    follow_min: 16,
     good_min: 24,
+    better_steps: 16,
     gain_min: 12,
 };
 /// Looks everywhere.
 const GRAIN_SMALL: Grain = Grain {
     begin_min: 48,
+    alike_min: 60,
     stride: 4,
     patience: 8,
+    follow_min: 12,
     good_min: 31,
+    better_steps: 32,
     gain_min: 12,
 };
 /// Leaves more to zstd; better for text of which little has changed.
 const GRAIN_COARSE: Grain = Grain {
     begin_min: 96,
+    alike_min: u32::MAX,
     ..GRAIN_SMALL
 };
 /// Payloads up to this many bytes are tried with the coarse grain as well: it takes little then.
 const TRY_COARSE: usize = 16 << 10;
 /// Up to this many bytes a state without any stretch is better off without the base.
 const SHORT: usize = 64 << 10;
-/// Values and literals shorter than this many bytes gain nothing from zstd.
+/// Values of fewer bytes gain nothing from zstd.
 const COMPRESS_MIN: usize = 32;
-/// Bytes of literals and prefix together up to which zstd's highest level is worth its time.
-const HIGHEST_LEVEL: usize = 1 << 20;
 
 /// Follows the base, and sends what changed.
 pub struct Aligned;
 
-impl Codec for Aligned {
-    fn id(&self) -> CodecId {
-        CodecId::ALIGNED
-    }
+impl DeltaCodec for Aligned {
+    const ID: CodecId = CodecId::ALIGNED;
+    const NAME: &'static str = "aligned";
 
-    fn name(&self) -> &'static str {
-        "aligned"
-    }
-
-    fn encode(
-        &self,
-        base: Option<&[u8]>,
-        new: &[u8],
-        effort: Effort,
-    ) -> Result<Option<Vec<u8>>, DeltaError> {
-        let base = base.ok_or(DeltaError::MissingBase(self.name()))?;
-        if u32::try_from(base.len().max(new.len())).is_err() {
-            return Ok(None);
-        }
+    fn make(base: &[u8], new: &[u8], effort: Effort) -> Result<Option<Vec<u8>>, DeltaError> {
         if looks_incompressible(new) && !are_related(base, new) {
             return Ok(None);
         }
@@ -102,47 +92,19 @@ impl Codec for Aligned {
                 payload = coarse;
             }
         }
-        Ok((payload.len() < new.len()).then_some(payload))
+        Ok(Some(payload))
     }
 
-    fn decode(
-        &self,
-        base: Option<&[u8]>,
-        payload: &[u8],
-        expected_len: usize,
-    ) -> Result<Vec<u8>, DeltaError> {
-        let base = base.ok_or(DeltaError::MissingBase(self.name()))?;
+    fn undo(base: &[u8], payload: &[u8], expected_len: usize) -> Result<Vec<u8>, DeltaError> {
         let mut input = payload;
         let head = read_varint(&mut input)?;
         let coded = take(&mut input, head >> FORM_BITS)?;
         let values = read_values(&mut input, head, expected_len)?;
         let (mut result, layout) = read_stretches(base, coded, values, expected_len)?;
-        if head & FORM_LITERALS_ZSTD == 0 {
-            fill(&mut result, &layout.holes, input)?;
-            return Ok(result);
-        }
-        for window in windows(&layout.holes, base.len()) {
-            let prefix = layout.remains.within(base, window.base);
-            let len = window.holes.iter().map(|hole| hole.place.len()).sum();
-            let frame_len = read_varint(&mut input)?;
-            let frame = take(&mut input, frame_len)?;
-            let literals = decompress_with_prefix(frame, &prefix, len)?;
-            fill(&mut result, window.holes, &literals)?;
-        }
-        if input.is_empty() {
-            Ok(result)
-        } else {
-            Err(DeltaError::Malformed("bytes behind the literals"))
-        }
+        let packed = head & FORM_LITERALS_ZSTD != 0;
+        read_literals(base, &layout, input, packed, &mut result)?;
+        Ok(result)
     }
-}
-
-/// What the stretches leave over.
-struct Layout {
-    /// Where literals go, in order; none of them empty.
-    holes: Vec<Hole>,
-    /// What is left of the base.
-    remains: Remains,
 }
 
 fn write_payload(
@@ -155,7 +117,10 @@ fn write_payload(
     let (coded, layout) = write_stretches(base, new, found, &mut changes);
     let mut form = 0;
     let values = write_values(changes.values(), effort, &mut form)?;
-    let literals = write_literals(base, new, &layout, effort, &mut form)?;
+    let (literals, packed) = write_literals(base, new, &layout, effort)?;
+    if packed {
+        form |= FORM_LITERALS_ZSTD;
+    }
     let mut payload = Vec::with_capacity(5 + coded.len() + values.len() + literals.len());
     write_varint(&mut payload, ((coded.len() as u64) << FORM_BITS) | form);
     payload.extend_from_slice(&coded);
@@ -203,59 +168,6 @@ fn write_values(values: &[u8], effort: Effort, form: &mut u64) -> Result<Vec<u8>
     }
     out.extend_from_slice(values);
     Ok(out)
-}
-
-fn write_literals(
-    base: &[u8],
-    new: &[u8],
-    layout: &Layout,
-    effort: Effort,
-    form: &mut u64,
-) -> Result<Vec<u8>, DeltaError> {
-    let plain = collect(new, &layout.holes);
-    if plain.len() < COMPRESS_MIN || looks_incompressible(&plain) {
-        return Ok(plain);
-    }
-    let mut out = Vec::new();
-    let mut rest = &plain[..];
-    for window in windows(&layout.holes, base.len()) {
-        let prefix = layout.remains.within(base, window.base);
-        let len = window.holes.iter().map(|hole| hole.place.len()).sum();
-        let (literals, behind) = rest.split_at(len);
-        rest = behind;
-        let level = level(effort, literals.len() + prefix.len());
-        let frame = compress_with_prefix(literals, &prefix, level)?;
-        write_varint(&mut out, frame.len() as u64);
-        out.extend_from_slice(&frame);
-    }
-    if out.len() >= plain.len() {
-        return Ok(plain);
-    }
-    *form |= FORM_LITERALS_ZSTD;
-    Ok(out)
-}
-
-fn level(effort: Effort, bytes: usize) -> i32 {
-    match effort {
-        Effort::Fast => 2,
-        Effort::Small if bytes <= HIGHEST_LEVEL => 19,
-        Effort::Small => 12,
-    }
-}
-
-fn collect(new: &[u8], holes: &[Hole]) -> Vec<u8> {
-    let parts: Vec<&[u8]> = holes.iter().map(|hole| &new[hole.place.clone()]).collect();
-    parts.concat()
-}
-
-/// Takes so many bytes from the front.
-fn take<'a>(input: &mut &'a [u8], len: u64) -> Result<&'a [u8], DeltaError> {
-    let len = usize::try_from(len).unwrap_or(usize::MAX);
-    let (taken, rest) = input
-        .split_at_checked(len)
-        .ok_or(DeltaError::Malformed("a part is cut off"))?;
-    *input = rest;
-    Ok(taken)
 }
 
 fn read_values(input: &mut &[u8], head: u64, expected_len: usize) -> Result<Vec<u8>, DeltaError> {
@@ -307,30 +219,12 @@ fn read_stretches(
     Ok((result, Layout { holes, remains }))
 }
 
-/// Puts literals where they go.
-fn fill(result: &mut [u8], holes: &[Hole], literals: &[u8]) -> Result<(), DeltaError> {
-    const OTHER_LENGTH: DeltaError = DeltaError::Malformed("literals of another length");
-    let mut rest = literals;
-    for hole in holes {
-        let (literal, behind) = rest
-            .split_at_checked(hole.place.len())
-            .ok_or(OTHER_LENGTH)?;
-        let place = result.get_mut(hole.place.clone()).ok_or(OTHER_LENGTH)?;
-        place.copy_from_slice(literal);
-        rest = behind;
-    }
-    if rest.is_empty() {
-        Ok(())
-    } else {
-        Err(OTHER_LENGTH)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::delta::codec::Codec;
     use crate::delta::sample::{any_edit, apply, noise, text};
 
     fn decode(base: &[u8], payload: &[u8], len: usize) -> Result<Vec<u8>, DeltaError> {

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use crate::delta::error::DeltaError;
 use crate::delta::index::common_prefix;
-use crate::delta::range_coder::{Chance, Decoder, Encoder, Number};
+use crate::delta::range_coder::{Chance, Decoder, Encoder, Number, Pen};
 
 /// After this many unchanged bytes the length of the rest of the run is told.
 const RUN_FROM: usize = 16;
@@ -17,49 +17,45 @@ const RUN_FROM: usize = 16;
 #[derive(Debug)]
 pub struct Changes {
     changed: Box<[[Chance; 4]; 256]>,
+    run: Number,
+    values: Values,
+}
+
+/// What bytes became.
+#[derive(Debug)]
+struct Values {
     again: Box<[Chance; 256]>,
     became: [u8; 256],
-    /// Values that were not told before, in order.
-    values: Vec<u8>,
+    /// Values that were not told before, in order, and how many of them were written or read.
+    new: Vec<u8>,
     next: usize,
-    run: Number,
 }
 
 impl Default for Changes {
     fn default() -> Self {
         Self {
             changed: Box::new([[Chance::default(); 4]; 256]),
-            again: Box::new([Chance::default(); 256]),
-            became: [0; 256],
-            values: Vec::new(),
-            next: 0,
             run: Number::default(),
+            values: Values::of(Vec::new()),
         }
     }
 }
 
-/// In how many ways a position is near to the last change.
-fn nearness(equal: usize) -> usize {
-    match equal {
-        0 => 0,
-        1 => 1,
-        2..=5 => 2,
-        _ => 3,
-    }
-}
+/// How near a position is to the last change, by the number of unchanged bytes in between.
+const NEARNESS: [usize; RUN_FROM] = [0, 1, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3];
 
 impl Changes {
     /// For reading: the values that the stretches take, in order.
     pub fn of_values(values: Vec<u8>) -> Self {
         Self {
-            values,
+            values: Values::of(values),
             ..Self::default()
         }
     }
 
     /// The values that were written, in order.
     pub fn values(&self) -> &[u8] {
-        &self.values
+        &self.values.new[..self.values.next]
     }
 
     /// Checks that all values were read.
@@ -67,7 +63,7 @@ impl Changes {
     /// # Errors
     /// [`DeltaError`] when there were more or fewer.
     pub fn check(&self) -> Result<(), DeltaError> {
-        if self.next == self.values.len() {
+        if self.values.next == self.values.new.len() {
             Ok(())
         } else {
             Err(DeltaError::Malformed("another number of values"))
@@ -84,42 +80,48 @@ impl Changes {
         mut run: impl FnMut(Range<usize>),
     ) {
         let len = new.len().min(base.len());
-        let (mut at, mut equal) = (0, RUN_FROM);
+        let (base, new) = (&base[..len], &new[..len]);
+        let mut at = 0;
         while at < len {
-            if equal >= RUN_FROM {
-                let rest = common_prefix(&new[at..], &base[at..]);
-                self.run.write(out, rest as u64);
-                run(at..at + rest);
-                at += rest;
-                if at < len {
-                    self.write_value(out, base[at], new[at]);
-                    at += 1;
-                }
-                equal = 0;
-                continue;
+            let rest = common_prefix(&new[at..], &base[at..]);
+            self.run.write(out, rest as u64);
+            run(at..at + rest);
+            at += rest;
+            if at < len {
+                let mut pen = out.pen();
+                self.values.write(&mut pen, base[at], new[at]);
+                at = self.write_near(&mut pen, base, new, at + 1);
+                let state = pen.state();
+                out.set(state);
             }
-            let (old, now) = (base[at], new[at]);
-            let chance = &mut self.changed[usize::from(old)][nearness(equal)];
-            out.bit(chance, old != now);
-            if old == now {
-                equal += 1;
-            } else {
-                self.write_value(out, old, now);
-                equal = 0;
-            }
-            at += 1;
         }
     }
 
-    fn write_value(&mut self, out: &mut Encoder, old: u8, now: u8) {
-        let place = usize::from(old);
-        let same = self.became[place] == now;
-        out.bit(&mut self.again[place], same);
-        if same {
-            return;
+    /// Writes decisions from behind a changed byte to behind so many unchanged ones that a run is told,
+    /// or to the end. Returns where that is.
+    #[inline(always)]
+    fn write_near(&mut self, pen: &mut Pen<'_>, base: &[u8], new: &[u8], mut at: usize) -> usize {
+        let changed = &mut *self.changed;
+        loop {
+            let end = base.len().min(at + RUN_FROM);
+            let pairs = base[at..end].iter().zip(&new[at..end]);
+            let mut differs = None;
+            for ((old, now), near) in pairs.zip(&NEARNESS) {
+                let chance = &mut changed[usize::from(*old)][near & 3];
+                if old != now {
+                    pen.bit(chance, true);
+                    differs = Some((*old, *now));
+                    break;
+                }
+                pen.bit(chance, false);
+                at += 1;
+            }
+            let Some((old, now)) = differs else {
+                return at;
+            };
+            self.values.write(pen, old, now);
+            at += 1;
         }
-        self.became[place] = now;
-        self.values.push(now);
     }
 
     /// Reads a stretch into `new` and hands over its long unchanged runs, as [`Self::write`] does.
@@ -144,15 +146,15 @@ impl Changes {
                 run(at..end);
                 at = end;
                 if at < len {
-                    new[at] = self.read_value(input, base[at]);
+                    new[at] = self.values.read(input, base[at]);
                     at += 1;
                 }
                 equal = 0;
                 continue;
             }
             let old = base[at];
-            if input.bit(&mut self.changed[usize::from(old)][nearness(equal)]) {
-                new[at] = self.read_value(input, old);
+            if input.bit(&mut self.changed[usize::from(old)][NEARNESS[equal & (RUN_FROM - 1)]]) {
+                new[at] = self.values.read(input, old);
                 equal = 0;
             } else {
                 new[at] = old;
@@ -162,13 +164,38 @@ impl Changes {
         }
         Ok(())
     }
+}
 
-    fn read_value(&mut self, input: &mut Decoder<'_>, old: u8) -> u8 {
+impl Values {
+    fn of(values: Vec<u8>) -> Self {
+        Self {
+            again: Box::new([Chance::default(); 256]),
+            became: [0; 256],
+            new: values,
+            next: 0,
+        }
+    }
+
+    /// Nearly half of the values are known already, which no processor foresees: so there are no branches here.
+    #[inline(always)]
+    fn write(&mut self, pen: &mut Pen<'_>, old: u8, now: u8) {
+        let place = usize::from(old);
+        let same = self.became[place] == now;
+        pen.bit(&mut self.again[place], same);
+        self.became[place] = now;
+        if self.next == self.new.len() {
+            self.new.resize(2 * self.next + 64, 0);
+        }
+        self.new[self.next] = now;
+        self.next += usize::from(!same);
+    }
+
+    fn read(&mut self, input: &mut Decoder<'_>, old: u8) -> u8 {
         let place = usize::from(old);
         if input.bit(&mut self.again[place]) {
             return self.became[place];
         }
-        let now = self.values.get(self.next).copied().unwrap_or(0);
+        let now = self.new.get(self.next).copied().unwrap_or(0);
         self.next += 1;
         self.became[place] = now;
         now

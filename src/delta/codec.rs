@@ -71,6 +71,60 @@ pub trait Codec: Sync {
     ) -> Result<Vec<u8>, DeltaError>;
 }
 
+/// A codec that needs a base.
+pub trait DeltaCodec: Sync {
+    /// Its number on the wire.
+    const ID: CodecId;
+    /// Its name in reports.
+    const NAME: &'static str;
+
+    /// Makes a payload, or `None` when it would be of no use. Both inputs are shorter than 4 GiB.
+    ///
+    /// # Errors
+    /// [`DeltaError`] when zstd cannot get its memory.
+    fn make(base: &[u8], new: &[u8], effort: Effort) -> Result<Option<Vec<u8>>, DeltaError>;
+
+    /// As [`Codec::decode`].
+    ///
+    /// # Errors
+    /// [`DeltaError`] when the payload does not give exactly `expected_len` bytes.
+    fn undo(base: &[u8], payload: &[u8], expected_len: usize) -> Result<Vec<u8>, DeltaError>;
+}
+
+impl<D: DeltaCodec> Codec for D {
+    fn id(&self) -> CodecId {
+        D::ID
+    }
+
+    fn name(&self) -> &'static str {
+        D::NAME
+    }
+
+    fn encode(
+        &self,
+        base: Option<&[u8]>,
+        new: &[u8],
+        effort: Effort,
+    ) -> Result<Option<Vec<u8>>, DeltaError> {
+        let base = base.ok_or(DeltaError::MissingBase(D::NAME))?;
+        if u32::try_from(base.len().max(new.len())).is_err() {
+            return Ok(None);
+        }
+        let payload = D::make(base, new, effort)?;
+        Ok(payload.filter(|payload| payload.len() < new.len()))
+    }
+
+    fn decode(
+        &self,
+        base: Option<&[u8]>,
+        payload: &[u8],
+        expected_len: usize,
+    ) -> Result<Vec<u8>, DeltaError> {
+        let base = base.ok_or(DeltaError::MissingBase(D::NAME))?;
+        D::undo(base, payload, expected_len)
+    }
+}
+
 /// A state ready to travel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoded {

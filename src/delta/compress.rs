@@ -78,6 +78,32 @@ pub fn compress(bytes: &[u8], level: i32) -> Result<Vec<u8>, DeltaError> {
     COMPRESSOR.with_borrow_mut(|context| compress_in(context, bytes, level))
 }
 
+/// As [`compress`], but gives up once the frame would take more than `max_len` bytes, in as large a part of
+/// the time.
+///
+/// # Errors
+/// [`DeltaError::Zstd`] when zstd cannot get the memory.
+pub fn compress_within(
+    bytes: &[u8],
+    level: i32,
+    max_len: usize,
+) -> Result<Option<Vec<u8>>, DeltaError> {
+    let room = max_len.min(zstd_safe::compress_bound(bytes.len()));
+    let compress = |context: &mut CCtx<'_>| {
+        set(context, CParameter::CompressionLevel(level.clamp(1, 19)))?;
+        let mut frame = Vec::with_capacity(room);
+        match context.compress2(&mut frame, bytes) {
+            Ok(_) => Ok(Some(frame)),
+            Err(NO_ROOM) => Ok(None),
+            Err(code) => Err(zstd_error(code)),
+        }
+    };
+    if bytes.len() > POOLED_INPUT_MAX {
+        return compress(&mut CCtx::create());
+    }
+    COMPRESSOR.with_borrow_mut(compress)
+}
+
 /// Decompresses zstd frames of at most `max_len` bytes of content. Frames need not declare their
 /// length; when they do, one that exceeds the bound is refused before any memory is taken.
 ///
@@ -412,5 +438,24 @@ mod tests {
         let patch = compress_with_prefix(&new, &prefix, 3).unwrap();
         assert!(patch.len() < 40, "{}", patch.len());
         assert_eq!(decompress_with_prefix(&patch, &prefix, 1003).unwrap(), new);
+    }
+
+    #[test]
+    fn frames_that_become_too_long_are_given_up() {
+        for len in [3000, 400_000] {
+            let bytes: Vec<u8> = noise(len, 9).iter().map(|byte| byte % 16).collect();
+            let frame = compress(&bytes, 3).unwrap();
+            for (room, fits) in [
+                (0, false),
+                (frame.len() / 2, false),
+                (frame.len() - 1, false),
+                (len, true),
+            ] {
+                let made = compress_within(&bytes, 3, room).unwrap();
+                assert_eq!(made.is_some(), fits, "{len} within {room}");
+                assert!(made.is_none_or(|made| made == frame));
+            }
+            assert_eq!(compress(&bytes, 3).unwrap(), frame);
+        }
     }
 }

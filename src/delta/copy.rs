@@ -12,7 +12,7 @@
 //!
 //! The literals behind the last copy need no instruction: the length of the result is known.
 
-use crate::delta::codec::{Codec, CodecId, Effort};
+use crate::delta::codec::{CodecId, DeltaCodec, Effort};
 use crate::delta::compress::{
     compress, compress_with_prefix, decompress_exact, decompress_with_prefix, looks_incompressible,
 };
@@ -50,25 +50,11 @@ const COMPRESS_MIN: usize = 96;
 /// Sends copies from a base, and literals.
 pub struct CopyDelta;
 
-impl Codec for CopyDelta {
-    fn id(&self) -> CodecId {
-        CodecId::COPY
-    }
+impl DeltaCodec for CopyDelta {
+    const ID: CodecId = CodecId::COPY;
+    const NAME: &'static str = "copy";
 
-    fn name(&self) -> &'static str {
-        "copy"
-    }
-
-    fn encode(
-        &self,
-        base: Option<&[u8]>,
-        new: &[u8],
-        effort: Effort,
-    ) -> Result<Option<Vec<u8>>, DeltaError> {
-        let base = base.ok_or(DeltaError::MissingBase(self.name()))?;
-        if u32::try_from(base.len().max(new.len())).is_err() {
-            return Ok(None);
-        }
+    fn make(base: &[u8], new: &[u8], effort: Effort) -> Result<Option<Vec<u8>>, DeltaError> {
         let ops = if base.len().max(new.len()) <= SMALL {
             let ops = copies::<8>(base, new, GRAIN_SMALL);
             if ops.is_empty() {
@@ -79,17 +65,10 @@ impl Codec for CopyDelta {
             // Also without any copy, zstd may find plenty of short ones in the base.
             copies::<16>(base, new, GRAIN_LARGE)
         };
-        let payload = write_payload(base, new, &ops, effort)?;
-        Ok((payload.len() < new.len()).then_some(payload))
+        write_payload(base, new, &ops, effort).map(Some)
     }
 
-    fn decode(
-        &self,
-        base: Option<&[u8]>,
-        payload: &[u8],
-        expected_len: usize,
-    ) -> Result<Vec<u8>, DeltaError> {
-        let base = base.ok_or(DeltaError::MissingBase(self.name()))?;
+    fn undo(base: &[u8], payload: &[u8], expected_len: usize) -> Result<Vec<u8>, DeltaError> {
         let mut input = payload;
         let head = read_varint(&mut input)?;
         let ops = read_table(&mut input, head, base.len(), expected_len)?;
@@ -216,6 +195,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::delta::codec::Codec;
     use crate::delta::sample::{Edit, any_edit, apply, text};
 
     fn payload(base: &[u8], new: &[u8]) -> Vec<u8> {

@@ -10,18 +10,20 @@ pub struct Index<const KEY: usize> {
 impl<const KEY: usize> Index<KEY> {
     /// Takes in every `stride`th position of the base, which is shorter than 4 GiB.
     pub fn new(base: &[u8], stride: usize) -> Self {
-        let bits = (base.len() / stride * 2 + 2).next_power_of_two().ilog2();
+        let bits = (base.len() / stride * 3 / 2 + 2)
+            .next_power_of_two()
+            .ilog2();
         let mut index = Self {
             slots: vec![0; 1 << bits],
             shift: 64 - bits,
         };
-        for (at, key) in base.windows(KEY).enumerate().step_by(stride) {
-            if let Some(key) = key.first_chunk() {
-                let slot = index.slot(key);
-                if index.slots[slot] == 0 {
-                    index.slots[slot] = at as u32 + 1;
-                }
+        let mut at = 0;
+        while let Some(key) = base.get(at..).and_then(<[u8]>::first_chunk) {
+            let slot = index.slot(key);
+            if index.slots[slot] == 0 {
+                index.slots[slot] = at as u32 + 1;
             }
+            at += stride;
         }
         index
     }

@@ -13,7 +13,8 @@
 //! - [`chunker`]: where large states are cut for storage.
 //! - [`archive`]: reads packs of recorded game states, for demonstrations and tests.
 //! - [`matcher`], [`ops`], [`index`]: finding what two versions share, and writing it down, for `copy`.
-//! - [`align`], [`places`], [`changes`], [`windows`], [`range_coder`]: the same for `aligned`.
+//! - [`align`], [`places`], [`changes`], [`windows`], [`literals`], [`range_coder`]: the
+//!   same for `aligned`.
 //!
 //! The byte formats are specified in docs/reference/deltas.md. Decoders take input from strangers:
 //! they answer with [`error::DeltaError`], never panic, and take no more memory than the declared
@@ -32,6 +33,7 @@ pub mod dictionary;
 pub mod error;
 pub mod index;
 pub mod inflate;
+pub mod literals;
 pub mod matcher;
 pub mod ops;
 pub mod places;

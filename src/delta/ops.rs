@@ -169,6 +169,19 @@ fn unzigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
+/// Takes so many bytes from the front.
+///
+/// # Errors
+/// [`DeltaError`] when there are fewer.
+pub fn take<'a>(input: &mut &'a [u8], len: u64) -> Result<&'a [u8], DeltaError> {
+    let len = usize::try_from(len).unwrap_or(usize::MAX);
+    let (taken, rest) = input
+        .split_at_checked(len)
+        .ok_or(DeltaError::Malformed("a part is cut off"))?;
+    *input = rest;
+    Ok(taken)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,11 @@ use crate::delta::error::DeltaError;
 const CHANCE_BITS: u32 = 12;
 /// Low bits of a [`Chance`] that count how often it was used.
 const COUNT_BITS: u32 = 4;
+const COUNT_MAX: u16 = (1 << COUNT_BITS) - 1;
+/// The other bits of a [`Chance`].
+const NO_COUNT: u32 = !(COUNT_MAX as u32);
+/// A probability of 1, as it would stand in a [`Chance`].
+const ALWAYS: u32 = 1 << (CHANCE_BITS + COUNT_BITS);
 /// By how much a probability moves, as a power of two, for each count.
 const RATES: [u32; 16] = [1, 2, 2, 3, 3, 3, 4, 4, 4, 4, 4, 4, 5, 5, 5, 5];
 /// Below this the range is widened by a byte.
@@ -31,17 +36,23 @@ impl Chance {
         (range >> CHANCE_BITS) * u32::from(self.0 >> COUNT_BITS)
     }
 
+    #[inline(always)]
     fn learn(&mut self, yes: bool) {
-        let count = self.0 & 15;
-        let rate = RATES[usize::from(count)];
-        let no = self.0 >> COUNT_BITS;
-        // Stays within 1..=4095: from 31 on it moves by less than its distance to either end.
-        let no = if yes {
-            no - (no >> rate)
+        const LAST_RATE: u32 = RATES[15];
+        let (count, both) = (self.0 & COUNT_MAX, u32::from(self.0));
+        // Neither comes nearer to an end than 31: from there on it would move by 0.
+        let moved = if count == COUNT_MAX {
+            // What most decisions come to, as short as it can be: the next one waits for it.
+            let down = both - ((both >> LAST_RATE) & NO_COUNT);
+            let up = both + (((ALWAYS + u32::from(COUNT_MAX) - both) >> LAST_RATE) & NO_COUNT);
+            if yes { down } else { up }
         } else {
-            no + ((4096 - no) >> rate)
+            let (rate, no) = (RATES[usize::from(count)], both & NO_COUNT);
+            let down = no - ((no >> rate) & NO_COUNT);
+            let up = no + (((ALWAYS - no) >> rate) & NO_COUNT);
+            (if yes { down } else { up }) | u32::from(count + 1)
         };
-        self.0 = (no.clamp(1, 4095) << COUNT_BITS) | (count + 1).min(15);
+        self.0 = moved as u16;
     }
 }
 
@@ -50,6 +61,12 @@ impl Chance {
 pub struct Encoder {
     low: u64,
     range: u32,
+    out: Bytes,
+}
+
+/// What is out, and what a carry may still change.
+#[derive(Debug, Default)]
+struct Bytes {
     /// Last byte that a carry may still change, and how many bytes of 255 follow it.
     held: u8,
     full: u32,
@@ -63,10 +80,7 @@ impl Default for Encoder {
         Self {
             low: 0,
             range: u32::MAX,
-            held: 0,
-            full: 0,
-            begun: false,
-            out: Vec::new(),
+            out: Bytes::default(),
         }
     }
 }
@@ -75,18 +89,25 @@ impl Encoder {
     /// Writes one decision.
     #[inline]
     pub fn bit(&mut self, chance: &mut Chance, yes: bool) {
-        let bound = chance.bound(self.range);
-        if yes {
-            self.low += u64::from(bound);
-            self.range -= bound;
-        } else {
-            self.range = bound;
+        let mut pen = self.pen();
+        pen.bit(chance, yes);
+        (self.low, self.range) = pen.state();
+    }
+
+    /// For many decisions in a row.
+    #[inline]
+    pub fn pen(&mut self) -> Pen<'_> {
+        Pen {
+            low: self.low,
+            range: self.range,
+            out: &mut self.out,
         }
-        chance.learn(yes);
-        while self.range < TOP {
-            self.range <<= 8;
-            self.shift_low();
-        }
+    }
+
+    /// To be called with the state of a [`Self::pen`] when it is done.
+    #[inline]
+    pub fn set(&mut self, state: (u64, u32)) {
+        (self.low, self.range) = state;
     }
 
     /// Writes the low `count` bits of a value that nothing is known of.
@@ -96,9 +117,9 @@ impl Encoder {
             if (value >> place) & 1 == 1 {
                 self.low += u64::from(self.range);
             }
-            while self.range < TOP {
+            if self.range < TOP {
                 self.range <<= 8;
-                self.shift_low();
+                self.low = self.out.shift(self.low);
             }
         }
     }
@@ -106,17 +127,67 @@ impl Encoder {
     /// The bytes. What the decoder reads behind their end is 0, so zeros there are left away.
     pub fn finish(mut self) -> Vec<u8> {
         for _ in 0..5 {
-            self.shift_low();
+            self.low = self.out.shift(self.low);
         }
-        while self.out.last() == Some(&0) {
-            self.out.pop();
+        let mut out = self.out.out;
+        while out.last() == Some(&0) {
+            out.pop();
         }
-        self.out
+        out
+    }
+}
+
+/// An [`Encoder`] whose state is in registers, which is what its speed depends on.
+#[derive(Debug)]
+pub struct Pen<'e> {
+    low: u64,
+    range: u32,
+    out: &'e mut Bytes,
+}
+
+impl Pen<'_> {
+    /// Writes one decision.
+    #[inline(always)]
+    pub fn bit(&mut self, chance: &mut Chance, yes: bool) {
+        let bound = chance.bound(self.range);
+        let (low, range) = if yes {
+            (u64::from(bound), self.range - bound)
+        } else {
+            (0, bound)
+        };
+        self.low += low;
+        self.range = range;
+        chance.learn(yes);
+        // Once is enough: neither side takes less than 31 of 4,096.
+        if self.range < TOP {
+            self.range <<= 8;
+            self.low = self.out.shift(self.low);
+        }
     }
 
-    fn shift_low(&mut self) {
-        let carry = (self.low >> 32) as u8;
-        if carry == 1 || self.low < 0xff00_0000 {
+    /// What the encoder goes on with.
+    #[inline]
+    pub fn state(self) -> (u64, u32) {
+        (self.low, self.range)
+    }
+}
+
+impl Bytes {
+    /// Takes the highest byte of `low`, and returns the rest.
+    #[inline]
+    fn shift(&mut self, low: u64) -> u64 {
+        if low < 0xff00_0000 && self.begun && self.full == 0 {
+            self.out.push(self.held);
+            self.held = (low >> 24) as u8;
+            return (low << 8) & 0xffff_ffff;
+        }
+        self.shift_rarely(low)
+    }
+
+    #[cold]
+    fn shift_rarely(&mut self, low: u64) -> u64 {
+        let carry = (low >> 32) as u8;
+        if carry == 1 || low < 0xff00_0000 {
             if self.begun {
                 self.out.push(self.held.wrapping_add(carry));
             }
@@ -125,11 +196,11 @@ impl Encoder {
             }
             self.full = 0;
             self.begun = true;
-            self.held = (self.low >> 24) as u8;
+            self.held = (low >> 24) as u8;
         } else {
             self.full += 1;
         }
-        self.low = (self.low << 8) & 0xffff_ffff;
+        (low << 8) & 0xffff_ffff
     }
 }
 
@@ -227,11 +298,14 @@ impl Number {
     pub fn write(&mut self, out: &mut Encoder, value: u64) {
         let bits = u64::BITS - value.leading_zeros();
         let mut node = 1;
+        let mut pen = out.pen();
         for place in (0..6).rev() {
             let yes = (bits >> place) & 1 == 1;
-            out.bit(&mut self.length[node & 63], yes);
+            pen.bit(&mut self.length[node & 63], yes);
             node = node * 2 + usize::from(yes);
         }
+        let state = pen.state();
+        out.set(state);
         let mut node = 1;
         for place in (0..bits.saturating_sub(1)).rev() {
             if node >= 4 {
@@ -336,5 +410,23 @@ mod tests {
     fn numbers_too_large_for_any_writer_are_refused() {
         let mut input = Decoder::new(&[0xff; 20]);
         assert!(Number::default().read(&mut input).is_err());
+    }
+
+    #[test]
+    fn neither_side_of_a_decision_ever_takes_less_than_a_byte_of_the_range() {
+        let decisions = |seed: u32, n: u32| (n.wrapping_mul(seed) >> 3).is_multiple_of(64);
+        for seed in [0, 1, 2_654_435_769, 40_503] {
+            for flip in [false, true] {
+                let mut chance = Chance::default();
+                for n in 0..5000 {
+                    let no = u32::from(chance.0 >> COUNT_BITS);
+                    assert!((31..=4065).contains(&no), "seed {seed}, {n}: {no}");
+                    // So one byte brings the range back above its least.
+                    let smaller = chance.bound(TOP).min(TOP - chance.bound(TOP));
+                    assert!(smaller >= TOP >> 8);
+                    chance.learn(decisions(seed, n) != flip);
+                }
+            }
+        }
     }
 }

@@ -6,7 +6,7 @@ use crate::delta::compress::compress;
 use crate::delta::copy::CopyDelta;
 use crate::delta::error::DeltaError;
 use crate::delta::raw::Raw;
-use crate::delta::whole::Whole;
+use crate::delta::whole::{Whole, whole_within};
 
 /// Candidate bases that are tried at most, for states where trying is cheap.
 const CANDIDATES_MAX: usize = 4;
@@ -15,8 +15,8 @@ const CHEAP_STATE: usize = 64 << 10;
 /// A delta this many times smaller than the state ends the search.
 const GOOD_RATIO: usize = 8;
 /// The sample that tells how well a state compresses by itself: pieces, and bytes a piece.
-const SAMPLE_PIECES: usize = 16;
-const SAMPLE_PIECE: usize = 2 << 10;
+const SAMPLE_PIECES: usize = 32;
+const SAMPLE_PIECE: usize = 1 << 10;
 /// How many times smaller a delta is than what the sample promises when compression of the whole is
 /// not tried: what repeats over longer distances than a piece is not seen there.
 const FAR: u64 = 2;
@@ -58,7 +58,7 @@ pub fn encode_smallest(candidates: &[&[u8]], new: &[u8], effort: Effort) -> Enco
         || new.len() <= CHEAP_STATE
         || !is_far_smaller(best.as_ref(), new)
     {
-        keep_smaller(&mut best, &Whole, None, new, effort);
+        keep_whole(&mut best, new, effort);
     }
     best.filter(|encoded| encoded.payload.len() < new.len())
         .unwrap_or_else(|| Encoded {
@@ -125,6 +125,18 @@ fn keep_smaller(
         *best = Some(Encoded {
             codec: codec.id(),
             base: index,
+            payload,
+        });
+    }
+}
+
+/// Replaces `best` by a frame of the whole, if that is smaller.
+fn keep_whole(best: &mut Option<Encoded>, new: &[u8], effort: Effort) {
+    let shortest = best.as_ref().map_or(new.len(), |best| best.payload.len());
+    if let Some(payload) = whole_within(new, effort, shortest.saturating_sub(1)) {
+        *best = Some(Encoded {
+            codec: CodecId::WHOLE,
+            base: None,
             payload,
         });
     }
@@ -208,7 +220,12 @@ mod tests {
         let mut speckled = zeros.clone();
         (0..300).for_each(|place| speckled[place * 1000] = 1 + place as u8 % 9);
         repeated.extend_from_slice(&unlike[..64]);
+        // Both would do, but there is more that changed than the whole comes to.
+        let pattern = noise(100, 5).repeat(300);
+        let mut worn = pattern.clone();
+        (0..3000).for_each(|place| worn[place * 10] ^= noise(1, place as u64 + 1)[0] | 1);
         for (base, new) in [
+            (&worn, &pattern),
             (&unlike, &repeated),
             (&speckled, &zeros),
             (&zeros, &speckled),

@@ -1,7 +1,7 @@
 //! The codec for states of which the receiver holds nothing: one zstd frame.
 
 use crate::delta::codec::{Codec, CodecId, Effort};
-use crate::delta::compress::{compress, decompress_exact, looks_incompressible};
+use crate::delta::compress::{compress_within, decompress_exact, looks_incompressible};
 use crate::delta::error::DeltaError;
 
 /// Sends the whole state compressed.
@@ -22,11 +22,7 @@ impl Codec for Whole {
         new: &[u8],
         effort: Effort,
     ) -> Result<Option<Vec<u8>>, DeltaError> {
-        if looks_incompressible(new) {
-            return Ok(None);
-        }
-        let frame = compress(new, effort.level())?;
-        Ok((frame.len() < new.len()).then_some(frame))
+        Ok(whole_within(new, effort, new.len().saturating_sub(1)))
     }
 
     fn decode(
@@ -37,6 +33,14 @@ impl Codec for Whole {
     ) -> Result<Vec<u8>, DeltaError> {
         decompress_exact(payload, expected_len)
     }
+}
+
+/// A frame of at most `max_len` bytes, if zstd makes one and has the memory for it.
+pub fn whole_within(new: &[u8], effort: Effort, max_len: usize) -> Option<Vec<u8>> {
+    if looks_incompressible(new) {
+        return None;
+    }
+    compress_within(new, effort.level(), max_len).ok().flatten()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use crate::cli::bench::values::VALUE_BYTES_MIN;
 use crate::reconcile::strategy::{BadStrategy, StrategyName};
@@ -81,6 +81,9 @@ pub enum What {
     /// The engine's side of `recover`, which starts it
     #[command(hide = true)]
     Engine(EngineArgs),
+    /// One delta in a process of its own, for `delta`
+    #[command(hide = true)]
+    Peak(PeakArgs),
 }
 
 /// Options of `put` and `get`.
@@ -213,6 +216,39 @@ pub struct EngineArgs {
     /// States in each commit
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub batch: u16,
+}
+
+/// Options of a process that makes one delta.
+#[derive(Debug, Args)]
+pub struct PeakArgs {
+    /// The version before
+    #[arg(long)]
+    pub old: PathBuf,
+    /// The version that the delta is for
+    #[arg(long)]
+    pub new: PathBuf,
+    /// What makes it
+    #[arg(long, value_enum)]
+    pub of: PeakOf,
+}
+
+/// What makes a delta.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PeakOf {
+    /// Our codecs, `fast`.
+    Fast,
+    /// zstd 3 with the version before as prefix, and long-distance matching.
+    Patch,
+}
+
+impl PeakOf {
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Patch => "patch",
+        }
+    }
 }
 
 fn states() -> clap::builder::RangedU64ValueParser {

@@ -3,6 +3,7 @@
 
 mod dense;
 mod first;
+pub mod memory;
 mod methods;
 mod series;
 mod small;
@@ -15,6 +16,7 @@ use serde::Serialize;
 use crate::cli::bench::args::DeltaArgs;
 use crate::cli::bench::delta::dense::DenseRow;
 use crate::cli::bench::delta::first::FirstRow;
+use crate::cli::bench::delta::memory::MemoryRow;
 use crate::cli::bench::delta::methods::Method;
 use crate::cli::bench::delta::series::{Series, read_all};
 use crate::cli::bench::delta::small::SmallRow;
@@ -29,6 +31,7 @@ use crate::cli::text::{Align, Table, grouped};
 struct Report {
     bench: &'static str,
     series: Vec<Figures>,
+    memory: Vec<MemoryRow>,
     small: Vec<SmallRow>,
     first: Vec<FirstRow>,
     dense: Vec<DenseRow>,
@@ -78,6 +81,7 @@ pub fn run(args: &DeltaArgs, json: bool) -> Result<ExitCode, CliError> {
     let report = Report {
         bench: "delta",
         series,
+        memory: memory::measure(&input.series, &args.data)?,
         small: small::measure(&input.records)?,
         first: first::measure(&input.records)?,
         dense: dense::measure(input.series.iter().flat_map(Series::states)),
@@ -166,6 +170,7 @@ impl Report {
             text.push_str(&table.render());
             text.push('\n');
         }
+        text.push_str(&memory::in_words(&self.memory));
         text.push_str(&small::in_words(&self.small));
         text.push('\n');
         text.push_str(&first::in_words(&self.first));

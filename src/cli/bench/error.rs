@@ -55,6 +55,9 @@ pub enum BenchError {
     /// Another program.
     #[error("{0} failed; leave --tools away, or install it anew")]
     Tool(&'static str),
+    /// What a process takes cannot be told.
+    #[error("the memory that a delta takes cannot be measured: {0}")]
+    Memory(String),
     /// Acknowledged and gone.
     #[error("{lost} of {acknowledged} acknowledged writes are lost, among them {examples}")]
     Lost {
