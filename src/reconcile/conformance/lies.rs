@@ -11,7 +11,7 @@ use crate::reconcile::sketch_messages::{
 };
 use crate::reconcile::strategy::{Step, StrategyName};
 use crate::reconcile::view::SetView;
-use crate::sketch::cell::{Cell, to_bytes};
+use crate::sketch::cell::{Cell, Told, told_all};
 use crate::sketch::estimator::SHORT_BYTES;
 use crate::sketch::field::P;
 use crate::sketch::table::{LEVELS_MAX, PARTITION_CELLS};
@@ -28,10 +28,9 @@ fn pair(random: &mut Random) -> Pair {
     Pair::new(shape, random)
 }
 
-fn cell(random: &mut Random) -> Cell {
-    Cell(std::array::from_fn(|_| {
-        (random.number() % u64::from(P)) as u32
-    }))
+fn cell(random: &mut Random, at: usize) -> Told {
+    let lanes = std::array::from_fn(|_| (random.number() % u64::from(P)) as u32);
+    Cell(lanes).told(at)
 }
 
 #[test]
@@ -47,7 +46,9 @@ fn a_decode_bomb_ends_the_session_with_its_reason() {
         };
         let slots: Vec<u32> = (0..1 << size.levels).collect();
         let sketch = pair.ours.sketch().unwrap();
-        let ours = sketch.fold(size.levels, &slots, &(0..size.cells)).unwrap();
+        let range = 0..size.cells;
+        let ours = sketch.fold(size.levels, &slots, &range).unwrap();
+        let ours = told_all(&ours, &range);
         for (cell, own) in cells.iter_mut().zip(ours).step_by(2) {
             *cell = own;
         }
@@ -75,14 +76,17 @@ fn cells_without_end_end() {
         &Budget::default(),
         |round, honest| {
             if round > 1 {
-                let cells = honest.len() * 8 / 87;
-                return to_bytes(&(0..cells).map(|_| cell(&mut lies)).collect::<Vec<Cell>>());
+                // Cells of any content, as many as were asked for, up to the last.
+                let mut lie = honest;
+                let all = lie.len().saturating_sub(8);
+                lie[..all].fill_with(|| lies.number() as u8);
+                return lie;
             }
             let size = Size {
                 levels: 0,
                 cells: 600,
             };
-            let cells = (0..size.cells).map(|_| cell(&mut lies)).collect();
+            let cells = (0..size.cells).map(|at| cell(&mut lies, at)).collect();
             write_answer(&Answer::Cells(size, cells))
         },
     );
