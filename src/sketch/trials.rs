@@ -286,7 +286,10 @@ fn what_seems_to_be_one_place_and_is_none_is_put_back() {
         places += expected.len();
         assert_eq!(as_map(found), expected);
     }
-    assert!(failed <= 1 && peels > places, "{failed} failed; {peels} for {places}");
+    assert!(
+        failed <= 1 && peels > places,
+        "{failed} failed; {peels} for {places}"
+    );
 }
 
 #[test]
