@@ -105,6 +105,48 @@ fn cells_without_end_end() {
 }
 
 #[test]
+fn lowest_bits_that_lie_tell_nothing_and_end() {
+    let mut random = Random(25);
+    let pair = pair(&mut random);
+    let context = context(&pair, &mut random);
+    let sides = (&pair.ours, &pair.theirs);
+    // All of them, or those of one cell: it is never explained, whatever else comes.
+    for lies in [1, 1 << 20] {
+        let outcome = dialogue(
+            SKETCH,
+            sides,
+            &context,
+            &Budget::default(),
+            |round, honest| {
+                if round > 1 {
+                    return honest;
+                }
+                let Ok(Answer::Cells(size, mut cells)) = read_answer(&honest, 1000, u64::from(P))
+                else {
+                    panic!("cells were expected");
+                };
+                for cell in cells.iter_mut().step_by(lies) {
+                    cell.low ^= 1;
+                }
+                write_answer(&Answer::Cells(size, cells))
+            },
+        );
+        let is_over = matches!(
+            outcome.result,
+            Ok(Step::CannotDecide(_)) | Err(ReconcileError::Inconsistent("cells of no set"))
+        );
+        assert!(is_over, "one in {lies}: {:?}", outcome.result);
+        let most = (PARTITION_CELLS << 3) * 9 * 2;
+        assert!(
+            outcome.rounds <= 16 && outcome.down <= most,
+            "one in {lies}: {} bytes in {} rounds",
+            outcome.down,
+            outcome.rounds
+        );
+    }
+}
+
+#[test]
 fn an_estimate_from_nowhere_costs_no_more_than_the_sketch_holds() {
     let mut random = Random(23);
     let pair = pair(&mut random);
