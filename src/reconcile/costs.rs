@@ -10,7 +10,7 @@ use crate::sketch::estimator::{FULL_BYTES, SATURATED};
 use crate::sketch::table::levels_for;
 
 /// Bytes that a sketch takes to find one of some hundred differences.
-const SKETCH_EACH: u32 = 17;
+const SKETCH_EACH: u32 = 13;
 /// Bytes that a descent takes to find one of few among many.
 const MERKLE_EACH: u32 = 300;
 
@@ -78,7 +78,7 @@ pub fn cost(
 
 fn sketch(states: u64, differing: u64) -> Option<Cost> {
     // Measured: the first question, and the answer that names places.
-    let (first, named) = (418.0, 4.0 * differing.min(16) as f64);
+    let (first, named) = (367.0, 4.0 * differing.min(16) as f64);
     let work = 300.0 + 2.0 * differing as f64;
     let few = Cost {
         bytes: first + named,
@@ -122,9 +122,9 @@ mod tests {
             (Merkle, 100_000, 10_000, 544e3),
             (Merkle, 1_000_000, 1_000, 207e3),
             (Merkle, 1_000_000, 10_000, 1.27e6),
-            (Sketch, 1_000_000, 1, 426.0),
-            (Sketch, 1_000_000, 1_000, 18e3),
-            (Sketch, 1_000_000, 100_000, 1.7e6),
+            (Sketch, 1_000_000, 1, 375.0),
+            (Sketch, 1_000_000, 1_000, 13.8e3),
+            (Sketch, 1_000_000, 100_000, 1.25e6),
             (List, 1_000_000, 100_000, 1.0e6),
         ] {
             let root = states(held);

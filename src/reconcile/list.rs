@@ -23,7 +23,7 @@ const CERTAINTY: u32 = 9;
 /// Bits of an id beyond those that number the leaves of a page, when somebody does.
 const SPARE_BITS: RangeInclusive<u32> = 2..=20;
 /// Bytes of the question that looks for the rest.
-const QUESTION: f64 = 430.0;
+const QUESTION: f64 = 380.0;
 /// Bytes that are rather sent than one more round trip taken: a millisecond at 100 Mbit/s.
 const TRIP: f64 = 12_500.0;
 

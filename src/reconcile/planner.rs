@@ -83,7 +83,8 @@ pub fn plan(facts: &Facts) -> Plan {
 /// What to try after strategies that failed or could not decide, about so many states being known to
 /// differ: what is cheapest of those that have not been tried and are good for as many. `merkle`,
 /// which needs nothing but honest answers, is always among them; after it nothing is left but to copy
-/// in key order or to give the session up.
+/// in key order or to give the session up. A list that did not know how much differs hides far too much when
+/// nearly all does; once a sketch has told, it may run again.
 pub fn after_failure(
     facts: &Facts,
     tried: &[StrategyName],
@@ -101,7 +102,9 @@ pub fn after_failure(
     if facts.has_sketch {
         names.push(StrategyName::Sketch);
     }
-    names.retain(|name| !tried.contains(name));
+    let lists = tried.iter().filter(|name| **name == StrategyName::List);
+    let was_blind = lists.count() == 1 && tried.ends_with(&[StrategyName::Sketch]);
+    names.retain(|name| !tried.contains(name) || *name == StrategyName::List && was_blind);
     let least = facts.ours.leaves.abs_diff(facts.theirs.leaves).max(1);
     let chosen = cheapest(facts, &names, estimate.unwrap_or(least));
     Some(chosen.map_or(last, |(name, _)| name))
@@ -244,6 +247,21 @@ mod tests {
         let next = |estimate| after_failure(&facts, &tried, Some(estimate));
         assert_eq!(next(100), Some(StrategyName::Merkle));
         assert_eq!(next(500_000), Some(StrategyName::List));
+        // A list that hid too much, since it did not know.
+        let tried = [StrategyName::List, StrategyName::Sketch];
+        assert_eq!(
+            after_failure(&facts, &tried, Some(250_000)),
+            Some(StrategyName::List)
+        );
+        assert_eq!(
+            after_failure(&facts, &tried, None),
+            Some(StrategyName::Merkle)
+        );
+        let twice = [tried, tried].concat();
+        assert_eq!(
+            after_failure(&facts, &twice, Some(250_000)),
+            Some(StrategyName::Merkle)
+        );
         let tried = [StrategyName::Sketch, StrategyName::List];
         assert_eq!(
             after_failure(&facts, &tried, Some(500_000)),

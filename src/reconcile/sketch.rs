@@ -1,4 +1,4 @@
-//! `sketch`: subtracts the two sides' sketches. About 17 bytes for each state that differs, updated
+//! `sketch`: subtracts the two sides' sketches. About 13 bytes for each state that differs, updated
 //! or missing, and nothing for those that do not, usually in one round trip.
 
 use std::ops::Range;
@@ -13,8 +13,8 @@ use crate::reconcile::strategy::{
     Context, Difference, Step, Strategy, TOO_MANY_DIFFER, TOO_MANY_ROUNDS,
 };
 use crate::reconcile::view::{SetView, SketchView};
-use crate::sketch::cell::{CELL_BITS, Cell, subtract_all};
-use crate::sketch::decoder::{Decoder, Found, Partition};
+use crate::sketch::cell::{Told, fitting, told_all};
+use crate::sketch::decoder::{Decoder, Found, Partition, Theirs};
 use crate::sketch::field::{P, add};
 use crate::sketch::key::{PLACE_BITS, slots_of};
 use crate::sketch::table::PARTITION_CELLS;
@@ -33,7 +33,9 @@ const LEAVES_AT_PLACE: usize = 1024;
 struct Open {
     partition: Partition,
     /// The peer's cells, as far as they are here.
-    theirs: Vec<Cell>,
+    theirs: Vec<Told>,
+    /// See [`Theirs::borrows`].
+    borrows: u8,
 }
 
 /// What was asked last.
@@ -100,7 +102,7 @@ impl SketchWalk {
             levels: own.levels(),
             room: self.room(),
             counters: estimator.to_short(),
-            cells,
+            cells: told_all(&cells, &(0..FIRST_CELLS)),
         };
         self.send(Asked::Beginning, &question)
     }
@@ -150,7 +152,7 @@ impl SketchWalk {
         view: &dyn SetView,
         own: &dyn SketchView,
         size: Size,
-        cells: &[Cell],
+        cells: &[Told],
     ) -> Result<Step, ReconcileError> {
         if size.levels > own.levels() || size.cells == 0 {
             return Err(ReconcileError::Inconsistent(
@@ -165,6 +167,7 @@ impl SketchWalk {
                     slot,
                 },
                 theirs: cells.to_vec(),
+                borrows: 0,
             })
             .collect();
         self.go_on(view, own)
@@ -179,8 +182,11 @@ impl SketchWalk {
             let Some(mut cells) = own.fold(levels, &[slot], &(0..open.theirs.len())) else {
                 return Ok(Step::CannotDecide(NOT_READY_HERE));
             };
-            subtract_all(&mut cells, &open.theirs);
-            let decoded = decoder.decode(open.partition, &mut cells);
+            let theirs = Theirs {
+                cells: &open.theirs,
+                borrows: open.borrows,
+            };
+            let decoded = decoder.decode(open.partition, &mut cells, theirs);
             match decoded.map_err(|_| ReconcileError::Inconsistent("cells of no set"))? {
                 Some(found) => self.found.extend(found),
                 None => self.open.push(open),
@@ -200,13 +206,13 @@ impl SketchWalk {
         }
         let (levels, slots, range) = if halves {
             let slots = failed.iter().map(|slot| slot * 2).collect();
-            let fit = self.context.limits.message_bytes * 8 / (CELL_BITS * failed.len());
-            (levels + 1, slots, 0..PARTITION_CELLS.min(fit.max(1)))
+            (levels + 1, slots, 0..PARTITION_CELLS)
         } else {
             let end = more_cells(have, (failed.len(), partitions), self.rounds);
-            let fit = self.context.limits.message_bytes * 8 / (CELL_BITS * failed.len());
-            (levels, failed, have..end.min(have + fit.max(1)))
+            (levels, failed, have..end)
         };
+        let fit = fitting(self.context.limits.message_bytes, self.open.len(), &range);
+        let range = range.start..fit.max(range.start + 1);
         let asked = Asked::More {
             levels,
             range: range.clone(),
@@ -230,7 +236,7 @@ impl SketchWalk {
         if reply.is_empty() {
             return Ok(Step::CannotDecide(NOT_READY_THERE));
         }
-        let cells = read_more(reply, self.open.len(), range.len())?;
+        let cells = read_more(reply, self.open.len(), &range)?;
         let granted = cells.len() / self.open.len().max(1);
         if granted == 0 {
             return Err(ReconcileError::Inconsistent("an answer without cells"));
@@ -247,11 +253,17 @@ impl SketchWalk {
             // What the whole holds and its first half does not is in the second.
             let mut second = whole.theirs;
             second.truncate(granted);
-            subtract_all(&mut second, first);
-            let halves = [first.to_vec(), second];
-            for (slot, theirs) in (whole.partition.slot * 2..).zip(halves) {
+            for (index, (cell, first)) in second.iter_mut().zip(first).enumerate() {
+                cell.subtract(first, index);
+            }
+            let halves = [(first.to_vec(), 0), (second, whole.borrows + 1)];
+            for (slot, (theirs, borrows)) in (whole.partition.slot * 2..).zip(halves) {
                 let partition = Partition { levels, slot };
-                self.open.push(Open { partition, theirs });
+                self.open.push(Open {
+                    partition,
+                    theirs,
+                    borrows,
+                });
             }
         }
         self.go_on(view, own)

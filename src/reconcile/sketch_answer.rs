@@ -8,8 +8,8 @@ use crate::reconcile::sizing::{Precision, Size, size_for};
 use crate::reconcile::sketch_messages::{Answer, Question, Unfit, read_question, write_answer};
 use crate::reconcile::subtrees::slot_prefix;
 use crate::reconcile::view::{SetView, SketchView};
-use crate::sketch::cell::{CELL_BITS, Cell, subtract_all, to_bytes};
-use crate::sketch::decoder::{Decoder, Partition};
+use crate::sketch::cell::{Told, fitting, to_bytes, told_all};
+use crate::sketch::decoder::{Decoder, Partition, Theirs};
 use crate::sketch::estimator::SATURATED;
 use crate::sketch::key::{FINGERPRINT_BYTES, PLACE_BITS, slots_of};
 use crate::types::leaf::Leaf;
@@ -39,20 +39,19 @@ pub fn answer(
         range,
     } = question
     {
-        let each = range
-            .len()
-            .min(cells_in(budget.message_bytes) / slots.len().max(1));
-        if each == 0 {
-            let what = "partitions of one question";
-            let limit = cells_in(budget.message_bytes);
+        let limit = budget.message_bytes;
+        let granted = range.start..fitting(room_for_cells(limit), slots.len(), &range);
+        if granted.is_empty() {
+            let what = "bytes of cells of one question";
             return Err(ReconcileError::OverBudget { what, limit });
         }
-        let granted = range.start..range.start + each;
         let folded = view
             .sketch()
             .and_then(|own| own.fold(levels, &slots, &granted));
         // Nothing at all says that there are none to be had any more.
-        return Ok(folded.map_or_else(Vec::new, |cells| to_bytes(&cells)));
+        return Ok(folded.map_or_else(Vec::new, |cells| {
+            to_bytes(&told_all(&cells, &granted), &granted)
+        }));
     }
     let reply = reply_to(view, question, budget)?;
     Ok(write_answer(&reply))
@@ -84,7 +83,7 @@ fn reply_to(
             cells,
             ..
         } => {
-            if let Some(places) = decode(view, own, cells)? {
+            if let Some(places) = decode(view, own, &cells)? {
                 return Ok(Answer::Decoded(places));
             }
             let estimate = counters.differing_roughly(&short);
@@ -114,43 +113,48 @@ fn reply_to(
     let Some(size) = size else {
         return Ok(Answer::TooMany(estimate));
     };
-    let folded = fold_all(own, size);
-    Ok(folded.map_or(NOT_READY, |cells| Answer::Cells(size, cells)))
+    let told = tell_all(own, size);
+    Ok(told.map_or(NOT_READY, |cells| Answer::Cells(size, cells)))
 }
 
 /// As much of it as fits into a message; the initiator asks for the rest. `None` where a list is
 /// better.
 fn granted(size: Size, worth: f64, room: usize) -> Option<Size> {
     let is_worth_it = size.bytes() as f64 <= worth;
-    let cells = size.cells.min(cells_in(room) >> size.levels);
+    let cells = fitting(room_for_cells(room), 1 << size.levels, &(0..size.cells));
     (is_worth_it && cells > 0).then_some(Size { cells, ..size })
 }
 
-/// Cells that fit into a message.
-fn cells_in(bytes: usize) -> usize {
-    bytes.saturating_sub(ANSWER_OVERHEAD).saturating_mul(8) / CELL_BITS
+/// Bytes that cells may take in a message.
+fn room_for_cells(bytes: usize) -> usize {
+    bytes.saturating_sub(ANSWER_OVERHEAD)
 }
 
 /// The first cells of every partition.
-pub fn fold_all(sketch: &dyn SketchView, size: Size) -> Option<Vec<Cell>> {
+fn tell_all(sketch: &dyn SketchView, size: Size) -> Option<Vec<Told>> {
     let slots: Vec<u32> = (0..1 << size.levels).collect();
-    sketch.fold(size.levels, &slots, &(0..size.cells))
+    let range = 0..size.cells;
+    let cells = sketch.fold(size.levels, &slots, &range)?;
+    Some(told_all(&cells, &range))
 }
 
 /// The places that differ, with whether anything is held here, if the initiator's first cells tell.
 fn decode(
     view: &dyn SetView,
     own: &dyn SketchView,
-    mut theirs: Vec<Cell>,
+    theirs: &[Told],
 ) -> Result<Option<Vec<(u32, bool)>>, ReconcileError> {
-    let Some(ours) = own.fold(0, &[0], &(0..theirs.len())) else {
+    let Some(mut ours) = own.fold(0, &[0], &(0..theirs.len())) else {
         return Ok(None);
     };
     if theirs.is_empty() {
         return Ok(None);
     }
-    subtract_all(&mut theirs, &ours);
-    let decoded = Decoder::new(own.key()).decode(Partition::WHOLE, &mut theirs);
+    let theirs = Theirs {
+        cells: theirs,
+        borrows: 0,
+    };
+    let decoded = Decoder::new(own.key()).decode(Partition::WHOLE, &mut ours, theirs);
     let found = decoded.map_err(|_| ReconcileError::Inconsistent("cells of no set"))?;
     let Some(found) = found else {
         return Ok(None);

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::reconcile::encoding::{Reader, Writer};
 use crate::reconcile::error::ReconcileError;
 use crate::reconcile::sizing::{FIRST_CELLS_MAX, Size};
-use crate::sketch::cell::{CELL_BITS, Cell, bytes_for, from_bytes, to_bytes};
+use crate::sketch::cell::{Told, fitting, from_bytes, to_bytes};
 use crate::sketch::estimator::{FULL_BYTES, SHORT_BYTES};
 use crate::sketch::key::FINGERPRINT_BYTES;
 use crate::sketch::table::{LEVELS_MAX, PARTITION_CELLS};
@@ -24,7 +24,7 @@ pub enum Question {
         /// Short form of the initiator's counters.
         counters: [u8; SHORT_BYTES],
         /// First cells of the initiator's whole set.
-        cells: Vec<Cell>,
+        cells: Vec<Told>,
     },
     /// The same, with all counters and no cells.
     Counted {
@@ -68,7 +68,7 @@ pub enum Answer {
     /// So much differs that the short form of the counters does not tell how much.
     Count,
     /// Cells of all partitions, one behind the other.
-    Cells(Size, Vec<Cell>),
+    Cells(Size, Vec<Told>),
     /// About so many states differ: more than the sketches hold, or than a list costs.
     TooMany(u64),
 }
@@ -92,7 +92,7 @@ pub fn write_question(question: &Question) -> Vec<u8> {
             out.byte(*levels);
             out.byte(*room);
             out.raw(counters);
-            out.raw(&to_bytes(cells));
+            out.raw(&to_bytes(cells, &(0..cells.len())));
         }
         Question::Counted {
             fingerprint,
@@ -133,16 +133,13 @@ pub fn read_question(bytes: &[u8]) -> Result<Question, ReconcileError> {
             let (room, counters) = (reader.byte()?, reader.array()?);
             let rest = reader.rest();
             // As many cells as there are bytes for.
-            let count = rest.len() * 8 / CELL_BITS;
-            if count > FIRST_CELLS_MAX {
-                return Err(NO_CELLS);
-            }
+            let range = 0..fitting(rest.len(), 1, &(0..FIRST_CELLS_MAX));
             Ok(Question::First {
                 fingerprint,
                 levels,
                 room,
                 counters,
-                cells: from_bytes(rest, count).ok_or(NO_CELLS)?,
+                cells: from_bytes(rest, 1, &range).ok_or(NO_CELLS)?,
             })
         }
         1 => {
@@ -193,7 +190,7 @@ pub fn write_answer(answer: &Answer) -> Vec<u8> {
             out.byte(4);
             out.byte(size.levels);
             out.varint(size.cells as u64);
-            out.raw(&to_bytes(cells));
+            out.raw(&to_bytes(cells, &(0..size.cells)));
         }
         Answer::TooMany(estimate) => {
             out.byte(5);
@@ -227,8 +224,8 @@ pub fn read_answer(
             let levels = read_levels(&mut reader)?;
             let cells = reader.count(PARTITION_CELLS)?;
             let size = Size { levels, cells };
-            let all = read_cells(reader.rest(), cells << levels)?;
-            return Ok(Answer::Cells(size, all));
+            let all = from_bytes(reader.rest(), 1 << levels, &(0..cells));
+            return Ok(Answer::Cells(size, all.ok_or(NO_CELLS)?));
         }
         5 => Answer::TooMany(reader.varint()?),
         _ => return Err(ReconcileError::Malformed("an unknown answer about cells")),
@@ -246,20 +243,10 @@ pub fn read_answer(
 pub fn read_more(
     bytes: &[u8],
     partitions: usize,
-    most: usize,
-) -> Result<Vec<Cell>, ReconcileError> {
-    let granted = bytes.len().saturating_mul(8) / (CELL_BITS * partitions.max(1));
-    if granted > most {
-        return Err(NO_CELLS);
-    }
-    read_cells(bytes, granted * partitions)
-}
-
-fn read_cells(bytes: &[u8], count: usize) -> Result<Vec<Cell>, ReconcileError> {
-    if bytes.len() != bytes_for(count) {
-        return Err(NO_CELLS);
-    }
-    from_bytes(bytes, count).ok_or(NO_CELLS)
+    range: &Range<usize>,
+) -> Result<Vec<Told>, ReconcileError> {
+    let granted = range.start..fitting(bytes.len(), partitions, range);
+    from_bytes(bytes, partitions, &granted).ok_or(NO_CELLS)
 }
 
 fn read_levels(reader: &mut Reader<'_>) -> Result<u8, ReconcileError> {

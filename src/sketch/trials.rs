@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use crate::sketch::cell::{Cell, subtract_all, to_bytes};
-use crate::sketch::decoder::{BadCells, Decoder, Found, Partition, tests_max};
+use crate::sketch::cell::{Cell, Told, to_bytes, told_all};
+use crate::sketch::decoder::{BadCells, Decoder, Found, Partition, Theirs, tests_max};
 use crate::sketch::field::{P, add, sub};
 use crate::sketch::key::{Secret, SketchKey, place_of};
 use crate::sketch::mapping::Walk;
@@ -94,15 +94,26 @@ fn as_map(found: Vec<Found>) -> BTreeMap<u32, u32> {
         .collect()
 }
 
-fn difference(ours: &Sketch, theirs: &Sketch, partition: Partition, cells: usize) -> Vec<Cell> {
-    let fold = |sketch: &Sketch| {
-        sketch
-            .fold(partition.levels, &[partition.slot], &(0..cells))
-            .unwrap()
-    };
-    let mut cells = fold(ours);
-    subtract_all(&mut cells, &fold(theirs));
-    cells
+type Decoded = Result<Option<Vec<Found>>, BadCells>;
+
+fn fold(sketch: &Sketch, partition: Partition, cells: usize) -> Vec<Cell> {
+    let folded = sketch.fold(partition.levels, &[partition.slot], &(0..cells));
+    folded.unwrap()
+}
+
+fn told(sketch: &Sketch, partition: Partition, cells: usize) -> Vec<Told> {
+    told_all(&fold(sketch, partition, cells), &(0..cells))
+}
+
+fn exactly(cells: &[Told]) -> Theirs<'_> {
+    Theirs { cells, borrows: 0 }
+}
+
+/// Decodes the first cells of two sketches.
+fn decoded(ours: &Sketch, theirs: &Sketch, partition: Partition, cells: usize) -> Decoded {
+    let told = told(theirs, partition, cells);
+    let mut own = fold(ours, partition, cells);
+    Decoder::new(ours.key()).decode(partition, &mut own, exactly(&told))
 }
 
 proptest! {
@@ -118,14 +129,12 @@ proptest! {
     ) {
         let (ours, theirs) = pair(common, differing, &mut Random(seed));
         let (here, there) = (sketch_of(&ours, our_levels), sketch_of(&theirs, their_levels));
-        let mut decoder = Decoder::new(&key());
         for levels in [0, our_levels.min(their_levels)] {
             let mut found = BTreeMap::new();
             for slot in 0..1 << levels {
                 let partition = Partition { levels, slot };
-                let mut cells = difference(&here, &there, partition, PARTITION_CELLS);
-                let decoded = decoder.decode(partition, &mut cells).unwrap().unwrap();
-                found.extend(as_map(decoded));
+                let decoded = decoded(&here, &there, partition, PARTITION_CELLS);
+                found.extend(as_map(decoded.unwrap().unwrap()));
             }
             prop_assert_eq!(found, oracle(&ours, &theirs), "{} levels", levels);
         }
@@ -172,9 +181,11 @@ proptest! {
     fn random_cells_end_within_the_bounds(seed in any::<u64>(), count in 0usize..300) {
         let mut random = Random(seed);
         let mut lane = || (random.next() % u64::from(P)) as u32;
-        let mut cells: Vec<Cell> = (0..count).map(|_| Cell([lane(), lane(), lane()])).collect();
+        let cells: Vec<Cell> = (0..count).map(|_| Cell([lane(), lane(), lane()])).collect();
+        let told = told_all(&cells, &(0..count));
+        let mut own = vec![Cell::default(); count];
         let mut decoder = Decoder::new(&key());
-        let decoded = decoder.decode(Partition::WHOLE, &mut cells);
+        let decoded = decoder.decode(Partition::WHOLE, &mut own, exactly(&told));
         prop_assert!(decoded == Ok(None) || count == 0 && decoded == Ok(Some(Vec::new())));
         prop_assert!(decoder.effort().tests <= tests_max(count));
     }
@@ -185,12 +196,9 @@ fn too_few_cells_tell_nothing_wrong() {
     let mut random = Random(3);
     let (ours, theirs) = pair(0, 300, &mut random);
     let (here, there) = (sketch_of(&ours, 0), sketch_of(&theirs, 0));
-    let mut decoder = Decoder::new(&key());
     for cells in [0, 1, 20, 100, 250] {
-        let mut cells = difference(&here, &there, Partition::WHOLE, cells);
-        let is_empty = cells.is_empty();
-        let decoded = decoder.decode(Partition::WHOLE, &mut cells).unwrap();
-        assert_eq!(decoded, is_empty.then(Vec::new));
+        let decoded = decoded(&here, &there, Partition::WHOLE, cells).unwrap();
+        assert_eq!(decoded, (cells == 0).then(Vec::new));
     }
 }
 
@@ -204,11 +212,8 @@ fn differences_take_as_many_cells_as_were_measured() {
             let (ours, theirs) = pair(0, differing, &mut random);
             let (here, there) = (sketch_of(&ours, 0), sketch_of(&theirs, 0));
             let decodes = |cells: &usize| {
-                let mut cells = difference(&here, &there, Partition::WHOLE, *cells);
-                Decoder::new(&key())
-                    .decode(Partition::WHOLE, &mut cells)
-                    .unwrap()
-                    .is_some()
+                let decoded = decoded(&here, &there, Partition::WHOLE, *cells);
+                decoded.unwrap().is_some()
             };
             let step = (differing / 50).max(1);
             cells_taken += (differing..=PARTITION_CELLS)
@@ -228,18 +233,17 @@ fn differences_take_as_many_cells_as_were_measured() {
 fn pairs_of_cells_help_where_no_cell_has_one_place() {
     // Ten places in 20 cells: without pairs three of four times.
     let mut random = Random(7);
-    let mut decoded = 0;
+    let mut solved = 0;
     for _ in 0..200 {
         let (ours, theirs) = pair(0, 10, &mut random);
         let (here, there) = (sketch_of(&ours, 0), sketch_of(&theirs, 0));
-        let mut cells = difference(&here, &there, Partition::WHOLE, 20);
-        let found = Decoder::new(&key()).decode(Partition::WHOLE, &mut cells);
+        let found = decoded(&here, &there, Partition::WHOLE, 20);
         if let Some(found) = found.unwrap() {
             assert_eq!(as_map(found), oracle(&ours, &theirs));
-            decoded += 1;
+            solved += 1;
         }
     }
-    assert!(decoded >= 170, "{decoded} of 200");
+    assert!(solved >= 170, "{solved} of 200");
 }
 
 #[test]
@@ -249,17 +253,91 @@ fn a_decode_bomb_is_bounded() {
     let mut random = Random(5);
     let (ours, _) = pair(0, 200, &mut random);
     let here = sketch_of(&ours, 0);
-    let mut cells = here.fold(0, &[0], &(0..PARTITION_CELLS)).unwrap();
-    for (at, cell) in cells.iter_mut().enumerate() {
-        if at % 2 == 1 {
-            *cell = Cell::default();
-        }
+    let mut told = told(&here, Partition::WHOLE, PARTITION_CELLS);
+    for cell in told.iter_mut().skip(1).step_by(2) {
+        *cell = Told::default();
     }
     let mut decoder = Decoder::new(&key());
-    let decoded = decoder.decode(Partition::WHOLE, &mut cells);
+    let mut own = vec![Cell::default(); PARTITION_CELLS];
+    let decoded = decoder.decode(Partition::WHOLE, &mut own, exactly(&told));
     assert_eq!(decoded, Err(BadCells::Repeats));
     assert!(decoder.effort().peels <= PARTITION_CELLS);
     assert!(decoder.effort().tests <= tests_max(PARTITION_CELLS));
+}
+
+#[test]
+fn what_seems_to_be_one_place_and_is_none_is_put_back() {
+    // Two of a thousand tests of the last cells are passed by chance.
+    let mut random = Random(8);
+    let (mut peels, mut places, mut failed) = (0, 0, 0);
+    for _ in 0..12 {
+        let (ours, theirs) = pair(0, 5000, &mut random);
+        let (here, there) = (sketch_of(&ours, 0), sketch_of(&theirs, 0));
+        let told = told(&there, Partition::WHOLE, PARTITION_CELLS);
+        let mut own = fold(&here, Partition::WHOLE, PARTITION_CELLS);
+        let mut decoder = Decoder::new(&key());
+        let found = decoder.decode(Partition::WHOLE, &mut own, exactly(&told));
+        let Some(found) = found.unwrap() else {
+            failed += 1;
+            continue;
+        };
+        let expected = oracle(&ours, &theirs);
+        peels += decoder.effort().peels;
+        places += expected.len();
+        assert_eq!(as_map(found), expected);
+    }
+    assert!(
+        failed <= 1 && peels > places,
+        "{failed} failed; {peels} for {places}"
+    );
+}
+
+#[test]
+fn lowest_bits_that_were_subtracted_serve_too() {
+    // What the whole holds and its first halves do not, twice.
+    let mut random = Random(9);
+    let (ours, theirs) = pair(300, 2000, &mut random);
+    let (here, there) = (sketch_of(&ours, 2), sketch_of(&theirs, 2));
+    let part = |levels, slot| Partition { levels, slot };
+    let cells = 1500;
+    let mut rest = told(&there, Partition::WHOLE, cells);
+    for half in [part(1, 0), part(2, 2)] {
+        for (at, (cell, first)) in rest.iter_mut().zip(told(&there, half, cells)).enumerate() {
+            cell.subtract(&first, at);
+        }
+    }
+    let last = part(2, 3);
+    let of = |borrows| {
+        let theirs = Theirs {
+            cells: &rest,
+            borrows,
+        };
+        let mut own = fold(&here, last, cells);
+        Decoder::new(&key()).decode(last, &mut own, theirs).unwrap()
+    };
+    let whole = decoded(&here, &there, last, cells).unwrap().unwrap();
+    assert_eq!(of(2).map(as_map), Some(as_map(whole)));
+    assert_eq!(of(0), None);
+}
+
+#[test]
+fn wrong_lowest_bits_hide_places_and_end() {
+    let mut random = Random(10);
+    let (ours, theirs) = pair(0, 100, &mut random);
+    let (here, there) = (sketch_of(&ours, 0), sketch_of(&theirs, 0));
+    let honest = told(&there, Partition::WHOLE, 400);
+    for lies in [1, 2, 7] {
+        let mut told = honest.clone();
+        for cell in told.iter_mut().step_by(lies) {
+            cell.low ^= 1;
+        }
+        let mut own = fold(&here, Partition::WHOLE, 400);
+        let mut decoder = Decoder::new(&key());
+        let found = decoder.decode(Partition::WHOLE, &mut own, exactly(&told));
+        // Not even all sums being explained makes up for them.
+        assert!(!matches!(found, Ok(Some(_))), "one in {lies}: {found:?}");
+        assert!(decoder.effort().tests <= tests_max(400));
+    }
 }
 
 #[test]
@@ -268,15 +346,16 @@ fn places_of_another_partition_are_not_believed() {
     let spot = key().spot(place);
     let right = partition_of(&spot, 3) as u32;
     for slot in 0..8 {
-        let mut cells = vec![Cell::default(); 64];
+        let mut own = vec![Cell::default(); 64];
         let change = Change {
             place,
             amount: 9,
             steps: [1, 0],
         };
-        apply_to_fold(&mut cells, &key(), &change, (3, &[right], &(0..64)));
+        apply_to_fold(&mut own, &key(), &change, (3, &[right], &(0..64)));
         let partition = Partition { levels: 3, slot };
-        let decoded = Decoder::new(&key()).decode(partition, &mut cells);
+        let nothing = [Told::default(); 64];
+        let decoded = Decoder::new(&key()).decode(partition, &mut own, exactly(&nothing));
         let found = vec![Found { place, amount: 9 }];
         assert_eq!(decoded, Ok((slot == right).then_some(found)), "{slot}");
     }
@@ -295,8 +374,7 @@ fn ids_that_were_ground_for_one_place_are_one_place() {
     ours.insert(second, LeafDigest(random.bytes()));
     theirs.insert(second, LeafDigest(random.bytes()));
     let (here, there) = (sketch_of(&ours, 0), sketch_of(&theirs, 0));
-    let mut cells = difference(&here, &there, Partition::WHOLE, 32);
-    let decoded = Decoder::new(&key()).decode(Partition::WHOLE, &mut cells);
+    let decoded = decoded(&here, &there, Partition::WHOLE, 32);
     assert_eq!(as_map(decoded.unwrap().unwrap()), oracle(&ours, &theirs));
 }
 
@@ -315,8 +393,9 @@ fn vectors_are_those_of_the_reference() {
     let spot = key.spot(7);
     let value = key.value(&StateKey([0x11; 32]), &LeafDigest([0x22; 32]));
     let walk: Vec<usize> = Walk::new(spot.seed).below(PARTITION_CELLS).collect();
-    let cell = to_bytes(&[Cell::of(7, spot.check, value)]);
-    let told = format!(
+    let cell = Cell::of(7, spot.check, value);
+    let told = [0, 3, 8191].map(|at| hex(&to_bytes(&[cell.told(at)], &(at..at + 1))));
+    let vectors = format!(
         "{} {:016x} {:08x} {:04x} {} {} {} {} {:08x} {:?} {}",
         hex(&key.fingerprint()),
         spot.seed,
@@ -328,12 +407,13 @@ fn vectors_are_those_of_the_reference() {
         spot.tallies[1].negative,
         value,
         walk,
-        hex(&cell)
+        told.join(" ")
     );
-    assert_eq!(told, VECTORS);
+    assert_eq!(vectors, VECTORS);
 }
 
 /// Fingerprint; seed, check, partition, and twice counter and sign of place 7; a value; the cells of
-/// the place; a cell with that value alone.
+/// the place; a cell with that value alone as cells 0, 3 and 8,191.
 const VECTORS: &str = "2e18b679 2743e7266c11a46b 1deb2ee5 a82c 514 false 411 true 077c74c2 \
-    [0, 3, 8, 53, 61, 184, 217, 251, 268, 616, 788, 899, 1014, 1203, 1221, 3263] c2747c272ae68c42e79231";
+    [0, 3, 8, 53, 61, 184, 217, 251, 268, 616, 788, 899, 1014, 1203, 1221, 3263] c2747c272ae68c42e7 c2747c272ae68c4267 \
+    c2747c272ae68c02";

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 0   4  magic "SMST"
-//! 4   1  protocol version, 2
+//! 4   1  protocol version, 3
 //! 5   1  kind of message
 //! 6   1  flags: bit 0 set when head and blob are one zstd frame
 //! 7   1  zero
@@ -19,7 +19,7 @@ use crate::delta::compress::{compress, decompress_exact};
 use crate::types::binary::{BadEncoding, decode, encode};
 
 /// Version of the protocol that this build speaks.
-pub const PROTOCOL: u8 = 2;
+pub const PROTOCOL: u8 = 3;
 /// Bytes in front of the head.
 pub const HEADER_BYTES: usize = 16;
 

@@ -19,7 +19,7 @@ use samestate::reconcile::strategy::{Step, StrategyName};
 use samestate::reconcile::view::{SetView, SketchView};
 use samestate::roots::entry::RootEntry;
 use samestate::roots::head::{LogHead, SecretKey};
-use samestate::sketch::cell::{Cell, to_bytes};
+use samestate::sketch::cell::{Told, to_bytes, told_all};
 use samestate::sketch::key::{Secret, SketchKey};
 use samestate::sketch::table::{Change, Sketch};
 use samestate::store::log::group::{Entry, EntryKind, seal as seal_group};
@@ -189,11 +189,12 @@ fn cells() -> Vec<Seed> {
                 steps: [1, 0],
             });
         }
-        let folded = sketch.fold(0, &[0], &(0..cells));
-        to_bytes(&folded.unwrap_or_default())
+        let range = 0..cells;
+        let folded = sketch.fold(0, &[0], &range).unwrap_or_default();
+        to_bytes(&told_all(&folded, &range), &range)
     };
     named([
-        ("empty", to_bytes(&[Cell::default(); 8])),
+        ("empty", to_bytes(&[Told::default(); 8], &(0..8))),
         ("one", of(1, 8)),
         ("ten", of(10, 24)),
         ("too-many", of(40, 24)),

@@ -5,8 +5,9 @@ use samestate::reconcile::encoding::{Reader, Writer};
 use samestate::reconcile::sketch_messages::{
     read_answer, read_more, read_question, write_answer, write_question,
 };
-use samestate::sketch::cell::{CELL_BITS, Cell, from_bytes, subtract_all, to_bytes};
-use samestate::sketch::decoder::{Decoder, Partition, tests_max};
+use samestate::sketch::cell::{Cell, fitting, from_bytes, to_bytes, told_all};
+use samestate::sketch::decoder::{Decoder, Partition, Theirs, tests_max};
+use samestate::sketch::field::sub;
 use samestate::sketch::key::{Secret, SketchKey};
 use samestate::sketch::table::{Change, apply_to_fold};
 
@@ -15,27 +16,37 @@ const CELLS: usize = 2048;
 
 /// Cells of any content: solving them ends within its bounds, and what is found adds up to them.
 pub fn cells(input: &[u8]) {
-    let count = input.len() * 8 / CELL_BITS;
-    let Some(mut cells) = from_bytes(input, count).filter(|_| count <= CELLS) else {
+    let range = 0..fitting(input.len(), 1, &(0..CELLS));
+    let Some(told) = from_bytes(input, 1, &range) else {
         return;
     };
     let key = SketchKey::new(&Secret::default());
-    let whole = cells.clone();
-    let mut decoder = Decoder::new(&key);
-    let decoded = decoder.decode(Partition::WHOLE, &mut cells);
-    assert!(decoder.effort().tests <= tests_max(count));
-    if let Ok(Some(found)) = decoded {
-        let mut again = vec![Cell::default(); count];
+    for borrows in [0, 2] {
+        let theirs = Theirs {
+            cells: &told,
+            borrows,
+        };
+        let mut ours = vec![Cell::default(); told.len()];
+        let mut decoder = Decoder::new(&key);
+        let decoded = decoder.decode(Partition::WHOLE, &mut ours, theirs);
+        assert!(decoder.effort().tests <= tests_max(told.len()));
+        let Ok(Some(found)) = decoded else {
+            continue;
+        };
+        // All that they have differs from nothing.
+        let mut again = vec![Cell::default(); told.len()];
         for one in found {
             let change = Change {
                 place: one.place,
-                amount: one.amount,
+                amount: sub(0, one.amount),
                 steps: [0, 0],
             };
-            apply_to_fold(&mut again, &key, &change, (0, &[0], &(0..count)));
+            apply_to_fold(&mut again, &key, &change, (0, &[0], &range));
         }
-        subtract_all(&mut again, &whole);
-        assert!(again.iter().all(Cell::is_empty));
+        let again = told_all(&again, &range);
+        let pairs = again.iter().zip(&told);
+        assert!(pairs.clone().all(|(again, told)| again.sums == told.sums));
+        assert!(borrows > 0 || again == told);
     }
 }
 
@@ -52,10 +63,11 @@ pub fn encodings(input: &[u8]) {
     if let Ok(told) = read_answer(input, 1000, 1 << 29) {
         assert_eq!(read_answer(&write_answer(&told), 1000, 1 << 29), Ok(told));
     }
-    for partitions in [1, 3] {
-        if let Ok(cells) = read_more(input, partitions, CELLS) {
+    for (partitions, start) in [(1, 0), (3, 0), (2, 300)] {
+        if let Ok(cells) = read_more(input, partitions, &(start..start + CELLS)) {
             assert!(cells.len() <= partitions * CELLS);
-            assert_eq!(to_bytes(&cells), input);
+            let range = start..start + cells.len() / partitions;
+            assert_eq!(to_bytes(&cells, &range), input);
         }
     }
     if let Ok(filter) = BloomFilter::from_bytes(input, [7; 16]) {

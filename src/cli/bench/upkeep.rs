@@ -15,7 +15,8 @@ use crate::reconcile::sizing::{Precision, size_for};
 use crate::replica::sketch_history::Leaves;
 use crate::replica::sketching::{Keeper, Moved};
 use crate::replica::solo::Solo;
-use crate::sketch::decoder::{Decoder, Partition};
+use crate::sketch::cell::Told;
+use crate::sketch::decoder::{Decoder, Partition, Theirs};
 use crate::sketch::key::{Secret, SketchKey};
 use crate::sketch::table::{Change, Sketch, levels_for};
 use crate::store::options::StoreOptions;
@@ -140,8 +141,14 @@ fn decode_nanos(key: &SketchKey, leaves: &[Leaf], versions: &[(Leaf, Leaf)]) -> 
         let size = size_for(DECODED as u64, Precision::Rough, sketch.levels());
         let folded = size.and_then(|size| sketch.fold(0, &[0], &(0..size.cells)));
         let mut cells = folded.unwrap_or_default();
+        // The other side has nothing.
+        let nothing = vec![Told::default(); cells.len()];
+        let theirs = Theirs {
+            cells: &nothing,
+            borrows: 0,
+        };
         let begin = cpu_ms();
-        let decoded = Decoder::new(key).decode(Partition::WHOLE, &mut cells);
+        let decoded = Decoder::new(key).decode(Partition::WHOLE, &mut cells, theirs);
         begun += cpu_ms() - begin;
         found += decoded.ok().flatten().map_or(0, |found| found.len());
     }

@@ -123,6 +123,8 @@ fn facts(pair: &Pair, ours: Summary) -> Facts {
 /// What the planner chooses, and goes on with, comes to, as in a session: bytes and names.
 fn auto(pair: &Pair, random: &mut Random) -> (usize, Vec<StrategyName>) {
     let mut context = context(pair, random);
+    // Nothing is to be given up for its size here.
+    context.limits.differing = pair.ours.all().len() * 2;
     let mut facts = facts(pair, pair.ours.root().unwrap());
     let (mut bytes, mut tried, mut named) = (0, Vec::new(), Vec::new());
     let (mut known, mut taken) = (None, Vec::new());

@@ -11,7 +11,7 @@ use crate::reconcile::sketch_messages::{
 };
 use crate::reconcile::strategy::{Step, StrategyName};
 use crate::reconcile::view::SetView;
-use crate::sketch::cell::{Cell, to_bytes};
+use crate::sketch::cell::{Cell, Told, told_all};
 use crate::sketch::estimator::SHORT_BYTES;
 use crate::sketch::field::P;
 use crate::sketch::table::{LEVELS_MAX, PARTITION_CELLS};
@@ -28,10 +28,9 @@ fn pair(random: &mut Random) -> Pair {
     Pair::new(shape, random)
 }
 
-fn cell(random: &mut Random) -> Cell {
-    Cell(std::array::from_fn(|_| {
-        (random.number() % u64::from(P)) as u32
-    }))
+fn cell(random: &mut Random, at: usize) -> Told {
+    let lanes = std::array::from_fn(|_| (random.number() % u64::from(P)) as u32);
+    Cell(lanes).told(at)
 }
 
 #[test]
@@ -47,7 +46,9 @@ fn a_decode_bomb_ends_the_session_with_its_reason() {
         };
         let slots: Vec<u32> = (0..1 << size.levels).collect();
         let sketch = pair.ours.sketch().unwrap();
-        let ours = sketch.fold(size.levels, &slots, &(0..size.cells)).unwrap();
+        let range = 0..size.cells;
+        let ours = sketch.fold(size.levels, &slots, &range).unwrap();
+        let ours = told_all(&ours, &range);
         for (cell, own) in cells.iter_mut().zip(ours).step_by(2) {
             *cell = own;
         }
@@ -75,14 +76,17 @@ fn cells_without_end_end() {
         &Budget::default(),
         |round, honest| {
             if round > 1 {
-                let cells = honest.len() * 8 / 87;
-                return to_bytes(&(0..cells).map(|_| cell(&mut lies)).collect::<Vec<Cell>>());
+                // Cells of any content, as many as were asked for, up to the last.
+                let mut lie = honest;
+                let all = lie.len().saturating_sub(8);
+                lie[..all].fill_with(|| lies.number() as u8);
+                return lie;
             }
             let size = Size {
                 levels: 0,
                 cells: 600,
             };
-            let cells = (0..size.cells).map(|_| cell(&mut lies)).collect();
+            let cells = (0..size.cells).map(|at| cell(&mut lies, at)).collect();
             write_answer(&Answer::Cells(size, cells))
         },
     );
@@ -98,6 +102,48 @@ fn cells_without_end_end() {
         "{} rounds",
         outcome.rounds
     );
+}
+
+#[test]
+fn lowest_bits_that_lie_tell_nothing_and_end() {
+    let mut random = Random(25);
+    let pair = pair(&mut random);
+    let context = context(&pair, &mut random);
+    let sides = (&pair.ours, &pair.theirs);
+    // All of them, or those of one cell: it is never explained, whatever else comes.
+    for lies in [1, 1 << 20] {
+        let outcome = dialogue(
+            SKETCH,
+            sides,
+            &context,
+            &Budget::default(),
+            |round, honest| {
+                if round > 1 {
+                    return honest;
+                }
+                let Ok(Answer::Cells(size, mut cells)) = read_answer(&honest, 1000, u64::from(P))
+                else {
+                    panic!("cells were expected");
+                };
+                for cell in cells.iter_mut().step_by(lies) {
+                    cell.low ^= 1;
+                }
+                write_answer(&Answer::Cells(size, cells))
+            },
+        );
+        let is_over = matches!(
+            outcome.result,
+            Ok(Step::CannotDecide(_)) | Err(ReconcileError::Inconsistent("cells of no set"))
+        );
+        assert!(is_over, "one in {lies}: {:?}", outcome.result);
+        let most = (PARTITION_CELLS << 3) * 9 * 2;
+        assert!(
+            outcome.rounds <= 16 && outcome.down <= most,
+            "one in {lies}: {} bytes in {} rounds",
+            outcome.down,
+            outcome.rounds
+        );
+    }
 }
 
 #[test]

@@ -5,11 +5,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
+use samestate::reconcile::sizing::Size;
 use samestate::reconcile::sketch_messages::{
     Answer, Question, read_answer, write_answer, write_question,
 };
 use samestate::reconcile::strategy::StrategyName;
-use samestate::sketch::cell::Cell;
+use samestate::sketch::cell::{Cell, told_all};
 use samestate::sketch::estimator::Estimator;
 use samestate::sketch::field::P;
 use samestate::sketch::key::{Secret, SketchKey};
@@ -24,18 +25,28 @@ use crate::harness::replica::{Direct, Node};
 use crate::hostile_peers::LIMIT;
 use crate::hostile_peers::over_http::{post, server, session, tell};
 
-/// Puts a place into every other one of its cells: what is taken away at one of these comes up in the
-/// others with the other sign, and so on for ever.
+/// Cells in which each place is in every other one of those that it belongs to: what is taken away at one of these
+/// comes up in the others with the other sign, and so on for ever. One or two such places may be chance, so many
+/// are not.
 fn bomb(told: Vec<u8>) -> Vec<u8> {
     // Further cells, which are asked for when the first were too few, are told as they are.
-    let Ok(Answer::Cells(size, mut cells)) = read_answer(&told, 1000, u64::from(P)) else {
+    let Ok(Answer::Cells(..)) = read_answer(&told, 1000, u64::from(P)) else {
         return told;
     };
-    let spot = SketchKey::new(&Secret::default()).spot(12_345);
-    let part = Cell::of(12_345, spot.check, 9);
-    for at in Walk::new(spot.seed).below(size.cells).step_by(2) {
-        cells[at].add(&part);
+    let size = Size {
+        levels: 0,
+        cells: 1024,
+    };
+    let key = SketchKey::new(&Secret::default());
+    let mut cells = vec![Cell::default(); size.cells];
+    for place in 12_345..12_545 {
+        let spot = key.spot(place);
+        let part = Cell::of(place, spot.check, 9);
+        for at in Walk::new(spot.seed).below(size.cells).step_by(2) {
+            cells[at].add(&part);
+        }
     }
+    let cells = told_all(&cells, &(0..size.cells));
     write_answer(&Answer::Cells(size, cells))
 }
 
