@@ -9,6 +9,8 @@ mod source;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use samestate::store::migrate::SCHEMA_VERSION;
+use samestate::wire::frame::PROTOCOL;
 use source::{Module, Source, production_sources, rust_sources, text_files};
 
 /// Layers from the bottom up. Layers of one rank are siblings that do not know each other.
@@ -98,6 +100,25 @@ fn nothing_names_a_path_of_one_machine() {
     let faults: Vec<String> = text_files()
         .into_iter()
         .flat_map(|(path, text)| machine_paths(&roots, &path, &text))
+        .collect();
+    assert_none(&faults);
+}
+
+#[test]
+fn formats_are_described_in_the_version_that_is_written() {
+    let said = [
+        (
+            "docs/reference/file-format.md",
+            format!("Schema version: {SCHEMA_VERSION}.\n"),
+        ),
+        ("docs/protocol.md", format!("\nVersion {PROTOCOL}. ")),
+    ];
+    let texts: BTreeMap<String, String> = text_files().into_iter().collect();
+    let missing = said
+        .iter()
+        .filter(|(path, said)| !texts[*path].contains(said));
+    let faults: Vec<String> = missing
+        .map(|(path, said)| format!("{path} does not say {:?}", said.trim()))
         .collect();
     assert_none(&faults);
 }
