@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::middleware::from_fn;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::task::{self, JoinHandle};
@@ -18,8 +17,8 @@ use tracing::{info, warn};
 
 use crate::config::settings::Settings;
 use crate::http::app::App;
-use crate::http::listener::{BoundedListener, Patience, Running, keep_in_use, places};
-use crate::http::routes::router;
+use crate::http::front::Front;
+use crate::http::listener::{BoundedListener, Patience, PerConnection, places};
 use crate::peer::links::Links;
 use crate::runtime::collector::CollectError;
 use crate::runtime::peering::PeeringError;
@@ -158,10 +157,7 @@ async fn serve(
     );
     let traffic = Arc::clone(&replica.traffic().served);
     let listener = BoundedListener::new(listener, places(), Patience::default(), traffic);
-    let service = router(app)
-        .layer(from_fn(keep_in_use))
-        .into_make_service_with_connect_info::<Running>();
-    let server = axum::serve(listener, service);
+    let server = axum::serve(listener, PerConnection(Front::new(app)));
     let server = server.with_graceful_shutdown(stop.clone().cancelled_owned());
     ready(&ready_line(address, &replica));
     let out_of_patience = async {

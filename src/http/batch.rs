@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::http::app::{App, blocking, commit};
 use crate::http::body::{Bound, receive};
 use crate::http::conditions;
-use crate::http::extract::InNamespace;
+use crate::http::extract::{Headers, InNamespace};
 use crate::http::problem::Problem;
 use crate::http::states::ReceiptBody;
 use crate::replica::command::{Change, Command, Content, Precondition, Write};
@@ -57,7 +57,7 @@ pub struct BatchBody {
 pub async fn post(
     State(app): State<App>,
     InNamespace(namespace): InNamespace,
-    headers: HeaderMap,
+    Headers(headers): Headers,
     body: Body,
 ) -> Result<Json<BatchBody>, Problem> {
     let limits = *app.replica.limits();

@@ -1,10 +1,8 @@
 //! Versions that never change, as dictionaries for browsers (RFC 9842): one that was fetched by its hash may
 //! be kept, and makes the answer with the next version of the state small.
 
-use axum::extract::Request;
 use axum::http::header::{CACHE_CONTROL, HeaderName};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
-use axum::middleware::Next;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::Response;
 
 const USE_AS_DICTIONARY: HeaderName = HeaderName::from_static("use-as-dictionary");
@@ -15,31 +13,23 @@ const FRESH: HeaderValue = HeaderValue::from_static("private, max-age=3600");
 /// Longest path that is told again.
 const PATH_MAX: usize = 1024;
 
-/// Middleware for one state: tells browsers that what they asked for by its hash is a dictionary for the
-/// other versions of that state.
-pub async fn offer_dictionary(request: Request, next: Next) -> Response {
-    let pattern = Some(&request)
-        .filter(|request| *request.method() == Method::GET)
-        .and_then(|request| pattern(request.uri()));
-    let mut response = next.run(request).await;
-    if let Some(pattern) = pattern
-        && response.status() == StatusCode::OK
-        && !expires(response.headers())
-    {
+/// Tells browsers that the version of a state that they got is a dictionary for others; `pattern` says for
+/// which.
+pub fn offer_dictionary(response: &mut Response, pattern: HeaderValue) {
+    if response.status() == StatusCode::OK && !expires(response.headers()) {
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, FRESH);
         headers.insert(USE_AS_DICTIONARY, pattern);
     }
-    response
 }
 
 fn expires(headers: &HeaderMap) -> bool {
     headers.contains_key(SAMESTATE_EXPIRES)
 }
 
-/// What the dictionary is for: every version of the state that is asked for by its hash under the same path.
-/// `None` for a request of anything else.
-fn pattern(uri: &Uri) -> Option<HeaderValue> {
+/// What the version of a state that a read asks for is a dictionary for: every version of that state which is
+/// asked for by its hash under the same path. `None` for a request of anything else.
+pub fn pattern(uri: &Uri) -> Option<HeaderValue> {
     let mut fields = uri.query()?.split('&');
     let by_hash = fields.next()?.starts_with("version=") && fields.next().is_none();
     let path = Some(uri.path()).filter(|path| by_hash && path.len() <= PATH_MAX)?;

@@ -1,5 +1,6 @@
 //! What handlers take from a request's path and query, with problems instead of axum's rejections.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Query, RawPathParams};
@@ -28,6 +29,9 @@ pub struct Target {
     pub id: GameId,
 }
 
+/// The headers, taken out of the request: only what its body is read from may stand behind it.
+pub struct Headers(pub HeaderMap);
+
 /// The text in `{name}`.
 pub struct Name(pub String);
 
@@ -55,43 +59,54 @@ pub fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
     accepted.any(|accept| accept.to_str().is_ok_and(|text| text.contains(media_type)))
 }
 
-/// A part of the path, percent-decoded.
-async fn part(parts: &mut Parts, app: &App, name: &str) -> Result<String, Problem> {
-    let params = RawPathParams::from_request_parts(parts, app).await;
+/// Parts of the path, percent-decoded.
+async fn parts<const N: usize>(
+    request: &mut Parts,
+    app: &App,
+    names: [&str; N],
+) -> Result<[String; N], Problem> {
+    let params = RawPathParams::from_request_parts(request, app).await;
     let params = params.map_err(|_| {
         Problem::bad_request("bad_id", "the path is not UTF-8 once percent-decoded")
     })?;
-    let found = params.iter().find(|(key, _)| *key == name);
-    found.map_or_else(
-        || Err(Problem::unexpected()),
-        |(_, value)| Ok(value.to_owned()),
-    )
+    let found = names.map(|name| params.iter().find(|(key, _)| *key == name));
+    if found.iter().any(Option::is_none) {
+        return Err(Problem::unexpected());
+    }
+    Ok(found.map(|part| part.map_or_else(String::new, |(_, value)| value.to_owned())))
+}
+
+fn open(app: &App, name: &str) -> Result<Arc<OpenNamespace>, Problem> {
+    let name = Namespace::new(name)?;
+    let open = app.replica.namespace(&name);
+    open.ok_or_else(|| Problem::no_namespace(&name))
 }
 
 impl FromRequestParts<App> for NamespaceName {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        Ok(Self(Namespace::new(&part(parts, app, "ns").await?)?))
+    async fn from_request_parts(request: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let [name] = parts(request, app, ["ns"]).await?;
+        Ok(Self(Namespace::new(&name)?))
     }
 }
 
 impl FromRequestParts<App> for InNamespace {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let NamespaceName(name) = NamespaceName::from_request_parts(parts, app).await?;
-        let open = app.replica.namespace(&name);
-        open.map(Self).ok_or_else(|| Problem::no_namespace(&name))
+    async fn from_request_parts(request: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let [name] = parts(request, app, ["ns"]).await?;
+        open(app, &name).map(Self)
     }
 }
 
 impl FromRequestParts<App> for Target {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let InNamespace(namespace) = InNamespace::from_request_parts(parts, app).await?;
-        let id = GameId::new(&part(parts, app, "id").await?)?;
+    async fn from_request_parts(request: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let [name, id] = parts(request, app, ["ns", "id"]).await?;
+        let namespace = open(app, &name)?;
+        let id = GameId::new(&id)?;
         Ok(Self { namespace, id })
     }
 }
@@ -99,8 +114,17 @@ impl FromRequestParts<App> for Target {
 impl FromRequestParts<App> for Name {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        Ok(Self(part(parts, app, "name").await?))
+    async fn from_request_parts(request: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let [name] = parts(request, app, ["name"]).await?;
+        Ok(Self(name))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Headers {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(request: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(std::mem::take(&mut request.headers)))
     }
 }
 

@@ -1,6 +1,8 @@
 //! The listener: bounds how many connections there are, and ends those that nobody uses.
 
+use std::convert::Infallible;
 use std::fs;
+use std::future::Ready;
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -9,15 +11,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::extract::connect_info::{ConnectInfo, Connected};
-use axum::extract::{Extension, Request};
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::extract::Request;
 use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
+use tower_service::Service;
 use tracing::warn;
 
 use crate::runtime::traffic::Counter;
@@ -122,15 +122,16 @@ impl Listener for BoundedListener {
 
 /// How many requests of one connection are being worked on.
 #[derive(Debug, Clone, Default)]
-pub struct Running(Arc<AtomicUsize>);
-
-impl Connected<IncomingStream<'_, BoundedListener>> for Running {
-    fn connect_info(stream: IncomingStream<'_, BoundedListener>) -> Self {
-        stream.io().running.clone()
-    }
-}
+struct Running(Arc<AtomicUsize>);
 
 struct Begun(Running);
+
+impl Begun {
+    fn new(running: Running) -> Self {
+        running.0.fetch_add(1, Ordering::Relaxed);
+        Self(running)
+    }
+}
 
 impl Drop for Begun {
     fn drop(&mut self) {
@@ -138,15 +139,66 @@ impl Drop for Begun {
     }
 }
 
-/// Middleware: a connection is in use while a request is worked on, even when nothing is sent.
-pub async fn keep_in_use(
-    Extension(ConnectInfo(running)): Extension<ConnectInfo<Running>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    running.0.fetch_add(1, Ordering::Relaxed);
-    let _begun = Begun(running);
-    next.run(request).await
+/// Gives every connection a service of its own, which knows that the connection is in use while a
+/// request is worked on, even when nothing is sent.
+#[derive(Debug, Clone)]
+pub struct PerConnection<S>(pub S);
+
+impl<S: Clone> Service<IncomingStream<'_, BoundedListener>> for PerConnection<S> {
+    type Response = InUse<S>;
+    type Error = Infallible;
+    type Future = Ready<Result<InUse<S>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, stream: IncomingStream<'_, BoundedListener>) -> Self::Future {
+        let (service, running) = (self.0.clone(), stream.io().running.clone());
+        std::future::ready(Ok(InUse { service, running }))
+    }
+}
+
+/// The service of one connection.
+#[derive(Debug, Clone)]
+pub struct InUse<S> {
+    service: S,
+    running: Running,
+}
+
+impl<S> Service<Request> for InUse<S>
+where
+    S: Service<Request>,
+    S::Future: Unpin,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Answering<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.service.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        Answering {
+            _begun: Begun::new(self.running.clone()),
+            answer: self.service.call(request),
+        }
+    }
+}
+
+/// An answer on its way.
+pub struct Answering<F> {
+    answer: F,
+    _begun: Begun,
+}
+
+impl<F: Future + Unpin> Future for Answering<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        Pin::new(&mut self.answer).poll(context)
+    }
 }
 
 /// A connection that fails when it is not used, or its client does not take what it is sent.

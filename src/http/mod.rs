@@ -15,6 +15,7 @@ pub mod coding;
 pub mod conditions;
 pub mod conflicts;
 pub mod extract;
+pub mod front;
 pub mod health;
 pub mod history;
 pub mod listener;

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
 
@@ -12,7 +12,7 @@ use crate::http::app::{App, blocking, commit};
 use crate::http::body::{Bound, Received, receive};
 use crate::http::coding::Coding;
 use crate::http::conditions;
-use crate::http::extract::{Params, Target};
+use crate::http::extract::{Headers, Params, Target};
 use crate::http::problem::Problem;
 use crate::http::representation::{Found, Which};
 use crate::http::states::{WriteQuery, content_type, stored};
@@ -35,7 +35,7 @@ pub async fn patch(
     State(app): State<App>,
     target: Target,
     Params(query): Params<WriteQuery>,
-    headers: HeaderMap,
+    Headers(headers): Headers,
     body: Body,
 ) -> Result<Response, Problem> {
     query.check()?;

@@ -25,6 +25,9 @@ const SAMESTATE_VERSION: HeaderName = HeaderName::from_static("samestate-version
 const SAMESTATE_EXPIRES: HeaderName = HeaderName::from_static("samestate-expires");
 const SAMESTATE_CONFLICTS: HeaderName = HeaderName::from_static("samestate-conflicts");
 
+/// Most headers of an answer with a state.
+const HEADERS_MAX: usize = 13;
+
 /// Which version of a state is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
@@ -93,6 +96,7 @@ impl Found {
             _ => (body(bytes).into_response(), size),
         };
         let headers = response.headers_mut();
+        headers.reserve(HEADERS_MAX);
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         self.describe(headers);
         response
@@ -144,14 +148,6 @@ impl Found {
             ),
             (LAST_MODIFIED, &http_date(version.stamp.millis)),
             (SAMESTATE_VERSION, &version.content.to_hex()),
-            (SAMESTATE_CONFLICTS, &self.conflicts.to_string()),
-            (ACCEPT_RANGES, "bytes"),
-            (VARY, "accept-encoding, available-dictionary"),
-            // May be kept, but has to be asked for again each time, which a 304 answers.
-            (CACHE_CONTROL, "no-cache"),
-            // Anybody may store a page with scripts; browsers must not run it as one of ours.
-            (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-            (CONTENT_SECURITY_POLICY, "sandbox"),
         ];
         let expires_at = version.expires_at.map(rfc3339);
         let expiry = expires_at.iter().map(|at| (SAMESTATE_EXPIRES, at.as_str()));
@@ -160,6 +156,18 @@ impl Found {
             if let Ok(value) = HeaderValue::from_str(text) {
                 headers.insert(name, value);
             }
+        }
+        headers.insert(SAMESTATE_CONFLICTS, HeaderValue::from(self.conflicts));
+        for (name, text) in [
+            (ACCEPT_RANGES, "bytes"),
+            (VARY, "accept-encoding, available-dictionary"),
+            // May be kept, but has to be asked for again each time, which a 304 answers.
+            (CACHE_CONTROL, "no-cache"),
+            // Anybody may store a page with scripts; browsers must not run it as one of ours.
+            (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (CONTENT_SECURITY_POLICY, "sandbox"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(text));
         }
     }
 }

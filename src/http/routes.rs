@@ -1,31 +1,24 @@
 //! The router: one line an endpoint.
 
-use std::time::Instant;
-
 use axum::Router;
-use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, Uri};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
-use tracing::{Level, debug, enabled};
 
 use crate::http::app::App;
 use crate::http::problem::Problem;
-use crate::http::requests::Target;
 use crate::http::{
-    admin, agreement, batch, browsers, changes, conflicts, health, history, listing, metrics,
-    namespaces, patch, peers, proofs, root, roots, sessions, states, sync, tree,
+    admin, agreement, batch, changes, conflicts, health, history, listing, metrics, namespaces,
+    patch, peers, proofs, root, roots, sessions, states, sync, tree,
 };
 
-/// Every endpoint, over the state of a replica.
+/// Every endpoint, over the state of a replica. What is done for each request wherever it goes is in
+/// [`Front`](crate::http::front::Front).
 pub fn router(app: App) -> Router {
     let state = get(states::get)
         .head(states::head)
         .put(states::put)
         .patch(patch::patch)
-        .delete(states::delete)
-        .layer(from_fn(browsers::offer_dictionary));
+        .delete(states::delete);
     Router::new()
         .route("/v1/ns", get(namespaces::list))
         .route(
@@ -66,8 +59,6 @@ pub fn router(app: App) -> Router {
         .route("/readyz", get(health::ready))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
-        .layer(from_fn(refuse_other_sites))
-        .layer(from_fn_with_state(app.clone(), count))
         .with_state(app)
 }
 
@@ -82,41 +73,4 @@ async fn unknown_method(method: Method, uri: Uri) -> Problem {
         uri.path()
     );
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
-}
-
-/// A page of another site that a browser shows must not write here in its user's name, least of
-/// all on a server that trusts whoever reaches it. Browsers say where a request comes from; other
-/// clients do not send this header.
-async fn refuse_other_sites(request: Request, next: Next) -> Response {
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    let site = request.headers().get("sec-fetch-site");
-    let ours = site.is_none_or(|site| site == "same-origin" || site == "none");
-    if reads || ours {
-        return next.run(request).await;
-    }
-    let detail = "requests from pages of other sites may only read";
-    Problem::new(StatusCode::FORBIDDEN, "forbidden", detail).into_response()
-}
-
-/// Counts the request, and logs it when somebody wants to read that.
-async fn count(State(app): State<App>, request: Request, next: Next) -> Response {
-    let (method, target) = (request.method().clone(), Target::of(request.uri().path()));
-    let response = log(request, next).await;
-    app.requests.add(target, &method, response.status());
-    response
-}
-
-async fn log(request: Request, next: Next) -> Response {
-    if !enabled!(Level::DEBUG) {
-        return next.run(request).await;
-    }
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let start = Instant::now();
-    let response = next.run(request).await;
-    let (status, micros) = (
-        response.status().as_u16(),
-        start.elapsed().as_micros() as u64,
-    );
-    debug!(%method, path, status, micros, "request");
-    response
 }

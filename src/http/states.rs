@@ -15,7 +15,7 @@ use crate::http::app::{App, commit};
 use crate::http::budget::Reservation;
 use crate::http::coding::{Accepted, Coding};
 use crate::http::conditions;
-use crate::http::extract::{Params, Target};
+use crate::http::extract::{Headers, Params, Target};
 use crate::http::outgoing;
 use crate::http::problem::Problem;
 use crate::http::range::{self, Span};
@@ -87,7 +87,7 @@ pub async fn put(
     State(app): State<App>,
     target: Target,
     Params(query): Params<WriteQuery>,
-    headers: HeaderMap,
+    Headers(headers): Headers,
     body: Body,
 ) -> Result<Response, Problem> {
     query.check()?;
@@ -127,7 +127,7 @@ pub async fn delete(
     State(app): State<App>,
     target: Target,
     Params(query): Params<WriteQuery>,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Result<StatusCode, Problem> {
     query.check()?;
     if query.ttl.is_some() {
@@ -151,7 +151,7 @@ pub async fn get(
     State(app): State<App>,
     target: Target,
     Params(query): Params<ReadQuery>,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Result<Response, Problem> {
     let wanted = Wanted::new(&target, query, headers)?;
     let mut reservation = app.downloads.reserve(0).await?;
@@ -170,7 +170,7 @@ pub async fn get(
 pub async fn head(
     target: Target,
     Params(query): Params<ReadQuery>,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Result<Response, Problem> {
     let wanted = Wanted::new(&target, query, headers)?;
     let view = target.namespace.view();

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use tokio::task;
 
 use crate::http::app::App;
 use crate::http::body::{Bound, Received, receive, receive_json};
-use crate::http::extract::{InNamespace, Name};
+use crate::http::extract::{Headers, InNamespace, Name};
 use crate::http::outgoing;
 use crate::http::problem::Problem;
 use crate::reconcile::strategy::StrategyName;
@@ -32,7 +32,7 @@ pub async fn message(
     State(app): State<App>,
     InNamespace(namespace): InNamespace,
     Name(name): Name,
-    headers: HeaderMap,
+    Headers(headers): Headers,
     body: Body,
 ) -> Result<Response, Problem> {
     let endpoint = Endpoint::named(&name).ok_or_else(|| {
@@ -85,7 +85,7 @@ struct RunOrder {
 pub async fn run(
     State(app): State<App>,
     InNamespace(namespace): InNamespace,
-    headers: HeaderMap,
+    Headers(headers): Headers,
     body: Body,
 ) -> Result<Json<Report>, Problem> {
     let order: RunOrder = receive_json(&app, &headers, body).await?;
@@ -114,7 +114,7 @@ struct DiffOrder {
 pub async fn diff(
     State(app): State<App>,
     InNamespace(namespace): InNamespace,
-    headers: HeaderMap,
+    Headers(headers): Headers,
     body: Body,
 ) -> Result<Json<DiffReport>, Problem> {
     let order: DiffOrder = receive_json(&app, &headers, body).await?;

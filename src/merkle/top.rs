@@ -17,9 +17,9 @@ const PAGE_WIDTH: usize = 1 << PAGE_LEVELS;
 type Page = [Summary; 2 * PAGE_WIDTH];
 
 /// Rows at depth 12 with more leaves below than this are kept with the nodes above their children,
-/// so that a write hashes four of these nodes and not all fifteen. With fewer leaves most of the
-/// fifteen are single leaves, and the 1.8 KiB would be much beside the records themselves.
-pub(crate) const CROWDED_LEAVES: u64 = 64;
+/// so that a write reads no row, and hashes four of these nodes and not all fifteen. With fewer leaves
+/// most of the fifteen are single leaves, and the 1.8 KiB would be much beside the records themselves.
+pub(crate) const CROWDED_LEAVES: u64 = 16;
 
 /// The crowded rows below one node at depth 6.
 type Rows = [Option<Arc<RowNodes>>; PAGE_WIDTH];

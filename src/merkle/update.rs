@@ -412,8 +412,9 @@ mod tests {
 
     #[test]
     fn a_batch_hashes_each_touched_node_once() {
-        let (mut memory, mut top) = filled(100_000);
-        let changed = puts((0..1_000).map(|n| leaf(spread_key(n * 150), 7)));
+        // Few enough that no row's inner nodes are kept in memory.
+        let (mut memory, mut top) = filled(4_000);
+        let changed = puts((0..1_000).map(|n| leaf(spread_key(n * 6), 7)));
         let mut work = Work::default();
         memory.apply(&mut top, &changed, &mut work);
         let leaves = memory.sorted();

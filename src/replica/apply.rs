@@ -178,14 +178,14 @@ fn carry_out(
         last = key;
         match effect {
             Effect::Change(mutation) => {
-                let read = batch.read.get(&mutation.key).filter(|_| is_first);
+                let read = batch.read.get(&mutation.key()).filter(|_| is_first);
                 let stored = match read {
                     Some(_) => None,
-                    None => tables.record(&mutation.key)?,
+                    None => tables.record(&mutation.key())?,
                 };
                 let previous = read.map_or(stored.as_ref(), Option::as_ref);
                 let leaf = put_record(tables, mutation, previous, head)?;
-                touch(mutation.key, previous, Some(leaf));
+                touch(mutation.key(), previous, Some(leaf));
             }
             Effect::Remove(key) => {
                 if let Some(row) = tables.record(key)? {
@@ -264,7 +264,7 @@ fn put_row(
         placements.push(place(tables, mutation, previous, version, &renames)?);
     }
     let row = RecordRow {
-        leaf: mutation.record.leaf(),
+        leaf: mutation.leaf,
         seq: mutation.seq,
         record: mutation.record.clone(),
         placements,
@@ -281,7 +281,7 @@ fn put_row(
         })
         .collect();
     if !superseded.is_empty() {
-        tables.remember(&mutation.key, mutation.seq, &superseded)?;
+        tables.remember(&mutation.key(), mutation.seq, &superseded)?;
     }
     Ok(row)
 }

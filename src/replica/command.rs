@@ -10,6 +10,7 @@ use crate::store::body::Body;
 use crate::store::stage::{StageKey, Staging};
 use crate::types::hash::{ContentHash, StateKey};
 use crate::types::id::GameId;
+use crate::types::leaf::Leaf;
 use crate::types::record::StateRecord;
 use crate::types::seen::Seen;
 use crate::types::ttl::Ttl;
@@ -309,7 +310,7 @@ impl Effect {
     /// The state it is about, if it is about one.
     pub fn key(&self) -> Option<StateKey> {
         match self {
-            Self::Change(mutation) => Some(mutation.key),
+            Self::Change(mutation) => Some(mutation.key()),
             Self::Remove(key) | Self::Strip(key, _) | Self::Trim(key, _) => Some(*key),
             Self::Heal(healing) => Some(healing.key),
             Self::Free(_)
@@ -334,12 +335,29 @@ impl Effect {
 /// One state's change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mutation {
-    /// Where the state stands.
-    pub key: StateKey,
+    /// What the tree is to know of the state.
+    pub leaf: Leaf,
     /// Position in the change feed.
     pub seq: u64,
     /// The state's record afterwards.
     pub record: StateRecord,
     /// Bytes of versions that are new in the record.
     pub bodies: Vec<Body>,
+}
+
+impl Mutation {
+    /// The change that makes `record` the one of the state at `key`, which is the key of its id.
+    pub fn new(key: StateKey, seq: u64, record: StateRecord, bodies: Vec<Body>) -> Self {
+        Self {
+            leaf: record.leaf_at(key),
+            seq,
+            record,
+            bodies,
+        }
+    }
+
+    /// Where the state stands.
+    pub fn key(&self) -> StateKey {
+        self.leaf.key
+    }
 }

@@ -179,15 +179,15 @@ impl<'a> Decider<'a> {
         };
         let (content_hash, size) = (version.content, version.size);
         let record = StateRecord::new(write.id.clone(), version);
+        let digest = draft.push(key, seq, record, bodies);
         draft.decision.accepted.receipts.push(Receipt {
             id: write.id,
-            etag: etag(&record.digest()),
+            etag: etag(&digest),
             content_hash,
             size,
             seq,
             created,
         });
-        draft.push(key, seq, record, bodies);
         Ok(None)
     }
 

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use crate::replica::command::{Accepted, Effect, Mutation};
 use crate::store::body::Body;
 use crate::store::stage::StageKey;
-use crate::types::hash::StateKey;
+use crate::types::hash::{LeafDigest, StateKey};
 use crate::types::record::StateRecord;
 
 /// What a command comes to.
@@ -39,14 +39,18 @@ impl Draft {
         self.seq
     }
 
-    /// Adds a record as it is from now on.
-    pub fn push(&mut self, key: StateKey, seq: u64, record: StateRecord, bodies: Vec<Body>) {
+    /// Adds a record as it is from now on, and returns its digest.
+    pub fn push(
+        &mut self,
+        key: StateKey,
+        seq: u64,
+        record: StateRecord,
+        bodies: Vec<Body>,
+    ) -> LeafDigest {
         self.pending.insert(key, Some(record.clone()));
-        self.decision.effects.push(Effect::Change(Mutation {
-            key,
-            seq,
-            record,
-            bodies,
-        }));
+        let mutation = Mutation::new(key, seq, record, bodies);
+        let digest = mutation.leaf.digest;
+        self.decision.effects.push(Effect::Change(mutation));
+        digest
     }
 }

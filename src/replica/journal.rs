@@ -1,6 +1,8 @@
 //! Effects as the write-ahead log keeps them: everything that carrying them out again needs.
 //! Layouts are prose in docs/reference/file-format.md.
 
+use std::borrow::Cow;
+
 use bytes::{Buf, Bytes};
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +13,7 @@ use crate::roots::witness::{Accusation, Witnessed};
 use crate::store::body::{Body, BodyHead};
 use crate::store::error::StoreError;
 use crate::store::stage::{StageKey, Staging, StagingHead};
-use crate::types::binary::{FORMAT, decode_prefix, encode};
+use crate::types::binary::{FORMAT, decode_prefix, encode_into};
 use crate::types::hash::{ContentHash, StateKey};
 use crate::types::record::StateRecord;
 use crate::types::seen::Seen;
@@ -39,9 +41,9 @@ struct HealingHead {
 
 /// A change of a record without the bytes of its bodies, which follow it.
 #[derive(Serialize, Deserialize)]
-struct MutationHead {
+struct MutationHead<'r> {
     seq: u64,
-    record: StateRecord,
+    record: Cow<'r, StateRecord>,
     bodies: Vec<BodyHead>,
 }
 
@@ -78,7 +80,7 @@ pub fn to_bytes(facts: &Facts, effects: &[Effect]) -> Bytes {
     let mut bytes = Vec::with_capacity(room + effects.len() * 192);
     if !facts.is_empty() {
         bytes.push(FACTS);
-        bytes.extend_from_slice(&encode(facts));
+        encode_into(&mut bytes, facts);
     }
     for effect in effects {
         match effect {
@@ -97,7 +99,7 @@ pub fn to_bytes(facts: &Facts, effects: &[Effect]) -> Bytes {
             Effect::Unstage(key) => append(&mut bytes, &Other::Unstage(*key)),
             Effect::Stage(staging) => {
                 bytes.push(STAGING);
-                bytes.extend_from_slice(&encode(&staging.head()));
+                encode_into(&mut bytes, &staging.head());
                 staging.append_to(&mut bytes);
             }
         }
@@ -108,10 +110,10 @@ pub fn to_bytes(facts: &Facts, effects: &[Effect]) -> Bytes {
 fn append_change(bytes: &mut Vec<u8>, mutation: &Mutation) {
     let head = MutationHead {
         seq: mutation.seq,
-        record: mutation.record.clone(),
+        record: Cow::Borrowed(&mutation.record),
         bodies: mutation.bodies.iter().map(Body::head).collect(),
     };
-    bytes.extend_from_slice(&encode(&head));
+    encode_into(bytes, &head);
     for body in &mutation.bodies {
         body.append_to(bytes);
     }
@@ -119,17 +121,18 @@ fn append_change(bytes: &mut Vec<u8>, mutation: &Mutation) {
 
 fn append_healing(bytes: &mut Vec<u8>, healing: &Healing) {
     bytes.push(HEALING);
-    bytes.extend_from_slice(&encode(&HealingHead {
+    let head = HealingHead {
         key: healing.key,
         references: healing.references,
         body: healing.body.head(),
-    }));
+    };
+    encode_into(bytes, &head);
     healing.body.append_to(bytes);
 }
 
 fn append(bytes: &mut Vec<u8>, other: &Other) {
     bytes.push(OTHER);
-    bytes.extend_from_slice(&encode(other));
+    encode_into(bytes, other);
 }
 
 /// A commit, read back.
@@ -165,17 +168,13 @@ pub fn from_bytes(mut bytes: Bytes) -> Result<(Facts, Vec<Effect>), StoreError> 
 }
 
 fn take_change(bytes: &mut Bytes) -> Result<Mutation, StoreError> {
-    let (head, used): (MutationHead, usize) = decode_prefix(bytes)?;
+    let (head, used): (MutationHead<'_>, usize) = decode_prefix(bytes)?;
     bytes.advance(used);
     let bodies = head.bodies.into_iter();
     let bodies = bodies.map(|body| take_body(body, bytes));
     let bodies = bodies.collect::<Result<_, _>>()?;
-    Ok(Mutation {
-        key: head.record.key(),
-        seq: head.seq,
-        record: head.record,
-        bodies,
-    })
+    let record = head.record.into_owned();
+    Ok(Mutation::new(record.key(), head.seq, record, bodies))
 }
 
 fn take_healing(bytes: &mut Bytes) -> Result<Healing, StoreError> {
@@ -248,12 +247,8 @@ mod tests {
             lease_epoch: 0,
         };
         let record = StateRecord::new(GameId::new(&format!("match/{seq}")).unwrap(), version);
-        Effect::Change(Mutation {
-            key: record.key(),
-            seq,
-            record,
-            bodies: body.into_iter().collect(),
-        })
+        let bodies = body.into_iter().collect();
+        Effect::Change(Mutation::new(record.key(), seq, record, bodies))
     }
 
     fn staging() -> Staging {

@@ -134,12 +134,8 @@ impl Builder {
             self.history.push((key, seq, versions));
         }
         let seq = self.position(state.seq);
-        self.batch.effects.push(Effect::Change(Mutation {
-            key,
-            seq,
-            record,
-            bodies,
-        }));
+        let change = Mutation::new(key, seq, record, bodies);
+        self.batch.effects.push(Effect::Change(change));
         if self.bytes >= BATCH_BYTES || self.batch.effects.len() >= BATCH_RECORDS {
             self.flush()?;
         }
@@ -152,15 +148,16 @@ impl Builder {
     /// # Errors
     /// [`StoreError`] when the new file fails.
     pub fn change(&mut self, mutation: Mutation, follows: bool) -> Result<bool, StoreError> {
+        let key = mutation.key();
         if self
             .batch
             .effects
             .iter()
-            .any(|pending| pending.key() == Some(mutation.key))
+            .any(|pending| pending.key() == Some(key))
         {
             self.flush()?;
         }
-        let held = self.store.snapshot().record(&mutation.key)?;
+        let held = self.store.snapshot().record(&key)?;
         let merged = match &held {
             // What stands in between is lost, and may have been something else than it is here.
             Some(row) if !follows => row.record.merge(&mutation.record).0,
@@ -196,12 +193,8 @@ impl Builder {
             self.position(None)
         };
         self.bytes += bodies.iter().map(Body::weight).sum::<usize>() + record.weight();
-        self.batch.effects.push(Effect::Change(Mutation {
-            key: mutation.key,
-            seq,
-            record,
-            bodies,
-        }));
+        let change = Mutation::new(key, seq, record, bodies);
+        self.batch.effects.push(Effect::Change(change));
         if self.bytes >= BATCH_BYTES || self.batch.effects.len() >= BATCH_RECORDS {
             self.flush()?;
         }

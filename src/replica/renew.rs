@@ -109,12 +109,8 @@ impl Rewriting {
                     Some(row) => self.renamed(view, row, seq)?,
                     None => None,
                 };
-                mutations.extend(record.map(|record| Mutation {
-                    key,
-                    seq,
-                    record,
-                    bodies: Vec::new(),
-                }));
+                let change = |record| Mutation::new(key, seq, record, Vec::new());
+                mutations.extend(record.map(change));
             }
         }
         Ok(mutations)

@@ -158,8 +158,12 @@ impl Keeper {
                     part.push(job);
                 }
                 part.extend(rest.next());
-                self.append(&part);
+                // What is durable already does not wait for the sync of what is not.
+                let appended = part.iter().position(|job| matches!(job, Job::Append(_)));
+                let behind = part.split_off(appended.unwrap_or(part.len()));
                 self.finish(part);
+                self.append(&behind);
+                self.finish(behind);
             }
         }
     }
@@ -247,5 +251,141 @@ fn answer(view: &Arc<View>, outcomes: Outcomes, answers: Vec<Answer>) {
             view: Arc::clone(view),
         });
         answer.send(committed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::{Path, PathBuf};
+    use std::sync::Condvar;
+    use std::{fmt, io};
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::replica::command::{Change, Command, Content, Precondition, Write};
+    use crate::replica::engine::Engine;
+    use crate::store::disk::{Disk, DiskFile, MachineDisk};
+    use crate::store::options::StoreOptions;
+    use crate::types::cursor::Epoch;
+    use crate::types::id::{GameId, ReplicaId};
+
+    /// A disk whose syncs wait for leave, once some have been counted out.
+    #[derive(Clone, Default)]
+    struct Gate(Arc<(Mutex<Option<usize>>, Condvar)>);
+
+    impl Gate {
+        fn allow(&self, syncs: Option<usize>) {
+            *lock(&self.0.0) = syncs;
+            self.0.1.notify_all();
+        }
+
+        fn pass(&self) {
+            let waiting = lock(&self.0.0);
+            let waiting = self.0.1.wait_while(waiting, |left| *left == Some(0));
+            if let Some(left) = waiting.unwrap().as_mut() {
+                *left -= 1;
+            }
+        }
+    }
+
+    impl fmt::Debug for Gate {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Gate")
+        }
+    }
+
+    impl Disk for Gate {
+        fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn DiskFile>> {
+            let file = MachineDisk.open(path, create)?;
+            Ok(Arc::new(GatedFile(file, self.clone())))
+        }
+
+        fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
+            MachineDisk.list(folder)
+        }
+
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            MachineDisk.rename(from, to)
+        }
+
+        fn remove(&self, path: &Path) -> io::Result<()> {
+            MachineDisk.remove(path)
+        }
+
+        fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+            MachineDisk.sync_folder(folder)
+        }
+
+        fn free_bytes(&self, folder: &Path) -> io::Result<u64> {
+            MachineDisk.free_bytes(folder)
+        }
+    }
+
+    #[derive(Debug)]
+    struct GatedFile(Arc<dyn DiskFile>, Gate);
+
+    impl DiskFile for GatedFile {
+        fn size(&self) -> io::Result<u64> {
+            self.0.size()
+        }
+
+        fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+            self.0.read_at(offset, buffer)
+        }
+
+        fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+            self.0.write_at(offset, bytes)
+        }
+
+        fn set_len(&self, length: u64) -> io::Result<()> {
+            self.0.set_len(length)
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            self.1.pass();
+            self.0.sync()
+        }
+    }
+
+    fn put(id: &str) -> Command {
+        Command::Write(vec![Write {
+            id: GameId::new(id).unwrap(),
+            precondition: Precondition::None,
+            change: Change::Put(Content::new(id.as_bytes(), None)),
+        }])
+    }
+
+    #[tokio::test]
+    async fn what_is_durable_is_answered_before_the_next_sync() {
+        let folder = tempfile::tempdir().unwrap();
+        let (gate, path) = (Gate::default(), folder.path().join("t.redb"));
+        let (options, wall) = (StoreOptions::default(), Arc::new(SystemClock));
+        let (disk, epoch) = (Arc::new(gate.clone()), Epoch(1));
+        let opened = Engine::open_on(disk, &path, ReplicaId(1), epoch, options, wall).unwrap();
+        let mut engine = opened.engine;
+        let durable = (engine.view(), engine.commit_number());
+        let (views, _) = watch::channel(engine.view());
+        let mut log = LogThread::start("t", opened.log, views, None, durable).unwrap();
+        gate.allow(Some(0));
+        let mut answers = Vec::new();
+        for id in ["a", "b"] {
+            let decided = engine.decide(vec![put(id)], BTreeMap::default()).unwrap();
+            log.append(decided.entry.clone().unwrap());
+            let view = engine.apply(&decided).unwrap();
+            let (answer, answered) = Answer::new(None);
+            log.done(view, engine.commit_number(), decided.outcomes, vec![answer]);
+            answers.push(answered);
+        }
+        // The first sync makes one write durable, or both when the second came in time; whoever is
+        // durable is answered with no further sync.
+        gate.allow(Some(1));
+        let (mut second, first) = (answers.pop().unwrap(), answers.pop().unwrap());
+        let first = tokio::time::timeout(Duration::from_secs(60), first).await;
+        first.expect("answered").unwrap().unwrap();
+        gate.allow(None);
+        let second = tokio::time::timeout(Duration::from_secs(60), &mut second).await;
+        second.expect("answered").unwrap().unwrap();
+        log.stop();
     }
 }

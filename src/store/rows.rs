@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::merkle::node::Summary;
 use crate::store::error::StoreError;
 use crate::store::log::place::LogPosition;
-use crate::types::binary::{decode, decode_prefix, encode};
+use crate::types::binary::{decode, decode_prefix, encode, encode_into};
 use crate::types::cursor::Epoch;
 use crate::types::hash::{ChunkHash, LeafDigest, StateKey};
 use crate::types::id::{ReplicaId, WriterId};
@@ -69,15 +69,23 @@ pub struct RecordRow {
 /// scanning a Merkle bucket does not decode records.
 const HEADER: usize = 32 + 8 + 8 + 8;
 
+/// Room for the encoded record, which few exceed.
+const RECORD_ROOM: usize = 256;
+
 impl RecordRow {
     /// Encodes the row.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEADER + 256);
+        let placed = |place: &Placement| match place {
+            Placement::Inline(packed) => packed.len() + 5,
+            Placement::Nothing | Placement::Shared => 1,
+        };
+        let placed = self.placements.iter().map(placed).sum::<usize>();
+        let mut bytes = Vec::with_capacity(HEADER + RECORD_ROOM + placed);
         bytes.extend_from_slice(&self.leaf.digest.0);
         for number in [self.leaf.size, self.leaf.updated_at, self.seq] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
-        bytes.extend_from_slice(&encode(&self.record));
+        encode_into(&mut bytes, &self.record);
         for placement in &self.placements {
             write_placement(&mut bytes, placement);
         }

@@ -13,6 +13,9 @@ pub const FORMAT: u8 = 1;
 /// Most bytes that decoding one value may claim. State bytes do not travel this way.
 pub const DECODE_LIMIT: usize = 32 << 20;
 
+/// Room for an encoded value in bytes, which few of those that are written often exceed.
+const ROOM: usize = 128;
+
 /// Why bytes could not be decoded.
 #[derive(Debug, Error)]
 pub enum BadEncoding {
@@ -33,10 +36,16 @@ pub enum BadEncoding {
 /// Encodes a value of ours. Our own types always encode: they hold no maps of unknown length,
 /// no borrowed state that could fail.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    let mut bytes = vec![FORMAT];
-    let written = bincode::serde::encode_into_std_write(value, &mut bytes, configuration());
-    debug_assert!(written.is_ok(), "{written:?}");
+    let mut bytes = Vec::with_capacity(ROOM);
+    encode_into(&mut bytes, value);
     bytes
+}
+
+/// [`encode`] behind what `bytes` holds already.
+pub fn encode_into<T: Serialize>(bytes: &mut Vec<u8>, value: &T) {
+    bytes.push(FORMAT);
+    let written = bincode::serde::encode_into_std_write(value, bytes, configuration());
+    debug_assert!(written.is_ok(), "{written:?}");
 }
 
 /// Decodes a value, which must fill `bytes` to the end.

@@ -208,9 +208,14 @@ impl StateRecord {
 
     /// What the tree keeps of the state.
     pub fn leaf(&self) -> Leaf {
+        self.leaf_at(self.key())
+    }
+
+    /// [`StateRecord::leaf`] of a state whose key has been computed already.
+    pub fn leaf_at(&self, key: StateKey) -> Leaf {
         let newest = self.versions.iter().map(|v| v.stamp.millis).max();
         Leaf {
-            key: self.key(),
+            key,
             digest: self.digest(),
             size: self.shown().size,
             updated_at: newest.unwrap_or(0),

@@ -16,13 +16,12 @@ mod states;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, Method, Request};
 use samestate::clock::{SystemClock, WallClock};
 use samestate::http::app::{App, HttpOptions};
-use samestate::http::routes::router;
+use samestate::http::front::Front;
 use samestate::runtime::namespace::OpenNamespace;
 use samestate::runtime::peering::{
     Answer, DiffEntry, DiffReport, DiffRequest, PeerStatus, Peering, PeeringError, SyncRequest,
@@ -41,7 +40,7 @@ pub const STATE_BYTES: u64 = 64 << 10;
 pub struct Face {
     pub app: App,
     pub peering: Arc<Told>,
-    router: Router,
+    front: Front,
     _folder: TempDir,
 }
 
@@ -79,7 +78,7 @@ impl Face {
             shutdown,
         );
         Self {
-            router: router(app.clone()),
+            front: Front::new(app.clone()),
             app,
             peering,
             _folder: folder,
@@ -92,7 +91,7 @@ impl Face {
     }
 
     pub async fn answer(&self, request: Request<Body>) -> axum::response::Response {
-        self.router.clone().oneshot(request).await.unwrap()
+        self.front.clone().oneshot(request).await.unwrap()
     }
 
     /// Sends a request; `headers` are lines such as `If-Match: *`.

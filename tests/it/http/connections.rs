@@ -1,18 +1,19 @@
 //! Connections: not more than there are places for, and none for clients that do nothing.
 
+use std::convert::Infallible;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::middleware::from_fn;
-use axum::routing::get;
+use axum::extract::Request;
+use axum::response::IntoResponse;
 use axum::serve::Listener;
-use samestate::http::listener::{BoundedListener, Patience, Running, keep_in_use, places};
+use samestate::http::listener::{BoundedListener, Patience, PerConnection, places};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
+use tower::service_fn;
 
 const SOON: Duration = Duration::from_millis(20);
 const LATE: Duration = Duration::from_secs(3600);
@@ -27,15 +28,13 @@ async fn bounded(places: usize, patience: Patience) -> (BoundedListener, SocketA
 /// A server whose only answer takes longer than connections are waited for.
 async fn serve(places: usize, patience: Patience) -> SocketAddr {
     let (listener, address) = bounded(places, patience).await;
-    let slow = get(async || {
-        sleep(SOON * 5).await;
-        "done"
+    let slow = service_fn(|_: Request| {
+        Box::pin(async {
+            sleep(SOON * 5).await;
+            Ok::<_, Infallible>("done".into_response())
+        })
     });
-    let service = Router::new()
-        .route("/", slow)
-        .layer(from_fn(keep_in_use))
-        .into_make_service_with_connect_info::<Running>();
-    tokio::spawn(axum::serve(listener, service).into_future());
+    tokio::spawn(axum::serve(listener, PerConnection(slow)).into_future());
     address
 }
 
