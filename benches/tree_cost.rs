@@ -149,12 +149,9 @@ fn put(number: u64, round: u64, seq: u64) -> Effect {
         tombstone: false,
         lease_epoch: 0,
     };
-    Effect::Change(Mutation {
-        key: StateKey::of(&id),
-        seq,
-        record: StateRecord::new(id, version),
-        bodies: vec![Body::new(&bytes)],
-    })
+    let key = StateKey::of(&id);
+    let record = StateRecord::new(id, version);
+    Effect::Change(Mutation::new(key, seq, record, vec![Body::new(&bytes)]))
 }
 
 fn main() {

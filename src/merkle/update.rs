@@ -419,8 +419,9 @@ mod tests {
         memory.apply(&mut top, &changed, &mut work);
         let leaves = memory.sorted();
         let above: usize = (0..TOP_DEPTH)
-            .map(|depth| groups(&changed, depth, |change| &change.key).count())
-            .sum();
+            .flat_map(|depth| groups(&changed, depth, |change| &change.key))
+            .filter(|(at, _)| within(&leaves, *at).len() > 1)
+            .count();
         let needed = needed(&leaves, &changed, TOP_DEPTH);
         assert_eq!(work.hashes, above as u64 + needed.hashes);
         assert_eq!(work.rows_written, needed.rows_written);

@@ -90,9 +90,12 @@ mod tests {
 
     use super::*;
 
-    /// A file in memory that counts what is written at once.
+    /// Where each write went, and how long it was.
+    type Writes = Vec<(u64, usize)>;
+
+    /// A file in memory that notes what is written at once.
     #[derive(Debug, Default)]
-    struct Noted(Mutex<(Vec<u8>, Vec<(u64, usize)>)>);
+    struct Noted(Mutex<(Vec<u8>, Writes)>);
 
     impl DiskFile for Noted {
         fn size(&self) -> io::Result<u64> {
