@@ -30,7 +30,6 @@ pub mod open;
 pub mod open_file;
 pub mod options;
 pub mod overlay;
-pub mod page_queue;
 pub mod pages;
 pub mod pending;
 pub mod pieces;
