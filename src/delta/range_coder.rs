@@ -4,6 +4,8 @@
 //! 32 bits that each decision splits by its probability. A [`Chance`] learns fast at first and slower
 //! later, because deltas are short.
 
+use std::hint::select_unpredictable;
+
 use crate::delta::error::DeltaError;
 
 /// Bits of a probability.
@@ -36,23 +38,45 @@ impl Chance {
         (range >> CHANCE_BITS) * u32::from(self.0 >> COUNT_BITS)
     }
 
+    /// True when one answer is at least fifteen times as likely as the other.
+    #[inline(always)]
+    fn is_clear(self) -> bool {
+        const UNLIKELY: u16 = 1 << (CHANCE_BITS - 4);
+        const LIKELY: u16 = (1 << CHANCE_BITS) - UNLIKELY;
+        !(UNLIKELY..LIKELY).contains(&(self.0 >> COUNT_BITS))
+    }
+
     #[inline(always)]
     fn learn(&mut self, yes: bool) {
+        let (down, up) = self.moves();
+        self.0 = if yes { down } else { up };
+    }
+
+    /// As [`Self::learn`], without a branch on what nobody foresees.
+    #[inline(always)]
+    fn learn_openly(&mut self, yes: bool) {
+        let (down, up) = self.moves();
+        self.0 = select_unpredictable(yes, down, up);
+    }
+
+    /// What comes after a yes, and what after a no.
+    #[inline(always)]
+    fn moves(self) -> (u16, u16) {
         const LAST_RATE: u32 = RATES[15];
         let (count, both) = (self.0 & COUNT_MAX, u32::from(self.0));
         // Neither comes nearer to an end than 31: from there on it would move by 0.
-        let moved = if count == COUNT_MAX {
+        if count == COUNT_MAX {
             // What most decisions come to, as short as it can be: the next one waits for it.
             let down = both - ((both >> LAST_RATE) & NO_COUNT);
             let up = both + (((ALWAYS + u32::from(COUNT_MAX) - both) >> LAST_RATE) & NO_COUNT);
-            if yes { down } else { up }
+            (down as u16, up as u16)
         } else {
             let (rate, no) = (RATES[usize::from(count)], both & NO_COUNT);
             let down = no - ((no >> rate) & NO_COUNT);
             let up = no + (((ALWAYS - no) >> rate) & NO_COUNT);
-            (if yes { down } else { up }) | u32::from(count + 1)
-        };
-        self.0 = moved as u16;
+            let next = u32::from(count + 1);
+            ((down | next) as u16, (up | next) as u16)
+        }
     }
 }
 
@@ -204,8 +228,9 @@ impl Bytes {
     }
 }
 
-/// Reads decisions.
-#[derive(Debug)]
+/// Reads decisions. For many in a row, a copy that is handed to nobody stays in registers, which is what
+/// the speed depends on.
+#[derive(Debug, Clone)]
 pub struct Decoder<'a> {
     input: &'a [u8],
     at: usize,
@@ -254,15 +279,60 @@ impl<'a> Decoder<'a> {
         yes
     }
 
+    /// Reads one decision of which nobody knows how it is likely to go. One that the processor cannot foresee
+    /// is read without a branch: a wrong guess costs as much as several decisions.
+    #[inline(always)]
+    pub fn open_bit(&mut self, chance: &mut Chance) -> bool {
+        if chance.is_clear() {
+            return self.bit(chance);
+        }
+        let bound = chance.bound(self.range);
+        let yes = self.code >= bound;
+        self.code -= select_unpredictable(yes, bound, 0);
+        self.range = select_unpredictable(yes, self.range - bound, bound);
+        chance.learn_openly(yes);
+        self.widen();
+        yes
+    }
+
+    /// Reads one decision that is most often no.
+    #[inline(always)]
+    pub fn rare_bit(&mut self, chance: &mut Chance) -> bool {
+        let bound = chance.bound(self.range);
+        if self.code < bound {
+            self.range = bound;
+            chance.learn(false);
+            if self.range < TOP {
+                self.range <<= 8;
+                self.code = (self.code << 8) | self.next();
+            }
+            return false;
+        }
+        self.code -= bound;
+        self.range -= bound;
+        chance.learn(true);
+        self.widen();
+        true
+    }
+
+    /// Widens the range if it has to be, without a branch.
+    #[inline(always)]
+    fn widen(&mut self) {
+        let byte = self.input.get(self.at).copied().unwrap_or(0);
+        let narrow = self.range < TOP;
+        let wider = (self.code << 8) | u32::from(byte);
+        self.range = select_unpredictable(narrow, self.range << 8, self.range);
+        self.code = select_unpredictable(narrow, wider, self.code);
+        self.at += usize::from(narrow);
+    }
+
     /// Reads `count` bits that nothing is known of.
     pub fn plain(&mut self, count: u32) -> u64 {
         let mut value = 0;
         for _ in 0..count {
             self.range >>= 1;
             let yes = self.code >= self.range;
-            if yes {
-                self.code -= self.range;
-            }
+            self.code -= select_unpredictable(yes, self.range, 0);
             value = (value << 1) | u64::from(yes);
             if self.range < TOP {
                 self.range <<= 8;
@@ -323,9 +393,17 @@ impl Number {
     /// # Errors
     /// [`DeltaError`] when it is larger than any that was written.
     pub fn read(&mut self, input: &mut Decoder<'_>) -> Result<u64, DeltaError> {
+        let mut reader = input.clone();
+        let value = self.read_with(&mut reader);
+        *input = reader;
+        value
+    }
+
+    #[inline(always)]
+    fn read_with(&mut self, input: &mut Decoder<'_>) -> Result<u64, DeltaError> {
         let mut node = 1;
         for _ in 0..6 {
-            node = node * 2 + usize::from(input.bit(&mut self.length[node & 63]));
+            node = node * 2 + usize::from(input.open_bit(&mut self.length[node & 63]));
         }
         let bits = (node & 63) as u32;
         if bits > NUMBER_BITS {
@@ -340,7 +418,7 @@ impl Number {
                 value = (value << (place + 1)) | input.plain(place + 1);
                 break;
             }
-            let yes = input.bit(&mut self.first[(bits & 63) as usize][node & 3]);
+            let yes = input.open_bit(&mut self.first[(bits & 63) as usize][node & 3]);
             value = (value << 1) | u64::from(yes);
             node = node * 2 + usize::from(yes);
         }
@@ -388,7 +466,15 @@ mod tests {
             let mut number = Number::default();
             for step in &steps {
                 match step {
-                    Step::Bit(context, yes) => prop_assert_eq!(input.bit(&mut chances[*context]), *yes),
+                    Step::Bit(context, yes) => {
+                        let chance = &mut chances[*context];
+                        let read = match context % 3 {
+                            0 => input.bit(chance),
+                            1 => input.open_bit(chance),
+                            _ => input.rare_bit(chance),
+                        };
+                        prop_assert_eq!(read, *yes);
+                    }
                     Step::Plain(value, bits) => prop_assert_eq!(input.plain(*bits), *value),
                     Step::Number(value) => prop_assert_eq!(number.read(&mut input), Ok(*value)),
                 }
