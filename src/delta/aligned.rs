@@ -38,6 +38,7 @@ const GRAIN_FAST: Grain = Grain {
     follow_min: 16,
     good_min: 24,
     better_steps: 16,
+    pause: 64,
     gain_min: 12,
 };
 /// Looks everywhere.
@@ -49,6 +50,7 @@ const GRAIN_SMALL: Grain = Grain {
     follow_min: 12,
     good_min: 31,
     better_steps: 32,
+    pause: 0,
     gain_min: 12,
 };
 /// Leaves more to zstd; better for text of which little has changed.

@@ -202,7 +202,7 @@ impl Values {
     fn write(&mut self, pen: &mut Pen<'_>, old: u8, now: u8) {
         let place = usize::from(old);
         let same = self.became[place] == now;
-        pen.bit(&mut self.again[place], same);
+        pen.open_bit(&mut self.again[place], same);
         self.became[place] = now;
         if self.next == self.new.len() {
             self.new.resize(2 * self.next + 64, 0);

@@ -83,29 +83,32 @@ impl Chance {
 /// Writes decisions.
 #[derive(Debug)]
 pub struct Encoder {
-    low: u64,
-    range: u32,
-    out: Bytes,
-}
-
-/// What is out, and what a carry may still change.
-#[derive(Debug, Default)]
-struct Bytes {
-    /// Last byte that a carry may still change, and how many bytes of 255 follow it.
-    held: u8,
-    full: u32,
-    /// False until the first byte is out, which is always 0 and left away.
-    begun: bool,
+    state: State,
     out: Vec<u8>,
 }
 
+/// What an [`Encoder`] goes on with.
+#[derive(Debug, Clone, Copy)]
+pub struct State {
+    /// Where the range begins: 32 bits, and above them the bytes that wait and a carry.
+    low: u64,
+    range: u32,
+    /// Bits of the bytes that wait.
+    waiting: u32,
+}
+
+/// So many bits leave together, which is one branch instead of three.
+const TOGETHER: u32 = 24;
+
 impl Default for Encoder {
     fn default() -> Self {
-        Self {
+        let state = State {
             low: 0,
             range: u32::MAX,
-            out: Bytes::default(),
-        }
+            waiting: 0,
+        };
+        let out = Vec::new();
+        Self { state, out }
     }
 }
 
@@ -115,116 +118,136 @@ impl Encoder {
     pub fn bit(&mut self, chance: &mut Chance, yes: bool) {
         let mut pen = self.pen();
         pen.bit(chance, yes);
-        (self.low, self.range) = pen.state();
+        self.state = pen.state();
     }
 
     /// For many decisions in a row.
     #[inline]
     pub fn pen(&mut self) -> Pen<'_> {
         Pen {
-            low: self.low,
-            range: self.range,
+            state: self.state,
             out: &mut self.out,
         }
     }
 
     /// To be called with the state of a [`Self::pen`] when it is done.
     #[inline]
-    pub fn set(&mut self, state: (u64, u32)) {
-        (self.low, self.range) = state;
+    pub fn set(&mut self, state: State) {
+        self.state = state;
     }
 
     /// Writes the low `count` bits of a value that nothing is known of.
     pub fn plain(&mut self, value: u64, count: u32) {
-        for place in (0..count).rev() {
-            self.range >>= 1;
-            if (value >> place) & 1 == 1 {
-                self.low += u64::from(self.range);
-            }
-            if self.range < TOP {
-                self.range <<= 8;
-                self.low = self.out.shift(self.low);
-            }
-        }
+        let mut pen = self.pen();
+        pen.plain(value, count);
+        self.state = pen.state();
     }
 
     /// The bytes. What the decoder reads behind their end is 0, so zeros there are left away.
     pub fn finish(mut self) -> Vec<u8> {
-        for _ in 0..5 {
-            self.low = self.out.shift(self.low);
+        // First what waits, then the 32 bits of the range's beginning.
+        for bits in [self.state.waiting, 32] {
+            leave(&mut self.out, self.state.low >> 32, bits);
+            self.state.low = (self.state.low & 0xffff_ffff) << 32;
         }
-        let mut out = self.out.out;
-        while out.last() == Some(&0) {
-            out.pop();
+        while self.out.last() == Some(&0) {
+            self.out.pop();
         }
-        out
+        self.out
+    }
+}
+
+/// Puts the low bits of a value behind what is out, as bytes, and adds the carry above them.
+fn leave(out: &mut Vec<u8>, value: u64, bits: u32) {
+    if (value >> bits) & 1 == 1 {
+        // Bytes of 255 pass a carry on.
+        for byte in out.iter_mut().rev() {
+            *byte = byte.wrapping_add(1);
+            if *byte != 0 {
+                break;
+            }
+        }
+    }
+    for place in (0..bits / 8).rev() {
+        out.push((value >> (8 * place)) as u8);
     }
 }
 
 /// An [`Encoder`] whose state is in registers, which is what its speed depends on.
 #[derive(Debug)]
 pub struct Pen<'e> {
-    low: u64,
-    range: u32,
-    out: &'e mut Bytes,
+    state: State,
+    out: &'e mut Vec<u8>,
 }
 
 impl Pen<'_> {
-    /// Writes one decision.
+    /// Writes one decision that can be foreseen, or is known where this is called.
     #[inline(always)]
     pub fn bit(&mut self, chance: &mut Chance, yes: bool) {
-        let bound = chance.bound(self.range);
-        let (low, range) = if yes {
-            (u64::from(bound), self.range - bound)
-        } else {
-            (0, bound)
-        };
-        self.low += low;
-        self.range = range;
+        let bound = chance.bound(self.state.range);
         chance.learn(yes);
-        // Once is enough: neither side takes less than 31 of 4,096.
-        if self.range < TOP {
-            self.range <<= 8;
-            self.low = self.out.shift(self.low);
+        if yes {
+            self.state.low += u64::from(bound);
+            self.state.range -= bound;
+            self.widen();
+        } else {
+            self.state.range = bound;
+            if bound < TOP {
+                self.state.range <<= 8;
+                self.state.low <<= 8;
+                self.state.waiting += 8;
+                self.let_go();
+            }
+        }
+    }
+
+    /// Writes one decision without a branch on how it went.
+    #[inline(always)]
+    pub fn open_bit(&mut self, chance: &mut Chance, yes: bool) {
+        let (bound, range) = (chance.bound(self.state.range), self.state.range);
+        self.state.low += u64::from(select_unpredictable(yes, bound, 0));
+        self.state.range = select_unpredictable(yes, range - bound, bound);
+        chance.learn_openly(yes);
+        self.widen();
+    }
+
+    /// As [`Encoder::plain`].
+    #[inline(always)]
+    fn plain(&mut self, value: u64, count: u32) {
+        for place in (0..count).rev() {
+            self.state.range >>= 1;
+            let yes = (value >> place) & 1 == 1;
+            self.state.low += u64::from(select_unpredictable(yes, self.state.range, 0));
+            self.widen();
+        }
+    }
+
+    /// Widens the range if it has to be, without a branch. Once is enough: neither side takes less than
+    /// 31 of 4,096.
+    #[inline(always)]
+    fn widen(&mut self) {
+        let State { low, range, .. } = self.state;
+        let narrow = range < TOP;
+        self.state.range = select_unpredictable(narrow, range << 8, range);
+        self.state.low = select_unpredictable(narrow, low << 8, low);
+        self.state.waiting += u32::from(narrow) * 8;
+        self.let_go();
+    }
+
+    /// Lets waiting bytes go when they are enough.
+    #[inline(always)]
+    fn let_go(&mut self) {
+        if self.state.waiting == TOGETHER {
+            leave(self.out, self.state.low >> 32, TOGETHER);
+            self.state.low &= 0xffff_ffff;
+            self.state.waiting = 0;
         }
     }
 
     /// What the encoder goes on with.
     #[inline]
-    pub fn state(self) -> (u64, u32) {
-        (self.low, self.range)
-    }
-}
-
-impl Bytes {
-    /// Takes the highest byte of `low`, and returns the rest.
-    #[inline]
-    fn shift(&mut self, low: u64) -> u64 {
-        if low < 0xff00_0000 && self.begun && self.full == 0 {
-            self.out.push(self.held);
-            self.held = (low >> 24) as u8;
-            return (low << 8) & 0xffff_ffff;
-        }
-        self.shift_rarely(low)
-    }
-
-    #[cold]
-    fn shift_rarely(&mut self, low: u64) -> u64 {
-        let carry = (low >> 32) as u8;
-        if carry == 1 || low < 0xff00_0000 {
-            if self.begun {
-                self.out.push(self.held.wrapping_add(carry));
-            }
-            for _ in 0..self.full {
-                self.out.push(0xff_u8.wrapping_add(carry));
-            }
-            self.full = 0;
-            self.begun = true;
-            self.held = (low >> 24) as u8;
-        } else {
-            self.full += 1;
-        }
-        (low << 8) & 0xffff_ffff
+    pub fn state(self) -> State {
+        self.state
     }
 }
 
@@ -371,21 +394,20 @@ impl Number {
         let mut pen = out.pen();
         for place in (0..6).rev() {
             let yes = (bits >> place) & 1 == 1;
-            pen.bit(&mut self.length[node & 63], yes);
+            pen.open_bit(&mut self.length[node & 63], yes);
             node = node * 2 + usize::from(yes);
         }
-        let state = pen.state();
-        out.set(state);
         let mut node = 1;
         for place in (0..bits.saturating_sub(1)).rev() {
             if node >= 4 {
-                out.plain(value & ((1 << (place + 1)) - 1), place + 1);
+                pen.plain(value & ((1 << (place + 1)) - 1), place + 1);
                 break;
             }
             let yes = (value >> place) & 1 == 1;
-            out.bit(&mut self.first[(bits & 63) as usize][node & 3], yes);
+            pen.open_bit(&mut self.first[(bits & 63) as usize][node & 3], yes);
             node = node * 2 + usize::from(yes);
         }
+        out.state = pen.state();
     }
 
     /// Reads a number.
