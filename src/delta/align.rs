@@ -48,6 +48,8 @@ pub struct Grain {
     pub good_min: u32,
     /// At how many places of a poor block a better one is looked for.
     pub better_steps: usize,
+    /// Bytes from the beginning of a block where no better place was found to where one is looked for again.
+    pub pause: usize,
     /// Bytes that have to be gained by leaving a place for a better one.
     pub gain_min: usize,
 }
@@ -234,6 +236,7 @@ impl Aligner<'_> {
             }
             self.quiet_until = at + forward / 2;
         }
+        self.quiet_until = self.quiet_until.max(here.0 + self.grain.pause);
         None
     }
 
@@ -271,6 +274,7 @@ mod tests {
         follow_min: 12,
         good_min: 28,
         better_steps: 32,
+        pause: 0,
         gain_min: 8,
     };
 

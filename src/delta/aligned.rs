@@ -38,6 +38,7 @@ const GRAIN_FAST: Grain = Grain {
     follow_min: 16,
     good_min: 24,
     better_steps: 16,
+    pause: 64,
     gain_min: 12,
 };
 /// Looks everywhere.
@@ -49,6 +50,7 @@ const GRAIN_SMALL: Grain = Grain {
     follow_min: 12,
     good_min: 31,
     better_steps: 32,
+    pause: 0,
     gain_min: 12,
 };
 /// Leaves more to zstd; better for text of which little has changed.
@@ -197,7 +199,7 @@ fn read_stretches(
     if count > expected_len / STRETCH_MIN {
         return Err(TOO_LONG);
     }
-    let mut result = vec![0; expected_len];
+    let mut result = Vec::with_capacity(expected_len);
     let (mut holes, mut remains) = (Vec::new(), Remains::default());
     let (mut at, mut previous_end) = (0usize, 0usize);
     for _ in 0..count {
@@ -205,14 +207,18 @@ fn read_stretches(
         let start = at.checked_add(literal).ok_or(TOO_LONG)?;
         let (end, base_end) = (start.checked_add(len), from.checked_add(len));
         let (end, base_end) = end.zip(base_end).ok_or(TOO_LONG)?;
-        let now = result.get_mut(start..end).ok_or(TOO_LONG)?;
+        if end > expected_len {
+            return Err(TOO_LONG);
+        }
         let old = base.get(from..base_end).ok_or(OUTSIDE)?;
-        changes.read(&mut input, old, now, |run: Range<usize>| {
+        result.resize(start, 0);
+        changes.read(&mut input, old, &mut result, |run: Range<usize>| {
             remains.note(from, run);
         })?;
         Hole::push(&mut holes, at..start, previous_end);
         (at, previous_end) = (end, base_end);
     }
+    result.resize(expected_len, 0);
     Hole::push(&mut holes, at..expected_len, previous_end);
     remains.sort();
     changes.check()?;

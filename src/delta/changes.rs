@@ -4,6 +4,7 @@
 //! was; into what, from what the same byte of the base became the last time: a counter that goes up
 //! does so in many records at once. Long runs of unchanged bytes are numbers.
 
+use std::hint::select_unpredictable;
 use std::ops::Range;
 
 use crate::delta::error::DeltaError;
@@ -16,7 +17,7 @@ const RUN_FROM: usize = 16;
 /// What was learned from the stretches so far.
 #[derive(Debug)]
 pub struct Changes {
-    changed: Box<[[Chance; 4]; 256]>,
+    changed: Box<[[Chance; 256]; 4]>,
     run: Number,
     values: Values,
 }
@@ -34,7 +35,7 @@ struct Values {
 impl Default for Changes {
     fn default() -> Self {
         Self {
-            changed: Box::new([[Chance::default(); 4]; 256]),
+            changed: Box::new([[Chance::default(); 256]; 4]),
             run: Number::default(),
             values: Values::of(Vec::new()),
         }
@@ -43,6 +44,9 @@ impl Default for Changes {
 
 /// How near a position is to the last change, by the number of unchanged bytes in between.
 const NEARNESS: [usize; RUN_FROM] = [0, 1, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3];
+
+/// The same, as how many positions in a row are how near.
+const NEAR: [(usize, usize); 4] = [(0, 1), (1, 1), (2, 4), (3, 10)];
 
 impl Changes {
     /// For reading: the values that the stretches take, in order.
@@ -107,7 +111,7 @@ impl Changes {
             let pairs = base[at..end].iter().zip(&new[at..end]);
             let mut differs = None;
             for ((old, now), near) in pairs.zip(&NEARNESS) {
-                let chance = &mut changed[usize::from(*old)][near & 3];
+                let chance = &mut changed[near & 3][usize::from(*old)];
                 if old != now {
                     pen.bit(chance, true);
                     differs = Some((*old, *now));
@@ -124,7 +128,8 @@ impl Changes {
         }
     }
 
-    /// Reads a stretch into `new` and hands over its long unchanged runs, as [`Self::write`] does.
+    /// Puts what a stretch that goes along with `base` came to behind `result`, and hands over its long
+    /// unchanged runs, as [`Self::write`] does.
     ///
     /// # Errors
     /// [`DeltaError`] when a run is longer than the stretch.
@@ -132,37 +137,53 @@ impl Changes {
         &mut self,
         input: &mut Decoder<'_>,
         base: &[u8],
-        new: &mut [u8],
+        result: &mut Vec<u8>,
         mut run: impl FnMut(Range<usize>),
     ) -> Result<(), DeltaError> {
-        let len = new.len().min(base.len());
-        let (mut at, mut equal) = (0, RUN_FROM);
-        while at < len {
-            if equal >= RUN_FROM {
-                let rest = usize::try_from(self.run.read(input)?).unwrap_or(usize::MAX);
-                let end = at.checked_add(rest).filter(|end| *end <= len);
-                let end = end.ok_or(DeltaError::Malformed("run beyond its stretch"))?;
-                new[at..end].copy_from_slice(&base[at..end]);
-                run(at..end);
-                at = end;
-                if at < len {
-                    new[at] = self.values.read(input, base[at]);
-                    at += 1;
-                }
-                equal = 0;
-                continue;
+        let start = result.len();
+        result.extend_from_slice(base);
+        let new = &mut result[start..];
+        let mut at = 0;
+        while at < base.len() {
+            let rest = usize::try_from(self.run.read(input)?).unwrap_or(usize::MAX);
+            let end = at.checked_add(rest).filter(|end| *end <= base.len());
+            let end = end.ok_or(DeltaError::Malformed("run beyond its stretch"))?;
+            run(at..end);
+            at = end;
+            if at < base.len() {
+                let mut reader = input.clone();
+                new[at] = self.values.read(&mut reader, base[at]);
+                at = self.read_near(&mut reader, base, new, at + 1);
+                *input = reader;
             }
-            let old = base[at];
-            if input.bit(&mut self.changed[usize::from(old)][NEARNESS[equal & (RUN_FROM - 1)]]) {
-                new[at] = self.values.read(input, old);
-                equal = 0;
-            } else {
-                new[at] = old;
-                equal += 1;
-            }
-            at += 1;
         }
         Ok(())
+    }
+
+    /// Reads decisions as [`Self::write_near`] writes them. What did not change is there already.
+    #[inline(always)]
+    fn read_near(
+        &mut self,
+        input: &mut Decoder<'_>,
+        base: &[u8],
+        new: &mut [u8],
+        mut at: usize,
+    ) -> usize {
+        let changed = &mut *self.changed;
+        'change: loop {
+            for (near, count) in NEAR {
+                let end = base.len().min(at + count);
+                for old in &base[at..end] {
+                    if input.rare_bit(&mut changed[near][usize::from(*old)]) {
+                        new[at] = self.values.read(input, *old);
+                        at += 1;
+                        continue 'change;
+                    }
+                    at += 1;
+                }
+            }
+            return at;
+        }
     }
 }
 
@@ -181,7 +202,7 @@ impl Values {
     fn write(&mut self, pen: &mut Pen<'_>, old: u8, now: u8) {
         let place = usize::from(old);
         let same = self.became[place] == now;
-        pen.bit(&mut self.again[place], same);
+        pen.open_bit(&mut self.again[place], same);
         self.became[place] = now;
         if self.next == self.new.len() {
             self.new.resize(2 * self.next + 64, 0);
@@ -190,13 +211,14 @@ impl Values {
         self.next += usize::from(!same);
     }
 
+    /// As [`Self::write`], without branches but for those that can be foreseen.
+    #[inline(always)]
     fn read(&mut self, input: &mut Decoder<'_>, old: u8) -> u8 {
         let place = usize::from(old);
-        if input.bit(&mut self.again[place]) {
-            return self.became[place];
-        }
-        let now = self.new.get(self.next).copied().unwrap_or(0);
-        self.next += 1;
+        let same = input.open_bit(&mut self.again[place]);
+        let told = self.new.get(self.next).copied().unwrap_or(0);
+        let now = select_unpredictable(same, self.became[place], told);
+        self.next += usize::from(!same);
         self.became[place] = now;
         now
     }
@@ -221,9 +243,9 @@ mod tests {
             Decoder::new(&coded),
             Changes::of_values(changes.values().to_vec()),
         );
-        let (mut back, mut runs_back) = (vec![0; 4000], Vec::new());
-        for (old, now) in base.chunks(700).zip(back.chunks_mut(700)) {
-            read.read(&mut input, old, now, |run| runs_back.push(run))
+        let (mut back, mut runs_back) = (Vec::new(), Vec::new());
+        for old in base.chunks(700) {
+            read.read(&mut input, old, &mut back, |run| runs_back.push(run))
                 .unwrap();
         }
         assert_eq!((back, runs_back), (new, runs));

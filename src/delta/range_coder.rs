@@ -4,6 +4,8 @@
 //! 32 bits that each decision splits by its probability. A [`Chance`] learns fast at first and slower
 //! later, because deltas are short.
 
+use std::hint::select_unpredictable;
+
 use crate::delta::error::DeltaError;
 
 /// Bits of a probability.
@@ -36,52 +38,77 @@ impl Chance {
         (range >> CHANCE_BITS) * u32::from(self.0 >> COUNT_BITS)
     }
 
+    /// True when one answer is at least fifteen times as likely as the other.
+    #[inline(always)]
+    fn is_clear(self) -> bool {
+        const UNLIKELY: u16 = 1 << (CHANCE_BITS - 4);
+        const LIKELY: u16 = (1 << CHANCE_BITS) - UNLIKELY;
+        !(UNLIKELY..LIKELY).contains(&(self.0 >> COUNT_BITS))
+    }
+
     #[inline(always)]
     fn learn(&mut self, yes: bool) {
+        let (down, up) = self.moves();
+        self.0 = if yes { down } else { up };
+    }
+
+    /// As [`Self::learn`], without a branch on what nobody foresees.
+    #[inline(always)]
+    fn learn_openly(&mut self, yes: bool) {
+        let (down, up) = self.moves();
+        self.0 = select_unpredictable(yes, down, up);
+    }
+
+    /// What comes after a yes, and what after a no.
+    #[inline(always)]
+    fn moves(self) -> (u16, u16) {
         const LAST_RATE: u32 = RATES[15];
         let (count, both) = (self.0 & COUNT_MAX, u32::from(self.0));
         // Neither comes nearer to an end than 31: from there on it would move by 0.
-        let moved = if count == COUNT_MAX {
+        if count == COUNT_MAX {
             // What most decisions come to, as short as it can be: the next one waits for it.
             let down = both - ((both >> LAST_RATE) & NO_COUNT);
             let up = both + (((ALWAYS + u32::from(COUNT_MAX) - both) >> LAST_RATE) & NO_COUNT);
-            if yes { down } else { up }
+            (down as u16, up as u16)
         } else {
             let (rate, no) = (RATES[usize::from(count)], both & NO_COUNT);
             let down = no - ((no >> rate) & NO_COUNT);
             let up = no + (((ALWAYS - no) >> rate) & NO_COUNT);
-            (if yes { down } else { up }) | u32::from(count + 1)
-        };
-        self.0 = moved as u16;
+            let next = u32::from(count + 1);
+            ((down | next) as u16, (up | next) as u16)
+        }
     }
 }
 
 /// Writes decisions.
 #[derive(Debug)]
 pub struct Encoder {
-    low: u64,
-    range: u32,
-    out: Bytes,
-}
-
-/// What is out, and what a carry may still change.
-#[derive(Debug, Default)]
-struct Bytes {
-    /// Last byte that a carry may still change, and how many bytes of 255 follow it.
-    held: u8,
-    full: u32,
-    /// False until the first byte is out, which is always 0 and left away.
-    begun: bool,
+    state: State,
     out: Vec<u8>,
 }
 
+/// What an [`Encoder`] goes on with.
+#[derive(Debug, Clone, Copy)]
+pub struct State {
+    /// Where the range begins: 32 bits, and above them the bytes that wait and a carry.
+    low: u64,
+    range: u32,
+    /// Bits of the bytes that wait.
+    waiting: u32,
+}
+
+/// So many bits leave together, which is one branch instead of three.
+const TOGETHER: u32 = 24;
+
 impl Default for Encoder {
     fn default() -> Self {
-        Self {
+        let state = State {
             low: 0,
             range: u32::MAX,
-            out: Bytes::default(),
-        }
+            waiting: 0,
+        };
+        let out = Vec::new();
+        Self { state, out }
     }
 }
 
@@ -91,121 +118,142 @@ impl Encoder {
     pub fn bit(&mut self, chance: &mut Chance, yes: bool) {
         let mut pen = self.pen();
         pen.bit(chance, yes);
-        (self.low, self.range) = pen.state();
+        self.state = pen.state();
     }
 
     /// For many decisions in a row.
     #[inline]
     pub fn pen(&mut self) -> Pen<'_> {
         Pen {
-            low: self.low,
-            range: self.range,
+            state: self.state,
             out: &mut self.out,
         }
     }
 
     /// To be called with the state of a [`Self::pen`] when it is done.
     #[inline]
-    pub fn set(&mut self, state: (u64, u32)) {
-        (self.low, self.range) = state;
+    pub fn set(&mut self, state: State) {
+        self.state = state;
     }
 
     /// Writes the low `count` bits of a value that nothing is known of.
     pub fn plain(&mut self, value: u64, count: u32) {
-        for place in (0..count).rev() {
-            self.range >>= 1;
-            if (value >> place) & 1 == 1 {
-                self.low += u64::from(self.range);
-            }
-            if self.range < TOP {
-                self.range <<= 8;
-                self.low = self.out.shift(self.low);
-            }
-        }
+        let mut pen = self.pen();
+        pen.plain(value, count);
+        self.state = pen.state();
     }
 
     /// The bytes. What the decoder reads behind their end is 0, so zeros there are left away.
     pub fn finish(mut self) -> Vec<u8> {
-        for _ in 0..5 {
-            self.low = self.out.shift(self.low);
+        // First what waits, then the 32 bits of the range's beginning.
+        for bits in [self.state.waiting, 32] {
+            leave(&mut self.out, self.state.low >> 32, bits);
+            self.state.low = (self.state.low & 0xffff_ffff) << 32;
         }
-        let mut out = self.out.out;
-        while out.last() == Some(&0) {
-            out.pop();
+        while self.out.last() == Some(&0) {
+            self.out.pop();
         }
-        out
+        self.out
+    }
+}
+
+/// Puts the low bits of a value behind what is out, as bytes, and adds the carry above them.
+fn leave(out: &mut Vec<u8>, value: u64, bits: u32) {
+    if (value >> bits) & 1 == 1 {
+        // Bytes of 255 pass a carry on.
+        for byte in out.iter_mut().rev() {
+            *byte = byte.wrapping_add(1);
+            if *byte != 0 {
+                break;
+            }
+        }
+    }
+    for place in (0..bits / 8).rev() {
+        out.push((value >> (8 * place)) as u8);
     }
 }
 
 /// An [`Encoder`] whose state is in registers, which is what its speed depends on.
 #[derive(Debug)]
 pub struct Pen<'e> {
-    low: u64,
-    range: u32,
-    out: &'e mut Bytes,
+    state: State,
+    out: &'e mut Vec<u8>,
 }
 
 impl Pen<'_> {
-    /// Writes one decision.
+    /// Writes one decision that can be foreseen, or is known where this is called.
     #[inline(always)]
     pub fn bit(&mut self, chance: &mut Chance, yes: bool) {
-        let bound = chance.bound(self.range);
-        let (low, range) = if yes {
-            (u64::from(bound), self.range - bound)
-        } else {
-            (0, bound)
-        };
-        self.low += low;
-        self.range = range;
+        let bound = chance.bound(self.state.range);
         chance.learn(yes);
-        // Once is enough: neither side takes less than 31 of 4,096.
-        if self.range < TOP {
-            self.range <<= 8;
-            self.low = self.out.shift(self.low);
+        if yes {
+            self.state.low += u64::from(bound);
+            self.state.range -= bound;
+            self.widen();
+        } else {
+            self.state.range = bound;
+            if bound < TOP {
+                self.state.range <<= 8;
+                self.state.low <<= 8;
+                self.state.waiting += 8;
+                self.let_go();
+            }
+        }
+    }
+
+    /// Writes one decision without a branch on how it went.
+    #[inline(always)]
+    pub fn open_bit(&mut self, chance: &mut Chance, yes: bool) {
+        let (bound, range) = (chance.bound(self.state.range), self.state.range);
+        self.state.low += u64::from(select_unpredictable(yes, bound, 0));
+        self.state.range = select_unpredictable(yes, range - bound, bound);
+        chance.learn_openly(yes);
+        self.widen();
+    }
+
+    /// As [`Encoder::plain`].
+    #[inline(always)]
+    fn plain(&mut self, value: u64, count: u32) {
+        for place in (0..count).rev() {
+            self.state.range >>= 1;
+            let yes = (value >> place) & 1 == 1;
+            self.state.low += u64::from(select_unpredictable(yes, self.state.range, 0));
+            self.widen();
+        }
+    }
+
+    /// Widens the range if it has to be, without a branch. Once is enough: neither side takes less than
+    /// 31 of 4,096.
+    #[inline(always)]
+    fn widen(&mut self) {
+        let State { low, range, .. } = self.state;
+        let narrow = range < TOP;
+        self.state.range = select_unpredictable(narrow, range << 8, range);
+        self.state.low = select_unpredictable(narrow, low << 8, low);
+        self.state.waiting += u32::from(narrow) * 8;
+        self.let_go();
+    }
+
+    /// Lets waiting bytes go when they are enough.
+    #[inline(always)]
+    fn let_go(&mut self) {
+        if self.state.waiting == TOGETHER {
+            leave(self.out, self.state.low >> 32, TOGETHER);
+            self.state.low &= 0xffff_ffff;
+            self.state.waiting = 0;
         }
     }
 
     /// What the encoder goes on with.
     #[inline]
-    pub fn state(self) -> (u64, u32) {
-        (self.low, self.range)
+    pub fn state(self) -> State {
+        self.state
     }
 }
 
-impl Bytes {
-    /// Takes the highest byte of `low`, and returns the rest.
-    #[inline]
-    fn shift(&mut self, low: u64) -> u64 {
-        if low < 0xff00_0000 && self.begun && self.full == 0 {
-            self.out.push(self.held);
-            self.held = (low >> 24) as u8;
-            return (low << 8) & 0xffff_ffff;
-        }
-        self.shift_rarely(low)
-    }
-
-    #[cold]
-    fn shift_rarely(&mut self, low: u64) -> u64 {
-        let carry = (low >> 32) as u8;
-        if carry == 1 || low < 0xff00_0000 {
-            if self.begun {
-                self.out.push(self.held.wrapping_add(carry));
-            }
-            for _ in 0..self.full {
-                self.out.push(0xff_u8.wrapping_add(carry));
-            }
-            self.full = 0;
-            self.begun = true;
-            self.held = (low >> 24) as u8;
-        } else {
-            self.full += 1;
-        }
-        (low << 8) & 0xffff_ffff
-    }
-}
-
-/// Reads decisions.
-#[derive(Debug)]
+/// Reads decisions. For many in a row, a copy that is handed to nobody stays in registers, which is what
+/// the speed depends on.
+#[derive(Debug, Clone)]
 pub struct Decoder<'a> {
     input: &'a [u8],
     at: usize,
@@ -254,15 +302,60 @@ impl<'a> Decoder<'a> {
         yes
     }
 
+    /// Reads one decision of which nobody knows how it is likely to go. One that the processor cannot foresee
+    /// is read without a branch: a wrong guess costs as much as several decisions.
+    #[inline(always)]
+    pub fn open_bit(&mut self, chance: &mut Chance) -> bool {
+        if chance.is_clear() {
+            return self.bit(chance);
+        }
+        let bound = chance.bound(self.range);
+        let yes = self.code >= bound;
+        self.code -= select_unpredictable(yes, bound, 0);
+        self.range = select_unpredictable(yes, self.range - bound, bound);
+        chance.learn_openly(yes);
+        self.widen();
+        yes
+    }
+
+    /// Reads one decision that is most often no.
+    #[inline(always)]
+    pub fn rare_bit(&mut self, chance: &mut Chance) -> bool {
+        let bound = chance.bound(self.range);
+        if self.code < bound {
+            self.range = bound;
+            chance.learn(false);
+            if self.range < TOP {
+                self.range <<= 8;
+                self.code = (self.code << 8) | self.next();
+            }
+            return false;
+        }
+        self.code -= bound;
+        self.range -= bound;
+        chance.learn(true);
+        self.widen();
+        true
+    }
+
+    /// Widens the range if it has to be, without a branch.
+    #[inline(always)]
+    fn widen(&mut self) {
+        let byte = self.input.get(self.at).copied().unwrap_or(0);
+        let narrow = self.range < TOP;
+        let wider = (self.code << 8) | u32::from(byte);
+        self.range = select_unpredictable(narrow, self.range << 8, self.range);
+        self.code = select_unpredictable(narrow, wider, self.code);
+        self.at += usize::from(narrow);
+    }
+
     /// Reads `count` bits that nothing is known of.
     pub fn plain(&mut self, count: u32) -> u64 {
         let mut value = 0;
         for _ in 0..count {
             self.range >>= 1;
             let yes = self.code >= self.range;
-            if yes {
-                self.code -= self.range;
-            }
+            self.code -= select_unpredictable(yes, self.range, 0);
             value = (value << 1) | u64::from(yes);
             if self.range < TOP {
                 self.range <<= 8;
@@ -301,21 +394,20 @@ impl Number {
         let mut pen = out.pen();
         for place in (0..6).rev() {
             let yes = (bits >> place) & 1 == 1;
-            pen.bit(&mut self.length[node & 63], yes);
+            pen.open_bit(&mut self.length[node & 63], yes);
             node = node * 2 + usize::from(yes);
         }
-        let state = pen.state();
-        out.set(state);
         let mut node = 1;
         for place in (0..bits.saturating_sub(1)).rev() {
             if node >= 4 {
-                out.plain(value & ((1 << (place + 1)) - 1), place + 1);
+                pen.plain(value & ((1 << (place + 1)) - 1), place + 1);
                 break;
             }
             let yes = (value >> place) & 1 == 1;
-            out.bit(&mut self.first[(bits & 63) as usize][node & 3], yes);
+            pen.open_bit(&mut self.first[(bits & 63) as usize][node & 3], yes);
             node = node * 2 + usize::from(yes);
         }
+        out.state = pen.state();
     }
 
     /// Reads a number.
@@ -323,9 +415,17 @@ impl Number {
     /// # Errors
     /// [`DeltaError`] when it is larger than any that was written.
     pub fn read(&mut self, input: &mut Decoder<'_>) -> Result<u64, DeltaError> {
+        let mut reader = input.clone();
+        let value = self.read_with(&mut reader);
+        *input = reader;
+        value
+    }
+
+    #[inline(always)]
+    fn read_with(&mut self, input: &mut Decoder<'_>) -> Result<u64, DeltaError> {
         let mut node = 1;
         for _ in 0..6 {
-            node = node * 2 + usize::from(input.bit(&mut self.length[node & 63]));
+            node = node * 2 + usize::from(input.open_bit(&mut self.length[node & 63]));
         }
         let bits = (node & 63) as u32;
         if bits > NUMBER_BITS {
@@ -340,7 +440,7 @@ impl Number {
                 value = (value << (place + 1)) | input.plain(place + 1);
                 break;
             }
-            let yes = input.bit(&mut self.first[(bits & 63) as usize][node & 3]);
+            let yes = input.open_bit(&mut self.first[(bits & 63) as usize][node & 3]);
             value = (value << 1) | u64::from(yes);
             node = node * 2 + usize::from(yes);
         }
@@ -388,7 +488,15 @@ mod tests {
             let mut number = Number::default();
             for step in &steps {
                 match step {
-                    Step::Bit(context, yes) => prop_assert_eq!(input.bit(&mut chances[*context]), *yes),
+                    Step::Bit(context, yes) => {
+                        let chance = &mut chances[*context];
+                        let read = match context % 3 {
+                            0 => input.bit(chance),
+                            1 => input.open_bit(chance),
+                            _ => input.rare_bit(chance),
+                        };
+                        prop_assert_eq!(read, *yes);
+                    }
                     Step::Plain(value, bits) => prop_assert_eq!(input.plain(*bits), *value),
                     Step::Number(value) => prop_assert_eq!(number.read(&mut input), Ok(*value)),
                 }
