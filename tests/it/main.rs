@@ -33,6 +33,8 @@ mod hostile_peers;
 #[cfg(test)]
 mod http;
 #[cfg(test)]
+mod large_repairs;
+#[cfg(test)]
 mod large_states;
 #[cfg(test)]
 mod merkle_vectors;
