@@ -39,6 +39,8 @@ mod large_states;
 #[cfg(test)]
 mod merkle_vectors;
 #[cfg(test)]
+mod operators;
+#[cfg(test)]
 mod references;
 #[cfg(test)]
 mod replication;

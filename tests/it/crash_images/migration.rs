@@ -6,7 +6,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{AccessGuard, Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use rustix::io::Errno;
 use samestate::clock::SystemClock;
 use samestate::merkle::node::Summary;
 use samestate::merkle::row::Row;
@@ -29,7 +30,7 @@ use crate::crash_images::number;
 use crate::harness::process::{Server, succeed_json};
 use crate::harness::replica::{id, put};
 use crate::harness::{Rng, fixture};
-use crate::simulated_disk::{PowerCut, RecordingDisk};
+use crate::simulated_disk::{Fault, PowerCut, RecordingDisk};
 
 const PATH: &str = "/data/default.redb";
 
@@ -205,6 +206,45 @@ fn a_power_cut_while_a_file_is_brought_up_to_date_leaves_one_of_the_versions() {
 }
 
 #[test]
+fn a_disk_that_is_full_or_fails_while_a_file_is_brought_up_to_date_costs_nothing() {
+    let expected = expected();
+    let mut refused = 0;
+    for error in [Errno::NOSPC, Errno::IO] {
+        for after in 0.. {
+            let disk = disk();
+            disk.fail(Fault::after(after, error).partial().sticky());
+            let opened = open(&disk, &expected);
+            if disk.failed() == 0 {
+                opened.unwrap();
+                break;
+            }
+            if let Err(told) = opened {
+                let says = match error {
+                    Errno::NOSPC => "no space left",
+                    _ => "Input/output error",
+                };
+                assert!(told.contains(says), "after {after}: {told}");
+                refused += 1;
+            }
+            disk.work_again();
+            // Of what was not synced nothing has to be there.
+            let position = disk.position();
+            let seed = after;
+            for image in [
+                disk.kill(position),
+                disk.cut_power(PowerCut { position, seed }),
+            ] {
+                let opened = open(&image, &expected);
+                let compared = opened.and_then(|solo| compare(&solo.view(), &expected));
+                compared.unwrap_or_else(|fault| panic!("{error} after {after}: {fault}"));
+            }
+        }
+    }
+    println!("{refused} starts refused");
+    assert!(refused > 20, "{refused}");
+}
+
+#[test]
 fn the_program_serves_and_verifies_a_file_of_schema_1() {
     let expected = expected();
     let folder = tempfile::tempdir().unwrap();
@@ -362,11 +402,9 @@ fn age_shards(disk: &RecordingDisk) {
         let database = engine_at(disk, &path);
         let transaction = database.begin_write().unwrap();
         let mut nodes = transaction.open_table(NODES).unwrap();
-        let of_nodes = |row: Result<(AccessGuard<'_, (u8, u64)>, AccessGuard<'_, &[u8]>), _>| {
-            let (at, row) = row.unwrap();
-            (at.value(), old_form(row.value()))
-        };
-        let rows: Vec<_> = nodes.iter().unwrap().map(of_nodes).collect();
+        let rows = nodes.iter().unwrap().map(|entry| entry.unwrap());
+        let rows = rows.map(|(at, row)| (at.value(), old_form(row.value())));
+        let rows: Vec<((u8, u64), Vec<u8>)> = rows.collect();
         assert!(rows.len() > 30, "{}", path.display());
         for (at, row) in rows {
             nodes.insert(at, row.as_slice()).unwrap();
