@@ -164,8 +164,8 @@ fn below_the_reserve_a_server_says_what_it_lacks_and_takes_deletions() {
     server.delete("b");
     server.terminate();
     let server = Server::start(&data);
-    assert_eq!(server.states, 1);
-    server.put("c", b"three");
+    assert_eq!(server.get("b").status, 404);
+    server.put("d", b"four");
 }
 
 /// Starts a command and kills it once a file has become as long as told; false when it ended before.
