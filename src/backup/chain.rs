@@ -11,11 +11,11 @@ use crate::backup::entry::{Held, Run};
 use crate::backup::error::BackupError;
 use crate::backup::manifest::{MANIFEST, NamespacePart};
 use crate::backup::states::ChainStates;
-use crate::types::hash::ContentHash;
+use crate::types::hash::ContentHasher;
 use crate::types::id::GameId;
 
 /// Most bytes that any state may be set to have.
-const CONTENT_MAX: u64 = 1 << 30;
+pub const CONTENT_MAX: u64 = 1 << 30;
 /// Unpacked blocks of pieces that are kept.
 const CACHE_BYTES: usize = 32 << 20;
 /// Longest block of pieces, in bytes.
@@ -122,11 +122,31 @@ impl Contents {
     /// # Errors
     /// [`BackupError`] when they are missing or wrong.
     pub fn read(&mut self, id: &GameId, held: &Held) -> Result<Option<Vec<u8>>, BackupError> {
+        let mut bytes = Vec::new();
+        let is_there = self.visit(id, held, &mut |piece| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        })?;
+        Ok(is_there.then_some(bytes))
+    }
+
+    /// Hands out the bytes of a version piece by piece, at most 256 KiB at a time. Whether they have
+    /// its hash is known at the end only: what came before is worth nothing when this fails. False
+    /// for a deletion, and where the bytes were given up.
+    ///
+    /// # Errors
+    /// [`BackupError`] when they are missing or wrong, and the first that `take` returns.
+    pub fn visit(
+        &mut self,
+        id: &GameId,
+        held: &Held,
+        take: &mut dyn FnMut(&[u8]) -> Result<(), BackupError>,
+    ) -> Result<bool, BackupError> {
         let version = &held.version;
         if version.tombstone || held.is_given_up() {
-            return Ok(None);
+            return Ok(false);
         }
-        let mut bytes = Vec::new();
+        let (mut length, mut hasher) = (0, ContentHasher::default());
         for run in &held.pieces {
             let file = self.file(id, run)?;
             let wrong = || wrong_bytes(id, held, &file);
@@ -134,15 +154,16 @@ impl Contents {
             for number in run.first..behind.ok_or_else(wrong)? {
                 let pieces = self.pieces(&file, number)?;
                 let piece = pieces.get(number).ok_or_else(wrong)?;
-                let length = (bytes.len() + piece.len()) as u64;
+                length += piece.len() as u64;
                 if length > version.size.min(CONTENT_MAX) {
                     return Err(wrong());
                 }
-                bytes.extend_from_slice(piece);
+                hasher.update(piece);
+                take(piece)?;
             }
         }
-        if bytes.len() as u64 == version.size && ContentHash::of(&bytes).matches(&version.content) {
-            return Ok(Some(bytes));
+        if length == version.size && hasher.finish().matches(&version.content) {
+            return Ok(true);
         }
         let last = match held.pieces.last() {
             Some(run) => self.file(id, run)?,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::replica::command::Refused;
+use crate::replica::staging::StagingError;
 use crate::store::error::StoreError;
 use crate::types::hash::ContentHash;
 use crate::types::id::{GameId, Namespace};
@@ -116,6 +117,9 @@ pub enum BackupError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A large state could not be brought in.
+    #[error(transparent)]
+    Staging(#[from] StagingError),
     /// Told to stop.
     #[error("stopped before it was done; nothing of it is left")]
     Stopped,

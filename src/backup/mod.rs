@@ -11,6 +11,7 @@ pub mod data;
 pub mod destination;
 pub mod entry;
 pub mod error;
+pub mod fill;
 pub mod index;
 pub mod manifest;
 pub mod restore;

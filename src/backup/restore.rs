@@ -1,6 +1,5 @@
 //! Restoring: a new replica, with an id and epochs of its own, that holds what a backup holds.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf, absolute};
@@ -11,31 +10,17 @@ use serde::Serialize;
 use crate::backup::chain::Chain;
 use crate::backup::check::{Living, check_roots, expect_root};
 use crate::backup::destination::{Destination, folder_name, open_lock, sync_folder};
-use crate::backup::entry::Held;
 use crate::backup::error::{BackupError, file_error};
+use crate::backup::fill::Filler;
 use crate::backup::manifest::{Manifest, NamespacePart};
 use crate::backup::watch::{Watch, step};
 use crate::clock::WallClock;
-use crate::replica::command::{Command, Incoming};
-use crate::replica::solo::Solo;
-use crate::store::body::Body;
-use crate::store::directory::{DataDirectory, fresh_epoch, make_durably};
-use crate::store::options::StoreOptions;
-use crate::types::id::GameId;
-use crate::types::record::StateRecord;
+use crate::store::directory::{DataDirectory, make_durably};
 
 /// Behind the name of a directory that is being restored.
 const UNFINISHED: &str = "restoring";
 /// The file in it that says so, and is locked meanwhile.
 const MARK: &str = "restoring";
-/// Versions that one commit takes.
-const BATCH_VERSIONS: usize = 4096;
-/// Bytes of states that one commit takes.
-const BATCH_BYTES: usize = 16 << 20;
-/// Superseding changes that are kept of a state: as many as any replica may be set to keep. What is
-/// too much for this one's settings goes at the state's next change.
-const HISTORY_MAX: usize = 1000;
-
 /// A replica that was restored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Restored {
@@ -110,82 +95,26 @@ fn fill(
     watch: &dyn Watch,
 ) -> Result<RestoredNamespace, BackupError> {
     watch.begin("restoring", part.records, "states");
-    let options = StoreOptions {
-        history_versions: HISTORY_MAX,
-        ..StoreOptions::default()
-    };
-    let (path, replica) = (directory.file(&part.namespace), directory.replica());
-    let solo = Solo::open(&path, replica, fresh_epoch()?, options, Arc::clone(wall))?;
-    let mut filler = Filler {
-        solo,
-        batch: Vec::new(),
-        bytes: 0,
-        versions: 0,
-    };
+    let path = directory.file(&part.namespace);
+    let mut filler = Filler::create(&path, directory.replica(), wall)?;
     let (mut states, mut contents) = (chain.states()?, chain.contents());
     let mut live = Living::default();
     while let Some(state) = states.next_state()? {
         live.count(&state.record);
         for held in state.entry.oldest_first() {
-            let bytes = contents.read(&state.entry.id, held)?;
-            filler.merge(&state.entry.id, held, bytes)?;
+            filler.add(&state.entry.id, held, &mut contents)?;
         }
         step(watch)?;
     }
-    filler.commit()?;
-    filler.solo.checkpoint()?;
-    let view = filler.solo.view();
+    let (view, versions) = filler.finish()?;
     let head = view.head();
     expect_root(manifest.backup, part, head.root, live)?;
     Ok(RestoredNamespace {
         namespace: part.namespace.to_string(),
         root: head.root.hash.to_hex(),
         states: head.live,
-        versions: filler.versions,
+        versions,
     })
-}
-
-/// Puts versions into an engine, many in one commit.
-struct Filler {
-    solo: Solo,
-    batch: Vec<Incoming>,
-    bytes: usize,
-    versions: u64,
-}
-
-impl Filler {
-    /// Adds one version of a state, after those that it superseded. The bytes have its hash.
-    fn merge(
-        &mut self,
-        id: &GameId,
-        held: &Held,
-        bytes: Option<Vec<u8>>,
-    ) -> Result<(), BackupError> {
-        let version = held.version.clone();
-        self.bytes += bytes.as_ref().map_or(0, Vec::len);
-        self.versions += 1;
-        let body = bytes.map(|bytes| Body::of_hashed(version.content, &bytes));
-        self.batch.push(Incoming {
-            bodies: body.into_iter().collect(),
-            record: StateRecord::new(id.clone(), version),
-        });
-        if self.batch.len() < BATCH_VERSIONS && self.bytes < BATCH_BYTES {
-            return Ok(());
-        }
-        self.commit()
-    }
-
-    fn commit(&mut self) -> Result<(), BackupError> {
-        let merge = Command::Merge(std::mem::take(&mut self.batch));
-        self.bytes = 0;
-        for outcome in self.solo.commit(vec![merge], BTreeMap::new())? {
-            let accepted = outcome.map_err(BackupError::Refused)?;
-            if let Some(refused) = accepted.refused.into_iter().next() {
-                return Err(BackupError::Refused(refused));
-            }
-        }
-        Ok(())
-    }
 }
 
 /// A data directory under another name, until it is whole. Unless it is finished, nothing of it

@@ -2,19 +2,17 @@
 
 use std::path::{Path, PathBuf, absolute};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Args;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::time::sleep;
 
 use crate::backup::destination::folder;
 use crate::backup::save::{SaveOptions, Source, save};
 use crate::backup::watch::Watch;
-use crate::cli::client::Client;
 use crate::cli::error::{CliError, file_error};
+use crate::cli::jobs::follow;
 use crate::cli::options::Options;
 use crate::cli::output::print;
 use crate::cli::progress::Progress;
@@ -22,9 +20,6 @@ use crate::cli::text::{count, human_bytes, printable};
 use crate::runtime::replica::{Replica, ReplicaOptions};
 use crate::store::directory::DataDirectory;
 use crate::types::id::Namespace;
-
-/// How often a running job is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Back up all namespaces of a replica into a folder
 ///
@@ -56,23 +51,6 @@ impl BackupArgs {
     }
 }
 
-/// A job as far as this command looks at it.
-#[derive(Debug, Deserialize)]
-struct Job {
-    id: u64,
-    state: String,
-    progress: Steps,
-    result: Option<Value>,
-    error: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Steps {
-    done: u64,
-    total: u64,
-    unit: String,
-}
-
 /// Has the server make a backup, and waits for it.
 ///
 /// # Errors
@@ -83,31 +61,8 @@ pub async fn at_server(args: &BackupArgs, options: &Options) -> Result<ExitCode,
     let order = json!({"to": to, "full": args.full});
     let request = client.server_request(Method::POST, "admin/backup");
     let started = client.ask(request.json(&order)).await?;
-    let result = follow(&client, client.parse(&started)?).await?;
+    let result = follow(&client, &started, "backup", "backing up").await?;
     show(&result, options)
-}
-
-async fn follow(client: &Client, mut job: Job) -> Result<Value, CliError> {
-    let progress = Progress::of_steps();
-    let mut total = None;
-    while job.state == "running" {
-        if total != Some(job.progress.total) {
-            total = Some(job.progress.total);
-            progress.begin("backing up", job.progress.total, &job.progress.unit);
-        }
-        progress.reach(job.progress.done);
-        sleep(LOOK_EVERY).await;
-        let path = format!("admin/jobs/{}", job.id);
-        let text = client
-            .ask(client.server_request(Method::GET, &path))
-            .await?;
-        job = client.parse(&text)?;
-    }
-    progress.finish();
-    job.result.ok_or_else(|| CliError::JobFailed {
-        kind: "backup",
-        reason: job.error.unwrap_or(job.state),
-    })
 }
 
 /// Makes a backup from the directory of a stopped replica.

@@ -6,6 +6,7 @@ mod backup;
 mod bench;
 mod child;
 mod client;
+mod compact;
 mod config;
 mod demo;
 mod diff;
@@ -14,6 +15,7 @@ mod export;
 mod files;
 mod import;
 mod interrupt;
+mod jobs;
 mod listing;
 mod options;
 mod output;
@@ -78,9 +80,11 @@ enum ClientCommand {
     Rm(states::RemoveArgs),
     Ls(listing::ListArgs),
     History(listing::HistoryArgs),
+    Revert(states::RevertArgs),
     Watch(watch::WatchArgs),
     Import(import::ImportArgs),
     Export(export::ExportArgs),
+    Compact(compact::CompactArgs),
     Sync(sync::SyncArgs),
     Diff(diff::DiffArgs),
     Proof(proof::ProofArgs),
@@ -135,6 +139,8 @@ impl ClientCommand {
             Self::Rm(args) => states::remove(args, options).await,
             Self::Ls(args) => listing::list(args, options).await,
             Self::History(args) => listing::history(args, options).await,
+            Self::Revert(args) => states::revert(args, options).await,
+            Self::Compact(args) => compact::compact(args, options).await,
             Self::Watch(args) => watch::watch(args, options).await,
             Self::Import(args) => import::import(args, options).await,
             Self::Export(args) => export::export(args, options).await,

@@ -36,7 +36,7 @@ pub struct RestoreArgs {
     #[command(flatten)]
     what: What,
     /// Which backup; the newest unless given
-    #[arg(long, value_name = "NNNNNN")]
+    #[arg(long, value_name = "NNNNNN", value_parser = backup_number)]
     at: Option<u32>,
 }
 
@@ -52,6 +52,15 @@ struct What {
     /// List the backups
     #[arg(long, conflicts_with = "at")]
     list: bool,
+}
+
+/// The number of a backup.
+///
+/// # Errors
+/// What is expected instead.
+fn backup_number(text: &str) -> Result<u32, String> {
+    let told = || "a backup is named by its number, such as 000003; --list shows them".to_owned();
+    text.parse().map_err(|_| told())
 }
 
 /// Does what is asked for.

@@ -1,4 +1,4 @@
-//! Single states: `put`, `get` and `rm`.
+//! Single states: `put`, `get`, `revert` and `rm`.
 
 use std::io::{IsTerminal, stdout};
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use reqwest::{Method, RequestBuilder};
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::cli::client::Client;
 use crate::cli::error::CliError;
 use crate::cli::files::{Upload, save};
 use crate::cli::options::Options;
@@ -39,7 +40,7 @@ pub struct PutArgs {
     #[arg(long, value_name = "ETAG")]
     if_match: Option<String>,
     /// Let the state expire after a time such as 90s, 30m, 36h or 7d
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     ttl: Option<Ttl>,
 }
 
@@ -67,6 +68,25 @@ pub struct GetArgs {
         allow_hyphen_values = true
     )]
     at: Option<String>,
+}
+
+/// Make an old version of a state the newest one
+///
+/// It is an ordinary write: peers get it, and the version that is the newest now goes into history.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  samestate history match/eu-1/42
+  samestate revert match/eu-1/42 --version HASH")]
+pub struct RevertArgs {
+    /// The state
+    id: GameId,
+    /// The version, as `history` shows it
+    #[arg(long, value_name = "HASH")]
+    version: ContentHash,
+    /// Only if the state still has this ETag
+    #[arg(long, value_name = "ETAG")]
+    if_match: Option<String>,
 }
 
 /// Delete a state
@@ -103,10 +123,14 @@ pub async fn put(args: PutArgs, options: &Options) -> Result<ExitCode, CliError>
     let response = client.send(upload.attach(request)).await?;
     let receipt = client.text(response).await?;
     progress.finish();
+    show_receipt(&client, &receipt, options)
+}
+
+fn show_receipt(client: &Client, receipt: &str, options: &Options) -> Result<ExitCode, CliError> {
     if options.json {
-        print(&receipt)?;
+        print(receipt)?;
     } else {
-        print(&client.parse::<Receipt>(&receipt)?.line())?;
+        print(&client.parse::<Receipt>(receipt)?.line())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -143,6 +167,18 @@ pub async fn get(args: GetArgs, options: &Options) -> Result<ExitCode, CliError>
     progress.finish();
     flush()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Has the server write an old version anew, and prints the receipt.
+///
+/// # Errors
+/// [`CliError`] of the connection or the server.
+pub async fn revert(args: RevertArgs, options: &Options) -> Result<ExitCode, CliError> {
+    let client = options.client()?;
+    let request = client.state_request(Method::POST, "restore", &args.id, &[])?;
+    let request = request.json(&json!({"version": args.version.to_hex()}));
+    let receipt = client.ask(if_match(request, args.if_match)).await?;
+    show_receipt(&client, &receipt, options)
 }
 
 /// Deletes one state.

@@ -15,7 +15,7 @@ use crate::http::conditions;
 use crate::http::extract::Target;
 use crate::http::problem::Problem;
 use crate::http::states::stored;
-use crate::http::upload::{STAGED_FROM, clean_up};
+use crate::http::upload::clean_up;
 use crate::replica::command::{Change, Command, Content, Write};
 use crate::replica::staging::from_held;
 use crate::replica::view::View;
@@ -24,6 +24,7 @@ use crate::store::directory::fresh_epoch;
 use crate::store::error::StoreError;
 use crate::store::stage::StageKey;
 use crate::types::hash::{ContentHash, StateKey};
+use crate::types::limits::STAGED_FROM;
 use crate::types::version::Version;
 
 /// One version as clients see it.

@@ -351,10 +351,10 @@ fn parse_moment(text: &str, now: u64) -> Result<u64, Problem> {
         None => parse_rfc3339(text),
     };
     moment.ok_or_else(|| {
-        Problem::bad_query(
+        Problem::bad_query(format!(
             "at takes a time such as 2026-01-31T12:00:00Z (RFC 3339; write + as %2B), or how long \
-             ago it was, such as -10m, with a unit ms, s, m, h or d",
-        )
+             ago it was, such as -10m, with a unit ms, s, m, h or d; got {text:?}"
+        ))
     })
 }
 

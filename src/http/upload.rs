@@ -9,8 +9,7 @@ use bytes::Bytes;
 use tokio::task;
 use tokio::time::Instant;
 
-use crate::delta::chunker::Cutter;
-use crate::delta::compress::{decompress, pack as pack_chunk};
+use crate::delta::compress::decompress;
 use crate::delta::error::DeltaError;
 use crate::delta::inflate::Inflater;
 use crate::http::app::{App, blocking};
@@ -18,25 +17,20 @@ use crate::http::body::{Bound, Pieces, Received, content_length, receive_pieces,
 use crate::http::budget::Reservation;
 use crate::http::coding::Coding;
 use crate::http::problem::Problem;
-use crate::replica::staging::{Stager, StagingError, admit, give_up, grow};
-use crate::replica::view::View;
+use crate::replica::stage_writer::{STEP, StageWriter};
+use crate::replica::staging::give_up;
 use crate::runtime::namespace::OpenNamespace;
-use crate::store::body::{Body as Packed, Form, StagedBody, WHOLE_BYTES_MAX};
+use crate::store::body::Body as Packed;
 use crate::store::directory::fresh_epoch;
-use crate::store::stage::{STAGE_CHUNKS_MAX, Stage, StageKey, StagedChunk};
-use crate::types::hash::{ChunkHash, ContentHash, ContentHasher};
-use crate::types::limits::{Limits, WHOLE_STATE_MAX};
+use crate::store::stage::StageKey;
+use crate::types::limits::{Limits, STAGED_FROM, WHOLE_STATE_MAX};
 
-/// Bodies above this size are stored while they arrive.
-pub const STAGED_FROM: u64 = 4 << 20;
 /// Bytes that are packed without leaving the async thread: some dozen microseconds.
 const PACK_INLINE: usize = 16 << 10;
 /// Content is assumed to compress no better than this; what does is decompressed a second time.
 const EXPANSION: u64 = 16;
 /// Bytes that are taken from the client before they are cut.
 const PIECE: usize = 1 << 20;
-/// State bytes that are stored with one step.
-const STEP: usize = 1 << 20;
 /// Memory for all of that.
 const MEMORY: u64 = 6 << 20;
 
@@ -249,42 +243,9 @@ async fn take_in(app: &App, mut upload: Upload, begun: Begun) -> Result<Taken, P
 struct Upload {
     namespace: Arc<OpenNamespace>,
     key: StageKey,
-    stage: Stage,
     limit: u64,
     inflater: Option<Inflater>,
-    sink: Sink,
-}
-
-/// What was cut and is not stored yet.
-#[derive(Default)]
-struct Sink {
-    length: u64,
-    hasher: ContentHasher,
-    cutter: Cutter,
-    chunks: Vec<(ChunkHash, Vec<u8>)>,
-    bytes: usize,
-}
-
-impl Sink {
-    fn take(&mut self, bytes: &[u8]) {
-        self.length += bytes.len() as u64;
-        self.hasher.update(bytes);
-        let (chunks, waiting) = (&mut self.chunks, &mut self.bytes);
-        let cut = self
-            .cutter
-            .push(bytes, |chunk| keep(chunks, waiting, chunk));
-        cut.unwrap_or_else(|never| match never {});
-    }
-}
-
-fn keep(
-    chunks: &mut Vec<(ChunkHash, Vec<u8>)>,
-    waiting: &mut usize,
-    chunk: &[u8],
-) -> Result<(), std::convert::Infallible> {
-    chunks.push((ChunkHash::of(chunk), chunk.to_vec()));
-    *waiting += chunk.len();
-    Ok(())
+    writer: StageWriter,
 }
 
 impl Upload {
@@ -295,15 +256,14 @@ impl Upload {
         coding: Coding,
         limits: &Limits,
     ) -> Result<Self, Problem> {
-        let stage = admit(&*namespace, key, ContentHash::NONE, size, limits)?;
+        let writer = StageWriter::begin(&*namespace, key, size, limits)?;
         let inflater = (coding == Coding::Zstd).then(Inflater::new);
         Ok(Self {
             namespace,
             key,
-            stage,
             limit: limits.state_bytes,
             inflater: inflater.transpose()?,
-            sink: Sink::default(),
+            writer,
         })
     }
 
@@ -318,35 +278,10 @@ impl Upload {
 
     fn take_plain(&mut self, bytes: &[u8]) -> Result<(), Problem> {
         for part in bytes.chunks(STEP) {
-            if self.sink.length + part.len() as u64 > self.limit {
+            if self.writer.length() + part.len() as u64 > self.limit {
                 return Err(Problem::state_too_large(self.limit));
             }
-            self.sink.take(part);
-            if self.sink.bytes >= STEP {
-                self.step()?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Stores what was cut.
-    fn step(&mut self) -> Result<(), Problem> {
-        let chunks = std::mem::take(&mut self.sink.chunks);
-        self.sink.bytes = 0;
-        for part in chunks.chunks(STAGE_CHUNKS_MAX) {
-            let due = self.stage.chunks + part.len() as u32;
-            // What the store has need not be written again, unless it is given up just now.
-            for is_whole in [false, true] {
-                if self.stage.chunks != due {
-                    let view = self.namespace.newest();
-                    let part = part.iter().map(|chunk| staged(&view, chunk, is_whole));
-                    let part = part.collect::<Result<_, StagingError>>()?;
-                    self.stage = grow(&*self.namespace, self.key, &self.stage, part)?;
-                }
-            }
-            if self.stage.chunks != due {
-                return Err(StagingError::Disturbed.into());
-            }
+            self.writer.push(&*self.namespace, part)?;
         }
         Ok(())
     }
@@ -355,38 +290,6 @@ impl Upload {
         if let Some(inflater) = self.inflater.take() {
             inflater.finish()?;
         }
-        let (chunks, waiting) = (&mut self.sink.chunks, &mut self.sink.bytes);
-        let cutter = std::mem::take(&mut self.sink.cutter);
-        let cut = cutter.finish(|chunk| keep(chunks, waiting, chunk));
-        cut.unwrap_or_else(|never| match never {});
-        if self.sink.length <= WHOLE_BYTES_MAX as u64 {
-            // Much that decompresses to little.
-            let whole: Vec<u8> = self.sink.chunks.into_iter().flat_map(|(_, b)| b).collect();
-            return Ok(Packed::new(&whole));
-        }
-        self.step()?;
-        let (hasher, size) = (self.sink.hasher, self.sink.length);
-        Ok(Packed {
-            hash: hasher.finish(),
-            size,
-            form: Form::Staged(StagedBody {
-                stage: self.key,
-                mark: self.stage.mark,
-            }),
-        })
+        Ok(self.writer.finish(&*self.namespace)?)
     }
-}
-
-fn staged(
-    view: &View,
-    (hash, bytes): &(ChunkHash, Vec<u8>),
-    is_whole: bool,
-) -> Result<StagedChunk, StagingError> {
-    let length = bytes.len() as u32;
-    let is_here = !is_whole && view.snapshot().plain_chunk(&(*hash, length))?.is_some();
-    Ok(StagedChunk {
-        hash: *hash,
-        length,
-        packed: (!is_here).then(|| pack_chunk(bytes).into()),
-    })
 }

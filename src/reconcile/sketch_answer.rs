@@ -20,6 +20,9 @@ const ANSWER_OVERHEAD: usize = 64;
 /// much more when what that hides takes further trips.
 const LIST_SHARE: f64 = 1.1;
 const TRIPS_SHARE: f64 = 0.9;
+/// But never more than this beyond the bytes of a list, for each trip that it takes more: two milliseconds
+/// at 100 Mbit/s.
+const TRIP: f64 = 25_000.0;
 /// Cells that cost less than this are sent anyway.
 const CHEAP_BYTES: f64 = 1024.0;
 
@@ -108,7 +111,8 @@ fn reply_to(
     let room = budget.message_bytes.min(room);
     let states = view.root()?.leaves;
     let (list, hidden) = list::expected(states, &rest(estimate, true));
-    let worth = list.max(CHEAP_BYTES) * (LIST_SHARE + TRIPS_SHARE * hidden);
+    let share = LIST_SHARE + TRIPS_SHARE * hidden;
+    let worth = (list.max(CHEAP_BYTES) * share).min(list + TRIP * (1.0 + hidden));
     let size = size.and_then(|size| granted(size, worth, room));
     let Some(size) = size else {
         return Ok(Answer::TooMany(estimate));

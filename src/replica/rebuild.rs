@@ -5,11 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::clock::{SystemClock, WallClock};
+use crate::delta::compress::pack;
 use crate::merkle::top::Top;
 use crate::replica::apply::{Batch, apply};
 use crate::replica::command::{Effect, Mutation};
 use crate::replica::facts::Facts;
-use crate::store::body::Body;
+use crate::replica::staging::checked;
+use crate::store::body::{Body, StagedBody};
 use crate::store::claim::Claim;
 use crate::store::disk::MachineDisk;
 use crate::store::engine_files::EngineFiles;
@@ -17,6 +19,7 @@ use crate::store::error::StoreError;
 use crate::store::open::Store;
 use crate::store::options::StoreOptions;
 use crate::store::rows::{Agreement, Head, Identity, Placed, Placement};
+use crate::store::stage::{ChunkEntry, Stage, StageKey, StagedChunk, Staging};
 use crate::types::hash::StateKey;
 use crate::types::id::{GameId, ReplicaId};
 use crate::types::lineage::Provenance;
@@ -27,6 +30,9 @@ use crate::types::version::Version;
 const BATCH_BYTES: usize = 16 << 20;
 /// Records that are written together.
 const BATCH_RECORDS: usize = 4096;
+
+/// Chunks that are brought into a stage together: a megabyte and a half at most.
+const STEP_CHUNKS: usize = 96;
 
 /// A version with its bytes; a tombstone has none, nor need one that has expired.
 pub struct Whole {
@@ -142,6 +148,107 @@ impl Builder {
         Ok(())
     }
 
+    /// Stores a large content chunk by chunk, as a stage for a state to refer to; `None` when a chunk
+    /// cannot be `read`, or all of them are not the content. Nothing is left of it then.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the new file fails.
+    pub fn stage_content(
+        &mut self,
+        key: StageKey,
+        version: &Version,
+        list: &[ChunkEntry],
+        read: &dyn Fn(&ChunkEntry) -> Option<Vec<u8>>,
+    ) -> Result<Option<Body>, StoreError> {
+        let stage = Stage::new(version.content, version.size, 0);
+        if !self.stage(key, &stage, list, read)? {
+            return Ok(None);
+        }
+        match checked(&self.store.snapshot(), key, &version.content) {
+            Ok(Some(body)) if body.size == version.size => Ok(Some(body)),
+            Ok(_) | Err(StoreError::Damaged(_)) => {
+                self.give_up(key)?;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Stores the chunks of a `list` as a stage, a few at a time; false when one cannot be `read`. Nothing is
+    /// left of it then.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the new file fails.
+    pub fn stage(
+        &mut self,
+        key: StageKey,
+        stage: &Stage,
+        list: &[ChunkEntry],
+        read: &dyn Fn(&ChunkEntry) -> Option<Vec<u8>>,
+    ) -> Result<bool, StoreError> {
+        for (part, from) in list.chunks(STEP_CHUNKS).zip((0..).step_by(STEP_CHUNKS)) {
+            let chunk = |entry: &ChunkEntry| {
+                Some(StagedChunk {
+                    hash: entry.0,
+                    length: entry.1,
+                    packed: Some(pack(&read(entry)?).into()),
+                })
+            };
+            let Some(chunks) = part.iter().map(chunk).collect::<Option<Vec<_>>>() else {
+                self.give_up(key)?;
+                return Ok(false);
+            };
+            let staging = Staging {
+                key,
+                content: stage.content,
+                size: stage.size,
+                from,
+                chunks,
+                at: stage.touched_at,
+            };
+            self.store.change(|tables| tables.stage(&staging))?;
+            self.bytes += staging.weight();
+            if self.bytes >= BATCH_BYTES {
+                self.flush()?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Gives up a stage that nobody refers to, if it is there.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the new file fails.
+    pub fn give_up(&mut self, key: StageKey) -> Result<(), StoreError> {
+        while self.store.snapshot().stage(key)?.is_some() {
+            self.store.change(|tables| tables.unstage(key))?;
+        }
+        Ok(())
+    }
+
+    /// True when a stage holds all of a content, which may have come by several commits of the log.
+    fn has_staged(&mut self, body: &Body, staged: &StagedBody) -> Result<bool, StoreError> {
+        self.flush()?;
+        match checked(&self.store.snapshot(), staged.stage, &body.hash) {
+            Ok(found) => Ok(found.is_some_and(|found| found.size == body.size)),
+            Err(StoreError::Damaged(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The bodies whose bytes are there.
+    fn whole(&mut self, bodies: Vec<Body>) -> Result<Vec<Body>, StoreError> {
+        let mut whole = Vec::with_capacity(bodies.len());
+        for body in bodies {
+            let is_whole = match body.staged().copied() {
+                Some(staged) => self.has_staged(&body, &staged)?,
+                None => body.unpacked().is_some(),
+            };
+            whole.extend(is_whole.then_some(body));
+        }
+        Ok(whole)
+    }
+
     /// Carries out a change that the log remembers; false when bytes that it needs are lost. Its
     /// position in the feed is kept when it `follows` all that came before.
     ///
@@ -166,8 +273,7 @@ impl Builder {
         if held.as_ref().is_some_and(|row| row.record == merged) {
             return Ok(true);
         }
-        let mut bodies = mutation.bodies;
-        bodies.retain(|body| body.unpacked().is_some());
+        let bodies = self.whole(mutation.bodies)?;
         let now = SystemClock.now_millis();
         let is_there = |version: &Version| {
             let held = held.iter().flat_map(|row| row.record.versions());

@@ -14,6 +14,7 @@ use crate::replica::findings::Fault;
 use crate::replica::inspect::{OnProgress, inspect};
 use crate::replica::journal;
 use crate::replica::rebuild::{Builder, Salvaged, Whole};
+use crate::replica::repair_large::{LargeContents, save_stages};
 use crate::replica::repair_roots::{RootLogKept, save_root_log, save_witnessed};
 use crate::store::body::Body;
 use crate::store::claim::Claim;
@@ -29,6 +30,7 @@ use crate::store::shard_set::shard_files;
 use crate::types::cursor::Epoch;
 use crate::types::hash::{ContentHash, StateKey};
 use crate::types::id::Namespace;
+use crate::types::limits::STAGED_FROM;
 use crate::types::lineage::{Parting, Provenance};
 use crate::types::seen::Seen;
 
@@ -188,6 +190,7 @@ impl Repair {
         let roots = save_root_log(&self.remains, &mut builder)?;
         save_witnessed(&self.remains, namespace, &mut builder);
         self.save_records(&mut builder, progress)?;
+        save_stages(&self.remains, &mut builder)?;
         builder.flush()?;
         let seals = self.has_log && matches!(roots, RootLogKept::Whole);
         self.save_log(&mut builder, seals)?;
@@ -234,11 +237,18 @@ impl Repair {
         });
         let healed: Healed = healings.map(|h| (h.body.hash, h.body)).collect();
         let (mut bytes, total) = (0, remains.head().map_or(0, |head| head.root.size));
+        let mut sources = Sources {
+            remains,
+            healed,
+            large: LargeContents::default(),
+        };
         let seen = remains.records(&mut |saved| {
             bytes += saved.row.leaf.size;
             progress(bytes, total);
-            save_record(remains, &healed, builder, report, &saved)
+            sources.save_record(builder, report, &saved)
         })?;
+        builder.flush()?;
+        sources.large.finish(builder)?;
         remains.visit_ids(&mut |id, key| {
             if !seen.contains(&key) {
                 report.lose("record", &id, &"its record cannot be read");
@@ -316,85 +326,111 @@ fn anew(claim: &Claim, known: Option<(Identity, Provenance)>) -> (Identity, Prov
     (identity, provenance)
 }
 
-/// Saves what is left of a state.
-fn save_record(
-    remains: &Remains,
-    healed: &Healed,
-    builder: &mut Builder,
-    report: &mut RepairReport,
-    saved: &Saved,
-) -> Result<(), StoreError> {
-    let (key, id) = (saved.row.leaf.key, saved.row.record.id.clone());
-    let placed = saved.row.placed().map(Placed::of);
-    let (versions, lost) = load_all(remains, healed, key, placed.collect());
-    if let Some(version) = lost.first() {
-        let what = if versions.is_empty() {
-            "its bytes are lost, and with them the state"
-        } else {
-            "the bytes of one of its versions are lost"
-        };
-        report.lose(
-            "record",
-            &id,
-            &format!("{what} (content {})", version.version.content),
-        );
-    }
-    if versions.is_empty() {
-        return Ok(());
-    }
-    if saved.may_be_old {
-        let detail = "its newest record is lost; an older one takes its place";
-        report.lose("record", &id, &detail);
-    }
-    let mut history = BTreeMap::new();
-    for (seq, row) in remains.history(key) {
-        let (versions, lost) = load_all(remains, healed, key, row);
-        if let Some(version) = lost.first() {
-            let detail = format!(
-                "content {} of an older version is lost",
-                version.version.content
-            );
-            report.lose("history", &id, &detail);
-        }
-        if !versions.is_empty() {
-            history.insert(seq, versions);
-        }
-    }
-    let seq = saved.is_listed.then_some(saved.row.seq);
-    builder.add(Salvaged {
-        id,
-        seq,
-        versions,
-        history,
-    })
+/// Where bytes of states are looked for.
+struct Sources<'a> {
+    remains: &'a Remains,
+    healed: Healed,
+    large: LargeContents,
 }
 
-/// The versions whose bytes are there, and those whose bytes are not.
-fn load_all(
-    remains: &Remains,
-    healed: &Healed,
-    key: StateKey,
-    placed: Vec<Placed>,
-) -> (Vec<Whole>, Vec<Placed>) {
-    let (mut whole, mut lost) = (Vec::new(), Vec::new());
-    for placed in placed {
-        let bytes = remains.content(key, &placed.version, &placed.placement);
-        let content = placed.version.content;
-        let body = bytes.map(|bytes| Body::of_hashed(content, &bytes));
-        let whole_of = |body: &&Body| body.unpacked().is_some();
-        let body = body.or_else(|| healed.get(&content).filter(whole_of).cloned());
-        let has_expired = placed.version.expires_at.is_some();
-        let is_bare = placed.placement == Placement::Nothing && has_expired;
-        if placed.version.tombstone || is_bare || body.is_some() {
-            whole.push(Whole {
-                version: placed.version,
-                body,
-            });
-        } else {
-            lost.push(placed);
+impl Sources<'_> {
+    /// Saves what is left of a state.
+    fn save_record(
+        &mut self,
+        builder: &mut Builder,
+        report: &mut RepairReport,
+        saved: &Saved,
+    ) -> Result<(), StoreError> {
+        let (key, id) = (saved.row.leaf.key, saved.row.record.id.clone());
+        let placed = saved.row.placed().map(Placed::of);
+        let (versions, lost) = self.load_all(builder, key, placed.collect())?;
+        if let Some(version) = lost.first() {
+            let what = if versions.is_empty() {
+                "its bytes are lost, and with them the state"
+            } else {
+                "the bytes of one of its versions are lost"
+            };
+            report.lose(
+                "record",
+                &id,
+                &format!("{what} (content {})", version.version.content),
+            );
         }
+        if versions.is_empty() {
+            return Ok(());
+        }
+        if saved.may_be_old {
+            let detail = "its newest record is lost; an older one takes its place";
+            report.lose("record", &id, &detail);
+        }
+        let mut history = BTreeMap::new();
+        for (seq, row) in self.remains.history(key) {
+            let (versions, lost) = self.load_all(builder, key, row)?;
+            if let Some(version) = lost.first() {
+                let detail = format!(
+                    "content {} of an older version is lost",
+                    version.version.content
+                );
+                report.lose("history", &id, &detail);
+            }
+            if !versions.is_empty() {
+                history.insert(seq, versions);
+            }
+        }
+        let seq = saved.is_listed.then_some(saved.row.seq);
+        builder.add(Salvaged {
+            id,
+            seq,
+            versions,
+            history,
+        })
     }
-    (whole, lost)
+
+    /// The versions whose bytes are there, and those whose bytes are not.
+    fn load_all(
+        &mut self,
+        builder: &mut Builder,
+        key: StateKey,
+        placed: Vec<Placed>,
+    ) -> Result<(Vec<Whole>, Vec<Placed>), StoreError> {
+        let (mut whole, mut lost) = (Vec::new(), Vec::new());
+        for placed in placed {
+            let body = self.body(builder, key, &placed)?;
+            let has_expired = placed.version.expires_at.is_some();
+            let is_bare = placed.placement == Placement::Nothing && has_expired;
+            if placed.version.tombstone || is_bare || body.is_some() {
+                whole.push(Whole {
+                    version: placed.version,
+                    body,
+                });
+            } else {
+                lost.push(placed);
+            }
+        }
+        Ok((whole, lost))
+    }
+
+    /// The bytes of a version, if they are still anywhere.
+    fn body(
+        &mut self,
+        builder: &mut Builder,
+        key: StateKey,
+        Placed { version, placement }: &Placed,
+    ) -> Result<Option<Body>, StoreError> {
+        let is_bare = *placement == Placement::Nothing && version.expires_at.is_some();
+        if version.tombstone || is_bare {
+            return Ok(None);
+        }
+        let content = version.content;
+        let body = if version.size > STAGED_FROM {
+            self.large.save(self.remains, builder, version, placement)?
+        } else {
+            let bytes = self.remains.content(key, version, placement);
+            bytes.map(|bytes| Body::of_hashed(content, &bytes))
+        };
+        let whole_of = |body: &&Body| body.unpacked().is_some();
+        Ok(body.or_else(|| self.healed.get(&content).filter(whole_of).cloned()))
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::replica::command::{Command, Step};
 use crate::replica::view::View;
 use crate::store::body::{Body, Form, StagedBody};
 use crate::store::error::StoreError;
+use crate::store::read::Snapshot;
 use crate::store::rows::Placed;
 use crate::store::stage::{ChunkEntry, STAGE_CHUNKS_MAX, Stage, StageKey, StagedChunk, Staging};
 use crate::types::hash::{ContentHash, ContentHasher};
@@ -149,8 +150,11 @@ pub fn give_up(stager: &dyn Stager, key: StageKey) -> Result<(), StagingError> {
 ///
 /// # Errors
 /// [`StoreError`] when the chunks cannot be read, or are not what was written.
-fn checked(view: &View, key: StageKey, hash: &ContentHash) -> Result<Option<Body>, StoreError> {
-    let snapshot = view.snapshot();
+pub fn checked(
+    snapshot: &Snapshot,
+    key: StageKey,
+    hash: &ContentHash,
+) -> Result<Option<Body>, StoreError> {
     let missing = || StoreError::damaged(format!("what arrived of content {hash} is lost"));
     let stage = snapshot.stage(key)?.ok_or_else(missing)?;
     let mut hasher = ContentHasher::default();
@@ -180,7 +184,7 @@ pub fn completed(
     key: StageKey,
     hash: &ContentHash,
 ) -> Result<Option<Body>, StagingError> {
-    let found = checked(&stager.newest(), key, hash);
+    let found = checked(stager.newest().snapshot(), key, hash);
     if matches!(found, Ok(None) | Err(StoreError::Damaged(_))) {
         give_up(stager, key)?;
     }

@@ -44,7 +44,10 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The disk is full.
-    #[error("no space left on the device that holds the data directory; free some space")]
+    #[error(
+        "the disk that holds the data directory is full, or has less free space than the setting \
+         disk_reserve keeps; free some space"
+    )]
     Full,
     /// The file does not hold what it should.
     #[error(

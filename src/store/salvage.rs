@@ -20,6 +20,7 @@ use crate::store::rows::{
     Agreement, ContentBody, ContentRow, Head, Identity, Placed, Placement, RecordRow,
 };
 use crate::store::shard_set::shard_files;
+use crate::store::stage::ChunkEntry;
 use crate::types::hash::{ChunkHash, ContentHash, StateKey};
 use crate::types::id::ReplicaId;
 use crate::types::lineage::{Provenance, Sighting};
@@ -248,6 +249,29 @@ impl Remains {
         }
     }
 
+    /// The lists of chunks that a version's bytes may have, the likeliest first.
+    pub fn chunk_lists(&self, version: &Version, placement: &Placement) -> Vec<Vec<ChunkEntry>> {
+        let listed = self.snapshot().map(|s| s.chunks_of(version, placement));
+        let listed = listed.and_then(Result::ok).flatten();
+        let in_pages = || {
+            self.pages()
+                .into_iter()
+                .flat_map(|p| p.rows(&version.content.0))
+        };
+        let list = |row: Vec<u8>| match ContentRow::from_bytes(&row).ok()?.body {
+            ContentBody::Chunks(list) => Some(list),
+            ContentBody::Packed(_) => None,
+        };
+        let of_length = |list: &Vec<ChunkEntry>| {
+            let lengths = list.iter().map(|(_, length)| u64::from(*length));
+            lengths.fold(0, u64::saturating_add) == version.size
+        };
+        match listed {
+            Some(list) => vec![list],
+            None => in_pages().filter_map(list).filter(of_length).collect(),
+        }
+    }
+
     fn content_of_pages(
         &self,
         key: StateKey,
@@ -290,7 +314,8 @@ impl Remains {
         Some(bytes)
     }
 
-    fn chunk(&self, hash: ChunkHash, length: u32) -> Option<Vec<u8>> {
+    /// The bytes of a chunk, which have its hash, if they are still anywhere.
+    pub fn chunk(&self, hash: ChunkHash, length: u32) -> Option<Vec<u8>> {
         let whole = |packed: &[u8]| {
             let bytes = unpack(packed, length as usize).ok()?;
             ChunkHash::of(&bytes).matches(&hash).then_some(bytes)

@@ -6,6 +6,9 @@ pub const STATE_BYTES_DEFAULT: u64 = 64 << 20;
 /// States above this size are never in memory as a whole: 64 MiB.
 pub const WHOLE_STATE_MAX: u64 = 64 << 20;
 
+/// States above this size are stored chunk by chunk while they come: 4 MiB.
+pub const STAGED_FROM: u64 = 4 << 20;
+
 /// What one replica accepts. All sizes in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {

@@ -11,9 +11,9 @@ pub const TTL_MAX: u64 = 3650 * 24 * 60 * 60 * 1000;
 /// A text that is no time to live.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 #[error(
-    "a ttl is a whole number with a unit ms, s, m, h or d, from 1ms to 3650d, such as 30m or 36h"
+    "a ttl is a whole number with a unit ms, s, m, h or d, from 1ms to 3650d, such as 30m or 36h; got {0:?}"
 )]
-pub struct BadTtl;
+pub struct BadTtl(String);
 
 /// How long a state lives after it was written, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,11 +36,10 @@ impl FromStr for Ttl {
     type Err = BadTtl;
 
     fn from_str(text: &str) -> Result<Self, BadTtl> {
-        let millis = span_millis(text).ok_or(BadTtl)?;
-        if !(1..=TTL_MAX).contains(&millis) {
-            return Err(BadTtl);
-        }
-        Ok(Self(millis))
+        let millis = span_millis(text).filter(|millis| (1..=TTL_MAX).contains(millis));
+        // What is repeated to whoever wrote it stays short.
+        let bad = || BadTtl(text.chars().take(40).collect());
+        millis.map(Self).ok_or_else(bad)
     }
 }
 
@@ -95,7 +94,7 @@ mod tests {
             "é",
             "1mé",
         ] {
-            assert_eq!(bad.parse::<Ttl>(), Err(BadTtl), "{bad}");
+            assert_eq!(bad.parse::<Ttl>(), Err(BadTtl(bad.into())), "{bad}");
         }
     }
 }

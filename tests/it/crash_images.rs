@@ -12,6 +12,7 @@ mod faults;
 mod life;
 mod migration;
 mod model;
+mod shard_migration;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -5,4 +5,4 @@ mod healing;
 mod places;
 mod program;
 pub mod rows;
-mod stores;
+pub mod stores;

@@ -103,7 +103,8 @@ fn below_the_reserve_only_deletions_are_taken_until_there_is_space_again() {
     let told = refused.unwrap_err().to_string();
     assert_eq!(
         told,
-        "no space left on the device that holds the data directory; free some space"
+        "the disk that holds the data directory is full, or has less free space than the setting \
+         disk_reserve keeps; free some space"
     );
     assert_eq!(
         bytes_of(&namespace, "match/1").as_deref(),

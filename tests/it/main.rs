@@ -33,9 +33,13 @@ mod hostile_peers;
 #[cfg(test)]
 mod http;
 #[cfg(test)]
+mod large_repairs;
+#[cfg(test)]
 mod large_states;
 #[cfg(test)]
 mod merkle_vectors;
+#[cfg(test)]
+mod operators;
 #[cfg(test)]
 mod references;
 #[cfg(test)]

@@ -6,6 +6,7 @@ use crate::reconcile::budget::Budget;
 use crate::reconcile::conformance::dialogue::{assert_exact, context, dialogue, honest};
 use crate::reconcile::memory::{Pair, Random, Shape, told};
 use crate::reconcile::planner::{Facts, after_failure, expected_rest, plan};
+use crate::reconcile::sizing::{Precision, size_for};
 use crate::reconcile::strategy::{Link, Step, StrategyName};
 use crate::reconcile::view::SetView;
 
@@ -189,6 +190,28 @@ fn the_planner_is_never_much_dearer_than_the_best_strategy() {
     the_planner_keeps_up(1_000, &[1, 10, 100, 300, 1_000], &mut random);
     the_planner_keeps_up(10_000, &[1, 10, 100, 1_000, 3_000, 10_000], &mut random);
     the_planner_keeps_up(100_000, &[1, 100, 1_000, 10_000, 50_000], &mut random);
+}
+
+#[test]
+fn much_that_differs_among_many_is_listed_before_a_sketch_finds_the_rest() {
+    use StrategyName::{List, Sketch};
+    let mut random = Random(15);
+    for (differing, expected, at_most) in [
+        (5_000, &[Sketch][..], 70_000),
+        (20_000, &[Sketch, List, Sketch], 150_000),
+    ] {
+        let pair = Pair::new(mixed(100_000, differing), &mut random);
+        let (bytes, names) = auto(&pair, &mut random);
+        assert_eq!(names, expected, "{differing}: {bytes} bytes");
+        assert!(bytes <= at_most, "{differing}: {bytes} bytes");
+        let cells = size_for(differing as u64, Precision::Good, 7)
+            .unwrap()
+            .bytes();
+        assert!(
+            names == [Sketch] || bytes * 4 < cells * 3,
+            "{bytes}, {cells} of cells"
+        );
+    }
 }
 
 #[test]

@@ -103,14 +103,10 @@ fn found_out(life: &Life, images: usize, rng: &mut Rng) -> usize {
 #[test]
 fn a_store_that_does_not_wait_for_the_disk_is_found_out() {
     let mut rng = Rng::seeded(3);
-    // How many of sixty images must tell, at least. About twenty do; where the power goes off is drawn
-    // by lot, so how many follows from every byte that a store writes.
-    let expected = [
-        (Skipped::Segments, 8),
-        (Skipped::Engine, 8),
-        (Skipped::Folder, 8),
-    ];
-    for (skipped, least) in expected {
+    // A third of the images tells, as the power has to go off where something skipped was still to
+    // come to the disk. Of 150 images 50 are expected then, with a deviation of 6 (a binomial one), so 30 are
+    // out of reach of the lot, whatever the layout of rows; a store whose syncs were looked at less would fall below.
+    for skipped in [Skipped::Segments, Skipped::Engine, Skipped::Folder] {
         let recording = RecordingDisk::new();
         let disk = Arc::new(Careless {
             disk: recording.clone(),
@@ -124,8 +120,9 @@ fn a_store_that_does_not_wait_for_the_disk_is_found_out() {
             life.step(Step::Commit).unwrap();
         }
         life.close();
-        let found = found_out(&life, 60, &mut rng);
-        assert!(found >= least, "{skipped:?}: {found} images");
+        let found = found_out(&life, 150, &mut rng);
+        println!("{skipped:?}: {found} of 150 images");
+        assert!(found >= 30, "{skipped:?}: {found} of 150 images");
     }
 }
 

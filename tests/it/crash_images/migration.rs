@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use rustix::io::Errno;
 use samestate::clock::SystemClock;
 use samestate::merkle::row::Row;
 use samestate::replica::check::check;
@@ -25,9 +26,9 @@ use crate::crash_images::number;
 use crate::harness::process::{Server, succeed_json};
 use crate::harness::replica::{id, put};
 use crate::harness::{Rng, fixture};
-use crate::simulated_disk::{PowerCut, RecordingDisk};
+use crate::simulated_disk::{Fault, PowerCut, RecordingDisk};
 
-const PATH: &str = "/data/default.redb";
+pub const PATH: &str = "/data/default.redb";
 
 /// What the file holds, as the build that wrote it said.
 struct Expected {
@@ -134,12 +135,16 @@ fn compare(view: &View, expected: &Expected) -> Result<(), String> {
     }
 }
 
-const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-const NODES: TableDefinition<'_, (u8, u64), &[u8]> = TableDefinition::new("nodes");
+pub const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+pub const NODES: TableDefinition<'_, (u8, u64), &[u8]> = TableDefinition::new("nodes");
 
 /// The file as the engine alone sees it.
 fn engine(disk: &RecordingDisk) -> Database {
-    let file = disk.open(Path::new(PATH), false).unwrap();
+    engine_at(disk, Path::new(PATH))
+}
+
+pub fn engine_at(disk: &RecordingDisk, path: &Path) -> Database {
+    let file = disk.open(path, false).unwrap();
     Database::builder().create_with_backend(Raw(file)).unwrap()
 }
 
@@ -197,6 +202,45 @@ fn a_power_cut_while_a_file_is_brought_up_to_date_leaves_one_of_the_versions() {
 }
 
 #[test]
+fn a_disk_that_is_full_or_fails_while_a_file_is_brought_up_to_date_costs_nothing() {
+    let expected = expected();
+    let mut refused = 0;
+    for error in [Errno::NOSPC, Errno::IO] {
+        for after in 0.. {
+            let disk = disk();
+            disk.fail(Fault::after(after, error).partial().sticky());
+            let opened = open(&disk, &expected);
+            if disk.failed() == 0 {
+                opened.unwrap();
+                break;
+            }
+            if let Err(told) = opened {
+                let says = match error {
+                    Errno::NOSPC => "is full, or has less free space than",
+                    _ => "Input/output error",
+                };
+                assert!(told.contains(says), "after {after}: {told}");
+                refused += 1;
+            }
+            disk.work_again();
+            // Of what was not synced nothing has to be there.
+            let position = disk.position();
+            let seed = after;
+            for image in [
+                disk.kill(position),
+                disk.cut_power(PowerCut { position, seed }),
+            ] {
+                let opened = open(&image, &expected);
+                let compared = opened.and_then(|solo| compare(&solo.view(), &expected));
+                compared.unwrap_or_else(|fault| panic!("{error} after {after}: {fault}"));
+            }
+        }
+    }
+    println!("{refused} starts refused");
+    assert!(refused > 20, "{refused}");
+}
+
+#[test]
 fn the_program_serves_and_verifies_a_file_of_schema_1() {
     let expected = expected();
     let folder = tempfile::tempdir().unwrap();
@@ -211,6 +255,18 @@ fn the_program_serves_and_verifies_a_file_of_schema_1() {
     assert_eq!(verified["namespaces"][0]["root"], expected.root.as_str());
     let server = Server::start(folder.path());
     assert_eq!(server.root(), expected.root);
+}
+
+/// A Merkle row as builds of schema 5 wrote it.
+pub fn old_form(row: &[u8]) -> Vec<u8> {
+    let mut old = row[..2].to_vec();
+    let children = Row::decode(row).unwrap().0;
+    for child in children.iter().filter(|child| child.leaves > 0) {
+        let mut summary = [0; 56];
+        child.write(&mut summary);
+        old.extend_from_slice(&summary);
+    }
+    old
 }
 
 /// Gives a file the Merkle rows that builds of schema 5 wrote: 56 bytes a child. The row at depth 16
@@ -230,14 +286,7 @@ fn age(disk: &RecordingDisk) {
         .collect();
     assert!(rows.len() > 200);
     for (at, row) in &rows {
-        let mut old = row[..2].to_vec();
-        let children = Row::decode(row).unwrap().0;
-        for child in children.iter().filter(|child| child.leaves > 0) {
-            let mut summary = [0; 56];
-            child.write(&mut summary);
-            old.extend_from_slice(&summary);
-        }
-        nodes.insert(at, old.as_slice()).unwrap();
+        nodes.insert(at, old_form(row).as_slice()).unwrap();
     }
     let ((_, bits), row) = &rows[7];
     nodes.insert((16, *bits), row.as_slice()).unwrap();

@@ -169,6 +169,24 @@ fn the_scrub_finds_damage_and_a_peer_heals_it() {
     assert_eq!(verified["ok"], true, "{verified}");
 }
 
+/// How slow it is at least follows from the bytes alone, however busy the machine.
+#[test]
+fn a_scrub_reads_no_faster_than_it_is_told_to() {
+    let mut rng = Rng::seeded(64);
+    let dir = tempfile::tempdir().unwrap();
+    let slow = ["--scrub-interval", "1s", "--scrub-mib-per-second", "4"];
+    let server = Server::start_having(dir.path(), &slow);
+    for n in 0..8 {
+        server.put(&format!("match/{n}"), &rng.bytes(1 << 20));
+    }
+    let last = || stats(&server)["scrub"]["default"]["last_pass"].clone();
+    let all = Some(8 << 20);
+    wait_until("everything is read", || last()["bytes"].as_u64() >= all);
+    // Behind the last of the steps of 1 MiB there is no rest.
+    let seconds = last()["seconds"].as_f64().unwrap();
+    assert!(seconds >= 7.0 / 4.0, "{seconds}");
+}
+
 #[test]
 fn what_a_read_hits_is_healed_without_a_scrub() {
     let mut rng = Rng::seeded(22);

@@ -86,7 +86,8 @@ async fn times_to_live_that_are_none_are_refused_with_what_is_expected() {
             .problem(400, "bad_ttl");
         let detail = problem["detail"].as_str().unwrap();
         assert!(
-            detail.contains("unit ms, s, m, h or d, from 1ms to 3650d"),
+            detail.contains("unit ms, s, m, h or d, from 1ms to 3650d")
+                && detail.ends_with(&format!("got {bad:?}")),
             "{detail}"
         );
         let line = json!({"op": "put", "id": "a", "content": "", "ttl": bad}).to_string();
@@ -180,7 +181,8 @@ async fn times_that_are_none_are_refused_with_what_is_expected() {
             .problem(400, "bad_query");
         let detail = problem["detail"].as_str().unwrap();
         assert!(
-            detail.contains("(RFC 3339; write + as %2B), or how long ago"),
+            detail.contains("(RFC 3339; write + as %2B), or how long ago")
+                && detail.ends_with(&format!("got {bad:?}")),
             "{detail}"
         );
     }

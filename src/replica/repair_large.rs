@@ -1,0 +1,86 @@
+//! Large contents in a repair: they are brought into the new file chunk by chunk, and so are stages
+//! that had not become states yet.
+
+use std::collections::HashMap;
+
+use crate::replica::rebuild::Builder;
+use crate::store::body::Body;
+use crate::store::error::StoreError;
+use crate::store::rows::Placement;
+use crate::store::salvage::Remains;
+use crate::store::stage::{ChunkEntry, StageKey};
+use crate::types::hash::ContentHash;
+use crate::types::version::Version;
+
+/// The large contents that were saved: each once, however many versions have it.
+#[derive(Debug, Default)]
+pub struct LargeContents(HashMap<ContentHash, Option<Body>>);
+
+impl LargeContents {
+    /// Brings the bytes of a large version into the new file; `None` when they are lost.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the new file fails.
+    pub fn save(
+        &mut self,
+        remains: &Remains,
+        builder: &mut Builder,
+        version: &Version,
+        placement: &Placement,
+    ) -> Result<Option<Body>, StoreError> {
+        if let Some(saved) = self.0.get(&version.content) {
+            return Ok(saved.clone());
+        }
+        let mut saved = None;
+        for list in remains.chunk_lists(version, placement) {
+            let (key, read) = (key_of(&version.content), reader(remains));
+            saved = builder.stage_content(key, version, &list, &read)?;
+            if saved.is_some() {
+                break;
+            }
+        }
+        self.0.insert(version.content, saved.clone());
+        Ok(saved)
+    }
+
+    /// Gives up what no state took. Those that do must have been written.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the new file fails.
+    pub fn finish(self, builder: &mut Builder) -> Result<(), StoreError> {
+        let mut contents = self.0.into_keys();
+        contents.try_for_each(|content| builder.give_up(key_of(&content)))
+    }
+}
+
+fn key_of(content: &ContentHash) -> StageKey {
+    StageKey::of_healing(content, "repair")
+}
+
+fn reader(remains: &Remains) -> impl Fn(&ChunkEntry) -> Option<Vec<u8>> {
+    |(hash, length)| remains.chunk(*hash, *length)
+}
+
+/// Saves the stages of the old file: a large state whose record only the log has needs the chunks that
+/// came before. One that is not whole begins anew.
+///
+/// # Errors
+/// [`StoreError`] when the new file fails.
+pub fn save_stages(remains: &Remains, builder: &mut Builder) -> Result<(), StoreError> {
+    let Some(snapshot) = remains.snapshot() else {
+        return Ok(());
+    };
+    for (key, stage) in snapshot.stages().unwrap_or_default() {
+        let Ok(stage) = stage else {
+            continue;
+        };
+        let rows = (1..=stage.rows).map(|row| snapshot.stage_row(key, row));
+        if let Ok(rows) = rows.collect::<Result<Vec<_>, _>>() {
+            let list: Vec<ChunkEntry> = rows.into_iter().flatten().collect();
+            if list.len() == stage.chunks as usize {
+                builder.stage(key, &stage, &list, &reader(remains))?;
+            }
+        }
+    }
+    Ok(())
+}
