@@ -10,6 +10,8 @@
     reason = "a benchmark prints its table and stops at the first surprise"
 )]
 
+#[path = "support/arguments.rs"]
+mod arguments;
 #[path = "support/states.rs"]
 mod states;
 
@@ -30,14 +32,11 @@ use samestate::types::cursor::Epoch;
 use samestate::types::hash::StateKey;
 use samestate::types::id::ReplicaId;
 
+use arguments::first_number;
 use states::{id, state};
 
 fn main() {
-    let numbers = std::env::args().skip(1);
-    let states = numbers
-        .filter_map(|text| text.parse().ok())
-        .next()
-        .unwrap_or(100_000);
+    let states = first_number(100_000);
     println!("{states} states of 1 KiB; MB that the disk has given, by history kept");
     println!("history      loaded  +10 x a tenth  compacted  +10 x all  compacted");
     for history_versions in [0, 8] {

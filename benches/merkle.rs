@@ -11,6 +11,8 @@
     reason = "a benchmark prints its table and stops at the first surprise"
 )]
 
+#[path = "support/arguments.rs"]
+mod arguments;
 #[path = "support/trees.rs"]
 mod trees;
 
@@ -25,6 +27,7 @@ use samestate::types::hash::{ContentHash, LeafDigest, StateKey};
 use samestate::types::id::GameId;
 use samestate::types::leaf::Leaf;
 
+use arguments::first_number;
 use trees::{Jmt, JmtProof, Mst, Ours};
 
 const ROUNDS: u64 = 15;
@@ -37,11 +40,7 @@ const OVER_OF_1000: u64 = 1;
 const ROWS_A_PUT: u64 = 3;
 
 fn main() {
-    let numbers = std::env::args().skip(1);
-    let count = numbers
-        .filter_map(|text| text.parse().ok())
-        .next()
-        .unwrap_or(1_000_000);
+    let count = first_number(1_000_000);
     let leaves: Vec<Leaf> = (0..count).map(|n| leaf(n, 0)).collect();
     let mut ours = Ours::load(&leaves);
     println!("{count} leaves\n\nwork and bytes");

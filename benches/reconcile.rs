@@ -13,6 +13,9 @@
     reason = "a benchmark prints its table and stops at the first surprise"
 )]
 
+#[path = "support/arguments.rs"]
+mod arguments;
+
 use std::time::Instant;
 
 use negentropy::{Id, Negentropy, NegentropyStorageVector};
@@ -23,6 +26,8 @@ use samestate::reconcile::registry::{answer, strategy};
 use samestate::reconcile::strategy::{BloomSettings, Context, SessionLimits, Step, StrategyName};
 use samestate::reconcile::view::SetView;
 use samestate::types::leaf::Leaf;
+
+use arguments::first_number;
 
 const DIFFERING: [usize; 5] = [1, 10, 100, 1_000, 10_000];
 /// `riblt` looks at every symbol again for each item: more takes minutes.
@@ -41,11 +46,7 @@ struct Cost {
 }
 
 fn main() {
-    let numbers = std::env::args().skip(1);
-    let states = numbers
-        .filter_map(|text| text.parse().ok())
-        .next()
-        .unwrap_or(1_000_000);
+    let states = first_number(1_000_000) as usize;
     println!("{states} states on each side");
     println!("differing  by                   bytes  trips   client ms   server ms");
     let mut random = Random(1);

@@ -10,6 +10,8 @@
     reason = "a benchmark prints its table and stops at the first surprise"
 )]
 
+#[path = "support/arguments.rs"]
+mod arguments;
 #[path = "support/states.rs"]
 mod states;
 
@@ -28,6 +30,7 @@ use samestate::store::reshard::reshard;
 use samestate::types::cursor::Epoch;
 use samestate::types::id::ReplicaId;
 
+use arguments::first_number;
 use states::{id, state};
 
 const COUNTS: [usize; 4] = [1, 2, 4, 8];
@@ -36,11 +39,7 @@ const ROUNDS: u64 = 9;
 const CHANGES: u64 = 8192;
 
 fn main() {
-    let numbers = std::env::args().skip(1);
-    let states = numbers
-        .filter_map(|text| text.parse().ok())
-        .next()
-        .unwrap_or(200_000);
+    let states = first_number(200_000);
     let folder = tempfile::tempdir_in(".").expect("a folder");
     let mut stores: Vec<Solo> = COUNTS
         .iter()

@@ -13,6 +13,8 @@
     reason = "a benchmark prints its table and stops at the first surprise"
 )]
 
+#[path = "support/arguments.rs"]
+mod arguments;
 #[path = "support/states.rs"]
 mod states;
 
@@ -42,6 +44,7 @@ use samestate::types::id::{ReplicaId, WriterId};
 use samestate::types::record::StateRecord;
 use samestate::types::version::{Stamp, Version, VersionVector};
 
+use arguments::first_number;
 use states::{id, state};
 
 const ROUNDS: u64 = 15;
@@ -155,11 +158,7 @@ fn put(number: u64, round: u64, seq: u64) -> Effect {
 }
 
 fn main() {
-    let numbers = std::env::args().skip(1);
-    let states = numbers
-        .filter_map(|text| text.parse().ok())
-        .next()
-        .unwrap_or(100_000);
+    let states = first_number(100_000);
     let folder = tempfile::tempdir_in(".").expect("a folder");
     let mut sides = [true, false].map(|keeps_tree| Side::open(folder.path(), keeps_tree));
     for side in &mut sides {
