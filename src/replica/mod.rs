@@ -17,6 +17,7 @@ pub mod facts;
 pub mod findings;
 pub mod inspect;
 pub mod journal;
+pub mod read_ahead;
 pub mod rebuild;
 pub mod recover;
 pub mod renew;

@@ -7,6 +7,7 @@ use crate::merkle::update::Work;
 use crate::replica::apply::{Batch, apply};
 use crate::replica::command::Effect;
 use crate::replica::journal;
+use crate::replica::read_ahead::read_ahead;
 use crate::store::error::StoreError;
 use crate::store::log::replay::Replay;
 use crate::store::open::Store;
@@ -69,6 +70,7 @@ pub fn recover(store: &mut Store, replay: Replay) -> Result<Recovered, StoreErro
         store.skip_commit();
     }
     if !batch.effects.is_empty() || !batch.facts.is_empty() {
+        read_ahead(&snapshot, &batch);
         work = apply(store, &mut top, &mut head, &batch)?.work;
     } else if store.next_commit() == replay.newest {
         store.skip_commit();

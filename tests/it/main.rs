@@ -41,6 +41,8 @@ mod merkle_vectors;
 #[cfg(test)]
 mod operators;
 #[cfg(test)]
+mod read_ahead;
+#[cfg(test)]
 mod references;
 #[cfg(test)]
 mod replication;
