@@ -66,7 +66,7 @@ impl HybridClock {
         } else if let Some(next) = self.logical.checked_add(1) {
             self.logical = next;
         } else {
-            self.millis += 1;
+            self.millis = self.millis.saturating_add(1);
             self.logical = 0;
         }
         Stamp {
@@ -79,8 +79,8 @@ impl HybridClock {
     /// Takes note of a stamp from elsewhere: later ticks come after it, unless it lies more than
     /// [`DRIFT_MAX_MILLIS`] ahead of `now`.
     pub fn observe(&mut self, stamp: Stamp, now: u64) {
-        let believable = stamp.millis <= now.saturating_add(DRIFT_MAX_MILLIS);
-        if believable && (stamp.millis, stamp.logical) > (self.millis, self.logical) {
+        if is_believable(stamp, now) && (stamp.millis, stamp.logical) > (self.millis, self.logical)
+        {
             self.millis = stamp.millis;
             self.logical = stamp.logical;
         }
@@ -90,6 +90,11 @@ impl HybridClock {
     pub fn millis(&self) -> u64 {
         self.millis
     }
+}
+
+/// True when a stamp from elsewhere is not more than [`DRIFT_MAX_MILLIS`] ahead of `now`.
+pub fn is_believable(stamp: Stamp, now: u64) -> bool {
+    stamp.millis <= now.saturating_add(DRIFT_MAX_MILLIS)
 }
 
 /// `YYYY-MM-DDThh:mm:ss.mmmZ` (RFC 3339) of milliseconds since 1970-01-01 UTC.

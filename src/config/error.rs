@@ -60,9 +60,17 @@ pub enum ConfigError {
         /// What the setting takes.
         allowed: &'static str,
     },
+    /// Two peers under one name.
+    #[error("peers: there are two named {name:?} ({origin}); give each replica a name of its own")]
+    PeerTwice {
+        /// The name.
+        name: String,
+        /// Where they were given.
+        origin: Origin,
+    },
     /// Two settings that do not go together.
     #[error(
-        "in_flight_bytes ({in_flight}) must not be below max_state_bytes, or 64 MiB if that is more ({state}): no state of that size could be received"
+        "in_flight_bytes ({in_flight}) must not be below max_state_bytes, or 64 MiB if that is less ({state}): no state of that size could be received"
     )]
     NoRoomForState {
         /// Bytes in flight.

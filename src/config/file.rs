@@ -84,6 +84,7 @@ fn scalar(value: &Value) -> Option<String> {
         Value::String(text) => Some(text.clone()),
         Value::Integer(number) => Some(number.to_string()),
         Value::Float(number) => Some(number.to_string()),
+        Value::Boolean(is_so) => Some(is_so.to_string()),
         _ => None,
     }
 }
@@ -99,12 +100,14 @@ mod tests {
     #[test]
     fn values_come_as_text() {
         let found = parsed(
-            "data = \"/d\"\ncache_mib = 12\nbloom_filter_fpr = 0.25\n[peers]\na = \"http://a\"\n",
+            "data = \"/d\"\ncache_mib = 12\nbloom_filter_fpr = 0.25\ncompact_when_idle = false\n\
+             [peers]\na = \"http://a\"\n",
         );
         let found = found.unwrap();
         assert_eq!(found["data"], ["/d"]);
         assert_eq!(found["cache_mib"], ["12"]);
         assert_eq!(found["bloom_filter_fpr"], ["0.25"]);
+        assert_eq!(found["compact_when_idle"], ["false"]);
         assert_eq!(found["peers"], ["a=http://a"]);
         let list = parsed("peers = [\"a=http://a\", \"b=http://b\"]").unwrap();
         assert_eq!(list["peers"], ["a=http://a", "b=http://b"]);
@@ -118,7 +121,7 @@ mod tests {
             ("liste = 1", "\"liste\""),
             ("liste = 1", "max_state_bytes"),
             ("cache_mib = [1]", "cache_mib takes a whole number of MiB"),
-            ("cache_mib = true", "cache_mib takes"),
+            ("cache_mib = {}", "cache_mib takes"),
             ("data = 1979-05-27", "data takes the path"),
         ] {
             let error = parsed(text).unwrap_err();

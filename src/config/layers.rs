@@ -1,6 +1,6 @@
 //! Putting the layers together: which value counts, and where it came from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::path::PathBuf;
 
@@ -88,6 +88,9 @@ pub fn load(
                 allowed: setting.allowed,
             })?;
         }
+        if let Some(name) = named_twice(&settings.peers) {
+            return Err(ConfigError::PeerTwice { name, origin });
+        }
         effective.push(Effective {
             key: setting.key,
             values: shown(setting, values),
@@ -104,6 +107,12 @@ pub fn load(
         settings,
         effective,
     })
+}
+
+fn named_twice(peers: &[(String, String)]) -> Option<String> {
+    let mut names = BTreeSet::new();
+    let mut peers = peers.iter().map(|(name, _)| name);
+    peers.find(|name| !names.insert(*name)).cloned()
 }
 
 /// A secret is in no output.
@@ -236,6 +245,20 @@ mod tests {
                 assert!(error.contains(part), "{error} should name {part}");
             }
         }
+    }
+
+    #[test]
+    fn two_peers_of_one_name_are_refused() {
+        let twice = ["a=http://x", "b=http://x", "a=http://y"].map(ToOwned::to_owned);
+        let flags = Flags {
+            file: None,
+            values: [("peers", twice.to_vec())].into(),
+        };
+        let error = load(&flags, nothing).unwrap_err().to_string();
+        assert!(
+            error.contains("\"a\"") && error.contains("--peer"),
+            "{error}"
+        );
     }
 
     #[test]

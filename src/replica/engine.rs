@@ -174,7 +174,8 @@ impl Engine {
         let (log, replay) = Log::open(store.log_place(), from)?;
         let pending = replay.commits.len();
         // A namespace that cannot be opened must not grow with each start.
-        let recovered = recover(&mut store, replay).inspect_err(|_| log.discard())?;
+        let recovered =
+            recover(&mut store, replay, wall.now_millis()).inspect_err(|_| log.discard())?;
         let Recovered { top, head, work } = recovered;
         let is_copy = store.begin_incarnation(&mut file, claim, head.seq)?;
         // The commit above has made durable what the file was found to hold; before, segments that

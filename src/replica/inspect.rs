@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::clock::{SystemClock, WallClock};
 use crate::replica::check::check;
 use crate::replica::findings::CheckReport;
 use crate::replica::recover::recover;
@@ -112,6 +113,6 @@ fn open(
 fn with_log(store: &mut Store) -> Result<Snapshot, StoreError> {
     let from = store.snapshot().head()?.log;
     let replay = read_segments(&store.log_place(), from)?;
-    recover(store, replay)?;
+    recover(store, replay, SystemClock.now_millis())?;
     Ok(store.snapshot())
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::clock::{SystemClock, WallClock};
+use crate::clock::{SystemClock, WallClock, is_believable};
 use crate::delta::compress::pack;
 use crate::merkle::top::Top;
 use crate::replica::apply::{Batch, apply};
@@ -24,7 +24,7 @@ use crate::types::hash::StateKey;
 use crate::types::id::{GameId, ReplicaId};
 use crate::types::lineage::Provenance;
 use crate::types::record::StateRecord;
-use crate::types::version::Version;
+use crate::types::version::{Stamp, Version};
 
 /// Bytes of states that are written together.
 const BATCH_BYTES: usize = 16 << 20;
@@ -337,10 +337,10 @@ impl Builder {
         let mut batch = std::mem::take(&mut self.batch);
         let changes = batch.effects.iter().filter_map(Effect::change);
         let stamps = changes.flat_map(|change| change.record.versions());
-        batch.clock = stamps
-            .map(|version| version.stamp.millis)
-            .max()
-            .unwrap_or(0);
+        let (replica, now) = (self.store.identity().replica, SystemClock.now_millis());
+        let counts = |stamp: &Stamp| stamp.replica == replica || is_believable(*stamp, now);
+        let reached = stamps.map(|version| version.stamp).filter(counts);
+        batch.clock = reached.map(|stamp| stamp.millis).max().unwrap_or(0);
         if !batch.effects.is_empty() {
             apply(&mut self.store, &mut self.top, &mut self.head, &batch)?;
         }

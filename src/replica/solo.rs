@@ -176,9 +176,10 @@ impl Solo {
         self.or_reopened(begun)?;
         while self.file.is_compacting() {
             let sliced = self.file.compact_slice(&mut progress);
-            if let Some((flushed, _)) = self.or_reopened(sliced)? {
+            if let Some(flushed) = self.or_reopened(sliced)? {
                 self.engine.flushed(&flushed);
             }
+            self.file.close_unread();
         }
         Ok(progress)
     }
@@ -205,6 +206,23 @@ mod tests {
             change: Change::Put(Content::new(bytes, None)),
         }]);
         assert!(solo.commit(vec![write], BTreeMap::new()).unwrap()[0].is_ok());
+    }
+
+    /// A clock that stands.
+    struct At(u64);
+
+    impl WallClock for At {
+        fn now_millis(&self) -> u64 {
+            self.0
+        }
+    }
+
+    /// When the newest version of the state was written, by the clock of who wrote it.
+    fn written(solo: &Solo) -> u64 {
+        let row = solo.view().row(&GameId::new("match").unwrap());
+        let record = row.unwrap().unwrap().record;
+        let stamps = record.versions().iter().map(|version| version.stamp.millis);
+        stamps.max().unwrap()
     }
 
     /// Everything that `from` shows of the state, as it would come out of a session.
@@ -239,6 +257,51 @@ mod tests {
             assert_eq!((record.versions().len(), record.conflicts()), (2, 1));
         }
         assert_eq!(peer.view().head().root, anew.view().head().root);
+    }
+
+    #[test]
+    fn a_start_follows_no_clock_that_is_years_ahead_but_its_own() {
+        const NOW: u64 = 1_800_000_000_000;
+        const YEARS_AHEAD: u64 = NOW + 300_000_000_000;
+        let folder = tempfile::tempdir().unwrap();
+        let open = |name: &str, replica: u64, now: u64| {
+            let (path, wall) = (folder.path().join(name), Arc::new(At(now)));
+            let options = StoreOptions::default();
+            Solo::open(&path, ReplicaId(replica), Epoch(replica), options, wall).unwrap()
+        };
+        let mut astray = open("astray.redb", 2, YEARS_AHEAD);
+        put(&mut astray, b"from the future");
+        let mut solo = open("solo.redb", 1, NOW);
+        hand_over(&astray, &mut solo);
+        drop(solo);
+        let mut solo = open("solo.redb", 1, NOW);
+        assert_eq!(written(&solo), YEARS_AHEAD);
+        put(&mut solo, b"here and now");
+        assert_eq!(written(&solo), NOW, "a peer's clock was followed");
+        // Its own stamps go on growing after its clock was put right.
+        drop(astray);
+        let mut astray = open("astray.redb", 2, NOW);
+        put(&mut astray, b"again");
+        assert!(written(&astray) > YEARS_AHEAD);
+    }
+
+    #[test]
+    fn views_of_before_a_compaction_are_read_to_their_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut solo = open(folder.path(), "compact.redb", 1, 1);
+        put(&mut solo, b"before");
+        solo.checkpoint().unwrap();
+        let old = solo.view();
+        for bytes in [b"after 1", b"after 2"] {
+            put(&mut solo, bytes);
+            solo.compact().unwrap();
+        }
+        let row = old.row(&GameId::new("match").unwrap()).unwrap().unwrap();
+        assert_eq!(old.shown_content(&row).unwrap().unwrap().1, &b"before"[..]);
+        assert!(solo.file.keeps_old_files());
+        drop(old);
+        solo.compact().unwrap();
+        assert!(!solo.file.keeps_old_files());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::runtime::lock::lock;
 use crate::runtime::queue::Job;
 use crate::store::checkpoint::{Flushed, Frozen};
 use crate::store::compaction::CompactionProgress;
-use crate::store::engine_files::{EngineFiles, RetiredFile};
+use crate::store::engine_files::EngineFiles;
 use crate::store::error::StoreError;
 use crate::store::log::shelf::Shelf;
 use crate::store::options::StoreOptions;
@@ -24,8 +24,6 @@ use crate::store::options::StoreOptions;
 /// How often the writer is asked whether a checkpoint is due, the space on the disk is looked at,
 /// and what failed is tried again.
 const WAKE_EVERY: Duration = Duration::from_secs(1);
-/// How long the views of a file that was compacted keep working.
-const RETIRED_FOR: Duration = Duration::from_secs(60);
 /// Time without a checkpoint after which the file is looked at for waste.
 const IDLE: Duration = Duration::from_secs(15);
 /// Changes of one checkpoint for which a compaction that nobody asked for makes way.
@@ -90,7 +88,6 @@ impl Checkpoints {
             writer,
             slot: Arc::clone(&slot),
             unfinished: None,
-            retired: Vec::new(),
             looked: None,
             compact_when_idle: options.compact_when_idle,
             flushed: Instant::now(),
@@ -146,8 +143,6 @@ struct Worker {
     slot: Arc<Slot>,
     /// Rows whose checkpoint failed and is tried again.
     unfinished: Option<Frozen>,
-    /// Files that were compacted, until nobody reads from them any more.
-    retired: Vec<(Instant, RetiredFile)>,
     /// When the space on the disk was last looked at.
     looked: Option<Instant>,
     /// Compact when that is worthwhile and nobody writes.
@@ -181,8 +176,7 @@ impl Worker {
             self.look_for_waste();
             self.compact();
             self.reopen_if_closed();
-            let kept = |(since, _): &(Instant, RetiredFile)| since.elapsed() < RETIRED_FOR;
-            self.retired.retain(kept);
+            self.file.close_unread();
             if patience > Duration::ZERO {
                 self.wake();
             }
@@ -339,8 +333,7 @@ impl Worker {
         let mut progress = CompactionProgress::default();
         match self.file.compact_slice(&mut progress) {
             Ok(None) => self.upkeep.compacting.progress(progress),
-            Ok(Some((flushed, retired))) => {
-                self.retired.push((Instant::now(), retired));
+            Ok(Some(flushed)) => {
                 self.report(Some(flushed), None);
                 if self.file.is_compacting() {
                     return self.upkeep.compacting.progress(progress);

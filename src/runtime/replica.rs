@@ -136,8 +136,12 @@ impl Replica {
         if !names.contains(&default) {
             names.push(default);
         }
-        for name in names {
-            replica.start(&name)?;
+        let started = names
+            .iter()
+            .try_for_each(|name| replica.start(name).map(drop));
+        if let Err(error) = started {
+            replica.directory.remember(replica.openings())?;
+            return Err(error);
         }
         replica.settle()?;
         Ok(replica)
@@ -145,12 +149,16 @@ impl Replica {
 
     /// Notes which openings the namespaces have, to know them again at the next start.
     fn settle(&self) -> Result<(), StoreError> {
+        self.directory.settle(self.openings())
+    }
+
+    fn openings(&self) -> Vec<(Namespace, u64)> {
         let namespaces = self.namespaces();
         let openings = namespaces.iter().filter_map(|open| {
             let opening = open.view().provenance().lineage.newest()?.id;
             Some((open.name().clone(), opening))
         });
-        self.directory.settle(openings)
+        openings.collect()
     }
 
     fn start(&self, name: &Namespace) -> Result<Arc<OpenNamespace>, StoreError> {

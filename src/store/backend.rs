@@ -13,7 +13,13 @@ pub struct OpenFile {
     /// The engine's handle.
     pub database: Database,
     has_failed: Arc<AtomicBool>,
+    readers: Reader,
 }
+
+/// Held by whoever reads from a file. While there is one, the file is not closed for being out of
+/// date.
+#[derive(Debug, Clone, Default)]
+pub struct Reader(Arc<()>);
 
 impl OpenFile {
     /// Opens a file with so many bytes of memory for its pages; an empty one is made a database.
@@ -33,6 +39,7 @@ impl OpenFile {
         Ok(Self {
             database,
             has_failed,
+            readers: Reader::default(),
         })
     }
 
@@ -45,7 +52,18 @@ impl OpenFile {
         Ok(Self {
             database: Database::builder().create_with_backend(backend)?,
             has_failed: Arc::default(),
+            readers: Reader::default(),
         })
+    }
+
+    /// For one more who reads from it.
+    pub fn reader(&self) -> Reader {
+        self.readers.clone()
+    }
+
+    /// True while somebody reads from it.
+    pub fn is_read(&self) -> bool {
+        Arc::strong_count(&self.readers.0) > 1
     }
 
     /// True when the disk has failed once, even at a read. The engine refuses everything since

@@ -232,7 +232,29 @@ impl DataDirectory {
         let replica = naming.replica;
         naming.place.take_name(replica);
         naming.place.openings = openings.into_iter().collect();
-        let written = naming.place.write(&self.root);
+        self.write_place(&naming.place)
+    }
+
+    /// Takes note of the openings of some namespaces when others could not be opened: after many
+    /// starts that fail they would not be known again. In a copy of a directory nothing is noted,
+    /// for those that were not opened have to find out yet.
+    ///
+    /// # Errors
+    /// As for [`DataDirectory::settle`].
+    pub fn remember(
+        &self,
+        openings: impl IntoIterator<Item = (Namespace, u64)>,
+    ) -> Result<(), StoreError> {
+        let mut naming = self.naming();
+        if !matches!(self.known, KnownFiles::Openings) {
+            return Ok(());
+        }
+        naming.place.openings.extend(openings);
+        self.write_place(&naming.place)
+    }
+
+    fn write_place(&self, place: &Place) -> Result<(), StoreError> {
+        let written = place.write(&self.root);
         written.map_err(|source| unusable(&self.root.join("place"), source))
     }
 
@@ -381,7 +403,7 @@ pub fn set_aside(
         if file.exists() {
             let broken = named(number);
             // There is no moment at which neither file has the name.
-            fs::hard_link(file, &broken).or_else(|_| fs::copy(file, &broken).map(drop))?;
+            fs::hard_link(file, &broken).or_else(|_| copy_durably(file, &broken))?;
             kept.push(broken);
         }
         fs::rename(repaired, file)?;
@@ -396,6 +418,12 @@ pub fn set_aside(
     })();
     moved.map_err(|source| unusable(file, source))?;
     Ok(kept)
+}
+
+/// For file systems without hard links.
+fn copy_durably(from: &Path, to: &Path) -> io::Result<()> {
+    fs::copy(from, to)?;
+    File::open(to)?.sync_all()
 }
 
 /// What a namespace's file is called while it is being removed, and its log.

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase, WriteTransaction};
+use redb::{Database, WriteTransaction};
 
 use crate::store::backend::OpenFile;
 use crate::store::checkpoint::{
@@ -112,7 +112,7 @@ impl EngineFile {
     /// # Errors
     /// [`StoreError`] when the engine fails.
     pub fn tables(&self) -> Result<FileTables, StoreError> {
-        guarded(|| FileTables::open(&self.database()?.begin_read()?))
+        guarded(|| FileTables::open(self.opened()?))
     }
 
     /// The engine's handle.
@@ -120,9 +120,12 @@ impl EngineFile {
     /// # Errors
     /// [`StoreError`] when the file is closed.
     pub fn database(&self) -> Result<&Database, StoreError> {
+        Ok(&self.opened()?.database)
+    }
+
+    fn opened(&self) -> Result<&OpenFile, StoreError> {
         let closed = || StoreError::damaged(format!("{} is closed", self.path.display()));
-        let opened = self.opened.as_ref().ok_or_else(closed)?;
-        Ok(&opened.database)
+        self.opened.as_ref().ok_or_else(closed)
     }
 
     /// True when the file has to be opened again before anything can be read from it: after a

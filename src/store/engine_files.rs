@@ -39,6 +39,8 @@ pub struct EngineFiles {
     /// Those of the other shards, in order.
     others: Vec<EngineFile>,
     compaction: Option<Round>,
+    /// Files that were compacted and have no name any more, for as long as they are read.
+    retired: Vec<OpenFile>,
 }
 
 /// What happens to the files of shards that are damaged.
@@ -91,6 +93,7 @@ impl EngineFiles {
             options,
             cut,
             compaction: None,
+            retired: Vec::new(),
         };
         let (position, span) = files.stands()?;
         for shard in 1..cut.count() as u8 {
@@ -336,14 +339,14 @@ impl EngineFiles {
     }
 
     /// Copies a slice of rows. When a file is done, all tables are returned, those of its copy among
-    /// them: views of the old file keep working until that is closed. There may be more files then.
+    /// them; views of the old file keep working. There may be more files then.
     ///
     /// # Errors
     /// [`StoreError`] when a file fails; the compaction is given up then, and nothing is lost.
     pub fn compact_slice(
         &mut self,
         progress: &mut CompactionProgress,
-    ) -> Result<Option<(Flushed, RetiredFile)>, StoreError> {
+    ) -> Result<Option<Flushed>, StoreError> {
         let Some(mut round) = self.compaction.take() else {
             return Ok(None);
         };
@@ -359,6 +362,7 @@ impl EngineFiles {
             self.compaction = Some(round);
             return Ok(None);
         };
+        self.retired.push(retired);
         round.file += 1;
         round.done = *progress;
         let flushed = self.flushed().and_then(|flushed| {
@@ -375,7 +379,18 @@ impl EngineFiles {
             // What is read from now on is to come from the copy.
             self.close();
         }
-        Ok(Some((flushed?, RetiredFile(retired))))
+        flushed.map(Some)
+    }
+
+    /// True while files of before compactions are kept for who reads them.
+    pub fn keeps_old_files(&self) -> bool {
+        !self.retired.is_empty()
+    }
+
+    /// Closes the files of before compactions that nobody reads any more, which gives their space
+    /// back.
+    pub fn close_unread(&mut self) {
+        self.retired.retain(OpenFile::is_read);
     }
 
     /// Stops a compaction; a file that is not copied yet stays as it is.
@@ -462,7 +477,3 @@ impl Survey {
         Ok(self.bytes > live + live / 10 * 4 + WASTE_MIN)
     }
 }
-
-/// The engine's handle of a file that has no name any more. Dropping it closes the file, after
-/// which views of it fail; keep it for as long as there may be some.
-pub struct RetiredFile(#[expect(dead_code, reason = "kept to keep the file open")] OpenFile);

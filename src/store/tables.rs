@@ -1,7 +1,8 @@
 //! Every table of a namespace's file, in one place: its name, its keys and its values.
 
-use redb::{ReadOnlyTable, ReadTransaction, ReadableTableMetadata, TableDefinition, Value};
+use redb::{ReadOnlyTable, ReadableDatabase, ReadableTableMetadata, TableDefinition, Value};
 
+use crate::store::backend::{OpenFile, Reader};
 use crate::store::error::StoreError;
 use crate::store::forms::{KeyForm, RowBytes, RowForm};
 use crate::store::layer::Layer;
@@ -70,16 +71,20 @@ macro_rules! tables {
         /// All tables of one file, opened for reading at one commit of the engine.
         pub struct FileTables {
             $($field: EngineTable<$name>,)+
+            #[expect(dead_code, reason = "keeps a file that was compacted open")]
+            reader: Reader,
         }
 
         impl FileTables {
-            /// Opens all tables at the transaction's commit, whose pages they keep.
+            /// Opens all tables at the newest commit, whose pages they keep.
             ///
             /// # Errors
             /// [`StoreError`] when the engine fails or a table is missing.
-            pub fn open(transaction: &ReadTransaction) -> Result<Self, StoreError> {
+            pub fn open(file: &OpenFile) -> Result<Self, StoreError> {
+                let transaction = file.database.begin_read()?;
                 Ok(Self {
                     $($field: transaction.open_table($name::DEFINITION)?,)+
+                    reader: file.reader(),
                 })
             }
 

@@ -65,6 +65,16 @@ pub fn read_segments(place: &LogPlace, from: LogPosition) -> Result<Replay, Stor
     Ok(reader.replay)
 }
 
+/// What stands in a segment behind a place where no group is.
+enum Behind {
+    /// No group that was written to its end.
+    Nothing,
+    /// At least one.
+    Intact,
+    /// More that looks like groups than is worth hashing.
+    Unknown,
+}
+
 struct Reader<'p> {
     place: &'p LogPlace,
     from: LogPosition,
@@ -88,7 +98,9 @@ impl Reader<'_> {
             Header::Key(found) if found.epoch == key.epoch && found.number < number => {
                 return Ok(false);
             }
-            _ if is_unfinished(&bytes, key) && self.intact_behind(key, &bytes, 0).is_none() => {
+            _ if is_unfinished(&bytes, key)
+                && matches!(self.behind(key, &bytes, 0), Behind::Nothing) =>
+            {
                 return Ok(false);
             }
             Header::Key(_) => {
@@ -142,14 +154,18 @@ impl Reader<'_> {
                     at += used;
                 }
                 ReadGroup::None => {
-                    if self.intact_behind(key, bytes, at).is_some() {
-                        return Err(StoreError::damaged(format!(
-                            "the log is broken in {} at byte {at}, in front of writes that were \
-                             acknowledged",
-                            path.display()
-                        )));
-                    }
-                    return Ok(at);
+                    let behind = match self.behind(key, bytes, at) {
+                        Behind::Nothing => return Ok(at),
+                        Behind::Intact => "in front of writes that were acknowledged",
+                        Behind::Unknown => {
+                            "and what stands behind it looks so much like writes that it cannot be \
+                             told whether some were acknowledged"
+                        }
+                    };
+                    return Err(StoreError::damaged(format!(
+                        "the log is broken in {} at byte {at}, {behind}",
+                        path.display()
+                    )));
                 }
             }
         }
@@ -179,9 +195,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Where an intact group of the segment begins behind a place. A crash breaks off the last
-    /// group only.
-    fn intact_behind(&self, key: SegmentKey, bytes: &Bytes, at: usize) -> Option<usize> {
+    /// What stands behind a place where no group is. A crash breaks off the last group only.
+    fn behind(&self, key: SegmentKey, bytes: &Bytes, at: usize) -> Behind {
         let first = (at + ALIGNMENT as usize).next_multiple_of(ALIGNMENT as usize);
         let first = first.max(SEGMENT_HEADER as usize);
         let mut budget = bytes.len().saturating_mul(SEARCH_FACTOR);
@@ -190,12 +205,15 @@ impl Reader<'_> {
                 first.abs_diff(self.replay.newest) <= NEAR && *length <= bytes.len() - at
             });
             let Some((length, _)) = likely else { continue };
-            budget = budget.checked_sub(length)?;
+            let Some(left) = budget.checked_sub(length) else {
+                return Behind::Unknown;
+            };
+            budget = left;
             if matches!(open(key, &bytes.slice(at..)), ReadGroup::Intact(..)) {
-                return Some(at);
+                return Behind::Intact;
             }
         }
-        None
+        Behind::Nothing
     }
 }
 
@@ -207,17 +225,24 @@ mod tests {
     use crate::store::disk::MachineDisk;
     use crate::store::log::appender::Log;
     use crate::store::log::group::{Entry, GROUP_HEADER};
+    use crate::store::log::salvage::salvage_log;
     use crate::types::cursor::Epoch;
 
     /// A log of one segment with so many commits, each a group of 48 bytes.
     fn log_of(commits: u64) -> (tempfile::TempDir, LogPlace) {
+        let changes = (0..commits).map(|_| Bytes::from_static(b"abc"));
+        log_with(changes)
+    }
+
+    /// A log of one segment with these commits, each a group.
+    fn log_with(changes: impl IntoIterator<Item = Bytes>) -> (tempfile::TempDir, LogPlace) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("t.redb");
         let place = LogPlace::beside(&file, Arc::new(MachineDisk), Epoch(5));
         let (mut log, replay) = Log::open(place.clone(), LogPosition::default()).unwrap();
         assert_eq!(replay.newest, 0);
-        for commit in 1..=commits {
-            let kind = EntryKind::Changes(Bytes::from_static(b"abc"));
+        for (commit, changes) in (1..).zip(changes) {
+            let kind = EntryKind::Changes(changes);
             log.append(&[Entry { commit, kind }]).unwrap();
         }
         (folder, place)
@@ -256,6 +281,25 @@ mod tests {
         likely[8] = 1;
         tamper(&place, SEGMENT_HEADER + 8, &likely);
         assert!(read(&place).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_told_from_a_lost_write_is_damage_and_not_the_end() {
+        let long = Bytes::from(vec![7; 64 << 10]);
+        let (_folder, place) = log_with([long, Bytes::from_static(b"abc")]);
+        // A client's bytes that look like long groups, more than are worth hashing.
+        let file = place.disk.open(&place.path(1), false).unwrap();
+        let half = file.size().unwrap() / 2;
+        let mut likely = Vec::new();
+        for _ in 0..=2 * SEARCH_FACTOR {
+            likely.extend_from_slice(&half.to_le_bytes());
+            likely.extend_from_slice(&1_u64.to_le_bytes());
+        }
+        tamper(&place, SEGMENT_HEADER + GROUP_HEADER as u64 + 16, &likely);
+        let broken = read(&place).unwrap_err().to_string();
+        assert!(broken.contains("cannot be told"), "{broken}");
+        let remains = salvage_log(&place, None, None).unwrap();
+        assert_eq!((remains.commits.len(), remains.lost), (1, 0), "{remains:?}");
     }
 
     #[test]

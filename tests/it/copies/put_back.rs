@@ -3,6 +3,8 @@
 use std::fs;
 
 use reqwest::Method;
+use samestate::runtime::replica::{Replica, ReplicaOptions};
+use samestate::types::lineage::OPENINGS_KEPT;
 
 use crate::copies::{Ground, contents, copy_over, held, identity, settle};
 use crate::harness::http::send;
@@ -183,4 +185,25 @@ fn restarts_crashes_and_a_new_path_change_nothing() {
         assert_eq!(moved.get("match/1").body, b"two");
         moved.kill();
     }
+}
+
+#[test]
+fn starts_that_fail_for_one_namespace_do_not_make_a_stranger_of_another() {
+    let ground = Ground::new();
+    let server = ground.start("a");
+    server.put("kept", b"in the first namespace");
+    let other = format!("{}/v1/ns/zone-2", server.url);
+    let made = send(Method::PUT, &other, &[], Vec::new());
+    assert_eq!(made.status, 201);
+    let before = identity(&server);
+    server.terminate();
+    let file = ground.at("a").join("namespaces/zone-2.redb");
+    let whole = fs::read(&file).unwrap();
+    fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+    // More often than a file remembers how it was opened.
+    for _ in 0..OPENINGS_KEPT + 2 {
+        assert!(Replica::open(&ground.at("a"), ReplicaOptions::default()).is_err());
+    }
+    fs::write(&file, &whole).unwrap();
+    assert_eq!(identity(&ground.start("a")), before);
 }
