@@ -367,7 +367,8 @@ fn take_lock(lock: &File) -> Result<(), TryLockError> {
     lock.try_lock()
 }
 
-fn sync_folder_of(file: &Path) -> io::Result<()> {
+/// Waits until the names in a file's folder survive a power cut.
+pub(in crate::store) fn sync_folder_of(file: &Path) -> io::Result<()> {
     File::open(file.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
@@ -382,48 +383,6 @@ pub fn segment_number(name: &str) -> Option<u64> {
 /// Where a namespace's file is while it is being made anew by a repair.
 pub fn repair_draft_of(file: &Path) -> PathBuf {
     file.with_added_extension("repair")
-}
-
-/// Puts a repaired file in the place of the one before. That one and what belongs to it, the segments
-/// of its log and the files of its shards, are kept under other names, which are returned.
-///
-/// # Errors
-/// [`StoreError::Unusable`] when a name cannot be given.
-pub fn set_aside(
-    file: &Path,
-    repaired: &Path,
-    parts: &[PathBuf],
-) -> Result<Vec<PathBuf>, StoreError> {
-    let named = |number: u32| file.with_added_extension(format!("broken-{number}"));
-    let number = (1..)
-        .find(|number| !named(*number).exists())
-        .unwrap_or(u32::MAX);
-    let mut kept = Vec::new();
-    let moved = (|| {
-        if file.exists() {
-            let broken = named(number);
-            // There is no moment at which neither file has the name.
-            fs::hard_link(file, &broken).or_else(|_| copy_durably(file, &broken))?;
-            kept.push(broken);
-        }
-        fs::rename(repaired, file)?;
-        sync_folder_of(file)?;
-        // The new file needs none of them; a crash in between is told by the next start.
-        for part in parts {
-            let broken = part.with_added_extension(format!("broken-{number}"));
-            fs::rename(part, &broken)?;
-            kept.push(broken);
-        }
-        sync_folder_of(file)
-    })();
-    moved.map_err(|source| unusable(file, source))?;
-    Ok(kept)
-}
-
-/// For file systems without hard links.
-fn copy_durably(from: &Path, to: &Path) -> io::Result<()> {
-    fs::copy(from, to)?;
-    File::open(to)?.sync_all()
 }
 
 /// What a namespace's file is called while it is being removed, and its log.

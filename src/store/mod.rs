@@ -40,6 +40,7 @@ pub mod reshard;
 pub mod root_log;
 pub mod rows;
 pub mod salvage;
+pub mod set_aside;
 pub mod shard_set;
 pub mod shards;
 pub mod stage;
