@@ -1,10 +1,11 @@
 //! Conditional requests: entity tags and the headers that hold them (RFC 9110 section 13).
 
 use axum::http::HeaderMap;
-use axum::http::header::{HeaderName, IF_MATCH, IF_NONE_MATCH};
+use axum::http::header::{HeaderName, IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE};
 
 use crate::http::problem::Problem;
-use crate::replica::command::Precondition;
+use crate::replica::command::{Precondition, Refusal};
+use crate::types::id::GameId;
 
 /// What a condition header lists.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,6 +21,14 @@ enum Tags {
 /// # Errors
 /// [`Problem`] `bad_header` when a header is malformed or they cannot be combined.
 pub fn of_write(headers: &HeaderMap) -> Result<Precondition, Problem> {
+    let is_matched = headers.contains_key(IF_MATCH);
+    // Passing over it would lose the update that it is to keep.
+    if !is_matched && headers.contains_key(IF_UNMODIFIED_SINCE) {
+        return Err(Problem::bad_header(
+            "a write does not take If-Unmodified-Since: a second is too coarse to tell writes \
+             apart; use If-Match with the tag that you read",
+        ));
+    }
     match (tags(headers, &IF_MATCH)?, tags(headers, &IF_NONE_MATCH)?) {
         (None, None) => Ok(Precondition::None),
         (None, Some(Tags::Any)) => Ok(Precondition::Absent),
@@ -44,6 +53,24 @@ pub fn is_held(headers: &HeaderMap, etag: &str) -> Result<bool, Problem> {
         Some(Tags::Any) => true,
         Some(Tags::List(tags)) => tags.iter().any(|(_, tag)| tag == etag),
     })
+}
+
+/// The conditions of reading a state whose tag is `etag`; true when the client holds this
+/// representation already.
+///
+/// # Errors
+/// [`Problem`] `bad_header` when a header is malformed, `precondition_failed` when `If-Match` names
+/// other tags.
+pub fn of_read(headers: &HeaderMap, id: &GameId, etag: &str) -> Result<bool, Problem> {
+    if let Some(Tags::List(tags)) = tags(headers, &IF_MATCH)?
+        && !strong(tags).iter().any(|tag| tag == etag)
+    {
+        return Err(Problem::from(Refusal::PreconditionFailed {
+            id: id.clone(),
+            current: Some(etag.to_owned()),
+        }));
+    }
+    is_held(headers, etag)
 }
 
 /// A precondition out of the text of one `If-Match` header.
@@ -149,8 +176,24 @@ mod tests {
             vec![(IF_MATCH, "")],
             vec![(IF_NONE_MATCH, "\"a\"")],
             vec![(IF_MATCH, "*"), (IF_NONE_MATCH, "*")],
+            vec![(IF_UNMODIFIED_SINCE, "Sat, 01 Feb 2025 00:00:00 GMT")],
         ] {
             assert!(of_write(&headers(&bad)).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn readers_of_something_else_are_told() {
+        let id = GameId::new("a").unwrap();
+        for (given, is_read) in [
+            ("\"a\"", true),
+            ("\"b\", \"a\"", true),
+            ("*", true),
+            ("\"b\"", false),
+            ("W/\"a\"", false),
+        ] {
+            let given = headers(&[(IF_MATCH, given)]);
+            assert_eq!(of_read(&given, &id, "\"a\"").is_ok(), is_read, "{given:?}");
         }
     }
 

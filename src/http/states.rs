@@ -175,7 +175,7 @@ pub async fn head(
     let wanted = Wanted::new(&target, query, headers)?;
     let view = target.namespace.view();
     let found = Found::look(&view, &wanted.id, wanted.which, wanted.now)?;
-    let mut response = if conditions::is_held(&wanted.headers, &found.etag)? {
+    let mut response = if conditions::of_read(&wanted.headers, &wanted.id, &found.etag)? {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         let length = HeaderValue::from(found.placed.version.size);
@@ -282,7 +282,7 @@ impl Wanted {
     ) -> Result<Answer, Problem> {
         let view = namespace.view();
         let found = Found::look(&view, &self.id, self.which, self.now)?;
-        if conditions::is_held(&self.headers, &found.etag)? {
+        if conditions::of_read(&self.headers, &self.id, &found.etag)? {
             let mut response = StatusCode::NOT_MODIFIED.into_response();
             found.describe(response.headers_mut());
             return Ok(Answer::Ready(response));
