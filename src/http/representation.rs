@@ -175,10 +175,7 @@ impl Found {
 fn shown(row: &RecordRow, now: u64) -> Result<Placed, Problem> {
     let id = &row.record.id;
     match row.placed().next() {
-        Some((version, placement)) if row.is_shown(now) => Ok(Placed {
-            version: version.clone(),
-            placement: placement.clone(),
-        }),
+        Some((version, placement)) if row.is_shown(now) => Ok(Placed::of((version, placement))),
         Some((version, _)) if !version.tombstone => {
             Err(Problem::not_found(format!("the state {id:?} has expired")))
         }

@@ -22,9 +22,10 @@ use crate::store::error::StoreError;
 use crate::store::rows::Placed;
 use crate::store::stage::ChunkEntry;
 use crate::types::hash::ContentHasher;
+use crate::types::limits::STAGED_FROM;
 
 /// States above this size are read while they are sent.
-pub const STREAMED_FROM: u64 = 4 << 20;
+pub const STREAMED_FROM: u64 = STAGED_FROM;
 /// Parts of states above this size are read while they are sent: the rest need not be read at all.
 pub const PART_STREAMED_FROM: u64 = 256 << 10;
 

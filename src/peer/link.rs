@@ -222,7 +222,10 @@ impl Link {
                 return None;
             }
         };
-        let agreement = self.namespace.agreement(seen.replica).ok().flatten()?;
+        let agreement = self.namespace.agreement(seen.replica);
+        let agreement = agreement
+            .inspect_err(|error| self.note_error(Health::Failing, error.to_string()))
+            .ok()??;
         let mut state = lock(&self.state);
         state.replica = Some(seen.replica);
         state.health = Health::Healthy;

@@ -275,10 +275,7 @@ fn put_row(
         .flat_map(|previous| previous.placed())
         .filter(|(version, _)| !mutation.record.versions().contains(version))
         .filter(|(version, _)| renames.iter().all(|(old, _)| old != version))
-        .map(|(version, placement)| Placed {
-            version: version.clone(),
-            placement: placement.clone(),
-        })
+        .map(Placed::of)
         .collect();
     if !superseded.is_empty() {
         tables.remember(&mutation.key(), mutation.seq, &superseded)?;

@@ -280,13 +280,7 @@ impl View {
         let Some(row) = self.snapshot.record(key)? else {
             return Ok(Vec::new());
         };
-        let mut held: Vec<Placed> = row
-            .placed()
-            .map(|(version, placement)| Placed {
-                version: version.clone(),
-                placement: placement.clone(),
-            })
-            .collect();
+        let mut held: Vec<Placed> = row.placed().map(Placed::of).collect();
         held.extend(self.snapshot.history(key)?);
         Ok(held)
     }

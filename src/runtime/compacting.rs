@@ -29,12 +29,15 @@ pub struct Compacting {
 impl Compacting {
     /// Asks for a compaction, or joins the one that goes on.
     pub fn want(&self) {
-        self.suggest();
-        lock(&self.state).ordered = true;
+        self.ask(true);
     }
 
     /// Asks for a compaction that nobody waits for: it makes way for writes.
     pub fn suggest(&self) {
+        self.ask(false);
+    }
+
+    fn ask(&self, is_ordered: bool) {
         let mut state = lock(&self.state);
         if !state.wanted {
             *state = State {
@@ -42,6 +45,7 @@ impl Compacting {
                 ..State::default()
             };
         }
+        state.ordered |= is_ordered;
     }
 
     /// True while one that makes way for writes is asked for and has not ended.

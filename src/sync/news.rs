@@ -236,13 +236,12 @@ impl Known {
     fn of(view: &View, key: &StateKey, held: Option<&RecordRow>) -> Result<Self, StoreError> {
         let placed = held.into_iter().flat_map(RecordRow::placed);
         Ok(Self {
-            current: placed
-                .map(|(version, placement)| Placed {
-                    version: version.clone(),
-                    placement: placement.clone(),
-                })
-                .collect(),
-            history: view.snapshot().history(key)?,
+            current: placed.map(Placed::of).collect(),
+            // What is not held has none: it goes with the record.
+            history: match held {
+                Some(_) => view.snapshot().history(key)?,
+                None => Vec::new(),
+            },
         })
     }
 

@@ -10,7 +10,7 @@ use crate::replica::view::View;
 use crate::store::error::StoreError;
 use crate::store::rows::{Placement, RecordRow};
 use crate::types::id::GameId;
-use crate::types::limits::WHOLE_STATE_MAX;
+use crate::types::limits::{STAGED_FROM, WHOLE_STATE_MAX};
 use crate::wire::messages::{BaseHint, Want};
 
 /// States up to this size travel raw or as a tiny delta, since the frame around a batch of them
@@ -18,7 +18,7 @@ use crate::wire::messages::{BaseHint, Want};
 pub const SMALL_STATE: u64 = 4096;
 
 /// States above this size travel chunk by chunk when there is no base for a delta.
-pub const STREAMED_FROM: u64 = 4 << 20;
+pub const STREAMED_FROM: u64 = STAGED_FROM;
 
 /// Why bytes from a peer were not taken.
 #[derive(Debug, Error)]
