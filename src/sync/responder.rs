@@ -38,7 +38,7 @@ use crate::wire::messages::{
 };
 
 /// Records that may share a prefix that a comparison found: two hardly ever do.
-const RECORDS_AT_PREFIX: usize = 16;
+pub const RECORDS_AT_PREFIX: usize = 16;
 /// Shortest prefix that a comparison finds.
 const DEPTH_MIN: u8 = 24;
 /// State bytes, bases included, that are read for one answer: repeated content costs little to
