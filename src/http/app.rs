@@ -116,3 +116,52 @@ pub async fn blocking<R: Send + 'static>(
     let done = task::spawn_blocking(work).await;
     done.unwrap_or_else(|_| Err(Problem::unexpected()))
 }
+
+/// As [`blocking`]. What is `held` goes with the work and comes back with it: a client that hangs up
+/// does not make room for the next request while the work goes on.
+///
+/// # Errors
+/// As [`blocking`].
+pub async fn blocking_holding<R: Send + 'static, H: Send + 'static>(
+    held: H,
+    work: impl FnOnce() -> Result<R, Problem> + Send + 'static,
+) -> Result<(R, H), Problem> {
+    blocking(move || {
+        let done = work();
+        done.map(|done| (done, held))
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_keeps_its_share_when_nobody_waits_for_it_any_more() {
+        let budget = Budget::new(1 << 20, Duration::ZERO);
+        let share = budget.reserve(256 << 10).await.unwrap();
+        assert!(budget.try_reserve(256 << 10).is_none(), "all of it");
+        let (begun, mut has_begun) = tokio::sync::mpsc::channel(1);
+        let (go, wait) = mpsc::channel::<()>();
+        let work = blocking_holding(share, move || {
+            begun.blocking_send(()).unwrap();
+            wait.recv().unwrap();
+            Ok(())
+        });
+        tokio::select! {
+            _ = work => panic!("the work goes on"),
+            begun = has_begun.recv() => begun.unwrap(),
+        }
+        assert!(
+            budget.try_reserve(256 << 10).is_none(),
+            "given back too early"
+        );
+        go.send(()).unwrap();
+        while budget.try_reserve(256 << 10).is_none() {
+            task::yield_now().await;
+        }
+    }
+}

@@ -9,13 +9,13 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
-use crate::http::app::{App, blocking, commit};
+use crate::http::app::{App, blocking_holding, commit};
 use crate::http::body::receive_json;
 use crate::http::conditions;
 use crate::http::extract::Target;
 use crate::http::problem::Problem;
 use crate::http::states::stored;
-use crate::http::upload::clean_up;
+use crate::http::upload::{self, clean_up};
 use crate::replica::command::{Change, Command, Content, Write};
 use crate::replica::staging::from_held;
 use crate::replica::view::View;
@@ -126,17 +126,23 @@ pub async fn restore(
         Problem::not_found(detail)
     })?;
     let is_large = placed.version.size > STAGED_FROM;
-    let memory = if is_large { 0 } else { placed.version.size };
+    let memory = if is_large {
+        upload::MEMORY
+    } else {
+        placed.version.size
+    };
     let reservation = app.uploads.reserve(memory).await?;
     let content_type = placed.version.content_type.clone();
     let stage = StageKey::of_upload(fresh_epoch().map_err(|error| Problem::from(&error))?.0);
-    let body = if is_large {
+    // The share goes with the work, which goes on when the client hangs up.
+    let (body, reservation) = if is_large {
         let (namespace, limits) = (Arc::clone(&target.namespace), *app.replica.limits());
-        blocking(move || Ok(from_held(&*namespace, stage, &placed, &limits)?)).await?
+        let work = move || Ok(from_held(&*namespace, stage, &placed, &limits)?);
+        blocking_holding(reservation, work).await?
     } else {
         let packed = move |view: &View| {
             let bytes = view.content(&placed)?.unwrap_or_default();
-            Ok::<_, StoreError>(Packed::of_hashed(hash, &bytes))
+            Ok::<_, StoreError>((Packed::of_hashed(hash, &bytes), reservation))
         };
         target.namespace.read_view(view, packed).await?
     };

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::delta::compress::decompress;
 use crate::delta::error::DeltaError;
 use crate::delta::inflate::Inflater;
-use crate::http::app::{App, blocking};
+use crate::http::app::{App, blocking, blocking_holding};
 use crate::http::body::{Bound, Pieces, Received, content_length, receive_pieces, refuse_declared};
 use crate::http::budget::Reservation;
 use crate::http::coding::Coding;
@@ -32,7 +32,7 @@ const EXPANSION: u64 = 16;
 /// Bytes that are taken from the client before they are cut.
 const PIECE: usize = 1 << 20;
 /// Memory for all of that.
-const MEMORY: u64 = 6 << 20;
+pub const MEMORY: u64 = 6 << 20;
 
 /// A state that a client has sent.
 pub struct Taken {
@@ -124,22 +124,24 @@ async fn in_memory(
         },
         Coding::Identity | Coding::Dcz => received,
     };
+    let (body, reservation) = pack(received).await?;
     Ok(Ok(Taken {
-        body: pack(received.bytes).await?,
-        reservation: received.reservation,
+        body,
+        reservation,
         stage: None,
     }))
 }
 
-/// Hashes and packs a state.
+/// Hashes and packs a state, whose share of the memory comes back with it.
 ///
 /// # Errors
 /// [`Problem::unexpected`] when the thread that does it fails.
-pub async fn pack(bytes: Bytes) -> Result<Packed, Problem> {
+pub async fn pack(received: Received) -> Result<(Packed, Reservation), Problem> {
+    let Received { bytes, reservation } = received;
     if bytes.len() <= PACK_INLINE {
-        return Ok(Packed::new(&bytes));
+        return Ok((Packed::new(&bytes), reservation));
     }
-    blocking(move || Ok(Packed::new(&bytes))).await
+    blocking_holding(reservation, move || Ok(Packed::new(&bytes))).await
 }
 
 /// Decompresses a body. Memory is set aside before it is taken; it is given back when the content
@@ -155,7 +157,10 @@ async fn decoded(received: Received, limit: u64) -> Result<Result<Received, Rese
         reservation.cover(length + bound).await?;
         let compressed = bytes.clone();
         let bound = usize::try_from(bound).unwrap_or(usize::MAX);
-        match blocking(move || Ok(decompress(&compressed, bound))).await? {
+        let work = move || Ok(decompress(&compressed, bound));
+        let (content, share) = blocking_holding(reservation, work).await?;
+        reservation = share;
+        match content {
             Err(DeltaError::TooLarge { .. }) => {}
             Err(error) => return Err(error.into()),
             Ok(content) => {
