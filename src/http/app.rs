@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::http::budget::{Budget, Reservation};
@@ -16,6 +18,9 @@ use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::peering::Peering;
 use crate::runtime::queue::{Committed, SubmitError};
 use crate::runtime::replica::Replica;
+
+/// Answers to other replicas that are made at once; more wait.
+const ANSWERS: usize = 8;
 
 /// How the HTTP face protects itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +61,10 @@ pub struct Shared {
     pub uploads: Budget,
     /// Bytes of response bodies.
     pub downloads: Budget,
+    /// Places for answers to other replicas that are made at once.
+    answers: Arc<Semaphore>,
+    /// How long a request waits for one.
+    admission: Duration,
     /// How long a client may pause while it sends or takes a body.
     pub idle: Duration,
     /// Folders that backups may go to, and those below them; without any, none may.
@@ -87,9 +96,23 @@ impl App {
             requests: Requests::default(),
             uploads: budget(),
             downloads: budget(),
+            answers: Arc::new(Semaphore::new(ANSWERS)),
+            admission: options.admission,
             idle: options.idle,
             backup_dirs,
         }))
+    }
+
+    /// Waits for a place among the answers to other replicas that are made at once.
+    ///
+    /// # Errors
+    /// [`Problem`] `overloaded` when there was none in time.
+    pub async fn place(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let place = Arc::clone(&self.answers).acquire_owned();
+        match timeout(self.admission, place).await {
+            Ok(Ok(place)) => Ok(place),
+            _ => Err(Problem::overloaded()),
+        }
     }
 }
 

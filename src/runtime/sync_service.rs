@@ -145,6 +145,27 @@ pub async fn answer(
     }
 }
 
+/// Head and blob of a message.
+///
+/// # Errors
+/// [`SyncError::BadMessage`] when it is malformed.
+pub async fn opened<H: DeserializeOwned + Send + 'static>(
+    namespace: &OpenNamespace,
+    endpoint: Endpoint,
+    body: &Bytes,
+    limits: &Limits,
+) -> Result<(H, Vec<u8>), SyncError> {
+    let (kind, limit, frame) = (endpoint.kind(), reply_limit(limits, endpoint), body.clone());
+    let decode = move || {
+        let opened = open(kind, &frame, limit);
+        opened.map_err(|error| SyncError::BadMessage(error.to_string()))
+    };
+    if plain_length(body) <= DECODE_INLINE {
+        return decode();
+    }
+    namespace.read(move |_| decode()).await
+}
+
 struct Asked<'a> {
     namespace: &'a Arc<OpenNamespace>,
     endpoint: Endpoint,
@@ -173,19 +194,7 @@ type Work<H, R> = fn(&View, H, &[u8], &Limits) -> Result<(R, Vec<u8>), Responder
 
 impl Asked<'_> {
     async fn head<H: DeserializeOwned + Send + 'static>(&self) -> Result<(H, Vec<u8>), SyncError> {
-        let (kind, limit) = (
-            self.endpoint.kind(),
-            reply_limit(&self.limits, self.endpoint),
-        );
-        let body = self.body.clone();
-        let decode = move || {
-            let opened = open(kind, &body, limit);
-            opened.map_err(|error| SyncError::BadMessage(error.to_string()))
-        };
-        if plain_length(&self.body) <= DECODE_INLINE {
-            return decode();
-        }
-        self.namespace.read(move |_| decode()).await
+        opened(self.namespace, self.endpoint, &self.body, &self.limits).await
     }
 
     async fn open(&self, replica: &Replica) -> Result<Vec<u8>, SyncError> {
