@@ -9,8 +9,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use crate::peer::address::PeerAddress;
 use crate::peer::remembered::Remembered;
 use crate::runtime::lock::lock;
-use crate::sync::transport::{Transport, TransportError};
 use crate::sync::report::Passed;
+use crate::sync::transport::{Transport, TransportError};
 use crate::wire::messages::Endpoint;
 
 /// Sessions at once with one peer that answers. With one that does not, or was not asked yet, there is
@@ -40,9 +40,8 @@ struct Peer {
 /// A session's place, given back when it is dropped.
 pub struct Place {
     peer: Arc<Peer>,
-    /// Whether the peer answered in this session, and in the newest question.
+    /// Whether the peer answered in this session.
     answered: bool,
-    failed: bool,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -94,7 +93,6 @@ impl Peer {
         Place {
             peer: self,
             answered: false,
-            failed: false,
             _permit: None,
         }
     }
@@ -105,7 +103,7 @@ impl Place {
     pub fn note<T>(&mut self, answer: &Result<T, TransportError>) {
         match answer {
             Err(TransportError::Unreachable(_)) => {
-                self.failed = true;
+                self.answered = false;
                 self.peer.answers.store(false, Ordering::Relaxed);
             }
             Err(TransportError::Cancelled) => {}
@@ -128,10 +126,15 @@ impl Drop for Place {
 
 /// A transport whose answers are taken note of.
 pub struct Noted<'a, T> {
-    /// What carries the messages.
-    pub transport: &'a mut T,
-    /// The session's place.
-    pub place: &'a mut Place,
+    transport: &'a mut T,
+    place: &'a mut Place,
+}
+
+impl<'a, T: Transport> Noted<'a, T> {
+    /// A session's transport, and its place.
+    pub fn new(transport: &'a mut T, place: &'a mut Place) -> Self {
+        Self { transport, place }
+    }
 }
 
 impl<T: Transport> Transport for Noted<'_, T> {
