@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::task;
+use tracing::warn;
 
 use crate::reconcile::strategy::StrategyName;
 use crate::replica::collect::let_go;
@@ -280,7 +281,8 @@ impl Asked<'_> {
 
     /// What the peer has to be told, because it does not go together with what it says of itself.
     async fn meet(&self, head: &OpenRequest) -> Result<Option<Sighting>, SyncError> {
-        if let Err(error) = head.lineage.check() {
+        let seen = head.seen.as_ref().map_or(Ok(()), Sighting::check);
+        if let Err(error) = head.lineage.check().and(seen) {
             return Err(SyncError::BadMessage(error.to_string()));
         }
         if let Some(seen) = head
@@ -288,6 +290,7 @@ impl Asked<'_> {
             .as_ref()
             .filter(|seen| self.namespace.is_copied(seen))
         {
+            warn!(replica = %head.replica, epoch = %seen.epoch, "is said to have a copy of this replica");
             let order = Order::Renew(Evidence::Seen(seen.clone()));
             match self.namespace.order(order).await {
                 // What was said cannot be proven; a second time within a short while it counts less.
