@@ -18,6 +18,7 @@ use crate::peer::heard::Heard;
 use crate::peer::home::LocalHome;
 use crate::peer::penalty::Penalty;
 use crate::peer::places::{Noted, Place, Places};
+use crate::peer::remembered::Remembered;
 use crate::reconcile::strategy::{StrategyName, Tuning};
 use crate::runtime::lock::lock;
 use crate::runtime::namespace::OpenNamespace;
@@ -36,7 +37,8 @@ use crate::types::id::Namespace;
 
 /// How long a user's session waits for a running one with the same peer.
 const TURN_TIMEOUT: Duration = Duration::from_secs(30);
-/// Addresses that are remembered; more are forgotten once nothing is held against them.
+/// Addresses that are remembered for what is held against them; with more, those are forgotten that
+/// little is held against.
 const REMEMBERED: usize = 1024;
 
 /// What one session is to do.
@@ -64,6 +66,10 @@ pub struct Ran {
 /// Held by the session that runs.
 type Turn = tokio::sync::Mutex<Met>;
 
+/// Keeps in mind what is known of a peer from sessions in a namespace.
+#[must_use]
+pub struct Meeting(Arc<Turn>);
+
 /// What is known of a peer from sessions in this process.
 #[derive(Debug, Clone, Copy, Default)]
 struct Met {
@@ -75,7 +81,7 @@ struct Met {
 
 #[derive(Default)]
 struct Known {
-    turns: HashMap<(PeerAddress, Namespace), Arc<Turn>>,
+    turns: Remembered<(PeerAddress, Namespace), Arc<Turn>>,
     penalties: HashMap<PeerAddress, Penalty>,
 }
 
@@ -304,6 +310,14 @@ impl Runner {
         Ok((open, root))
     }
 
+    /// What is known of a peer from sessions in a namespace, which is not forgotten as long as this is
+    /// held.
+    pub fn meeting(&self, address: &PeerAddress, namespace: &Namespace) -> Meeting {
+        let place = (address.clone(), namespace.clone());
+        let is_idle = |turn: &Arc<Turn>| Arc::strong_count(turn) == 1;
+        Meeting(Arc::clone(lock(&self.known).turns.of(&place, is_idle)))
+    }
+
     /// Waits for a place among the sessions that run at once; a link does so for as long as it takes.
     async fn place(&self, address: &PeerAddress, follows: bool) -> Result<Place, PeeringError> {
         let place = async {
@@ -330,10 +344,8 @@ impl Runner {
             return Err(PeeringError::Banned(banned.as_secs() + 1));
         }
         let turn = {
-            let mut known = lock(&self.known);
-            known.forget_idle();
-            let place = (address.clone(), namespace.clone());
-            Arc::clone(known.turns.entry(place).or_default())
+            lock(&self.known).forget_penalties();
+            self.meeting(address, namespace).0
         };
         tokio::select! {
             () = self.shutdown.cancelled() => Err(PeeringError::ShuttingDown),
@@ -374,10 +386,7 @@ impl Known {
         penalty.or_insert_with(|| Penalty::new(now)).add(now);
     }
 
-    fn forget_idle(&mut self) {
-        if self.turns.len() > REMEMBERED {
-            self.turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-        }
+    fn forget_penalties(&mut self) {
         if self.penalties.len() > REMEMBERED {
             let now = Instant::now();
             self.penalties
@@ -457,6 +466,24 @@ mod tests {
         for session in waiting {
             let ended = session.await.unwrap();
             assert!(ended.is_err() || ended.unwrap().result.is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_links_know_of_their_peers_is_not_forgotten_over_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let runner = runner(folder.path());
+        let peer = |n: u32| PeerAddress::parse(&format!("http://10.0.0.1:{n}")).unwrap();
+        let name = Namespace::default_namespace();
+        let linked: Vec<Meeting> = (1..3000).map(|n| runner.meeting(&peer(n), &name)).collect();
+        for meeting in &linked {
+            meeting.0.try_lock().unwrap().before = true;
+        }
+        for other in 3000..30_000 {
+            runner.turn(&peer(other), &name).await.unwrap();
+        }
+        for n in 1..3000 {
+            assert!(runner.turn(&peer(n), &name).await.unwrap().before, "{n}");
         }
     }
 
