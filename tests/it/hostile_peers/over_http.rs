@@ -176,7 +176,8 @@ fn tell_honestly(server: &Server, head: &StoreRequest, blob: &[u8]) -> u32 {
 /// Announces a body and sends none of it; the answer that comes all the same.
 fn announce(server: &Server, path: &str, length: usize) -> String {
     let mut stream = TcpStream::connect(server.address()).unwrap();
-    let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
+    let head =
+        format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
