@@ -10,7 +10,7 @@ use tokio::task;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::http::budget::{Budget, Reservation};
+use crate::http::budget::Budget;
 use crate::http::problem::Problem;
 use crate::http::requests::Requests;
 use crate::replica::command::Command;
@@ -116,16 +116,17 @@ impl App {
     }
 }
 
-/// Runs a command. Its bytes stay accounted for until it is done, even when the client hangs up.
+/// Runs a command. What is `held` for it, such as the share of memory of its bytes, is dropped when it is
+/// done, even when the client hangs up.
 ///
 /// # Errors
 /// [`SubmitError`] when the command was not carried out.
 pub async fn commit(
     namespace: Arc<OpenNamespace>,
     command: Command,
-    reservation: Reservation,
+    held: impl Send + 'static,
 ) -> Result<Committed, SubmitError> {
-    let held = Some(Box::new(reservation) as Box<dyn Send>);
+    let held = Some(Box::new(held) as Box<dyn Send>);
     namespace.submit_holding(command, held).await
 }
 

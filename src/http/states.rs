@@ -111,12 +111,8 @@ pub async fn put(
         precondition,
         change: Change::Put(content),
     };
-    let (command, namespace) = (Command::Write(vec![write]), target.namespace);
-    let committed = commit(Arc::clone(&namespace), command, taken.reservation).await;
-    if let Some(stage) = taken.stage {
-        upload::clean_up(namespace, stage);
-    }
-    stored(committed?)
+    let held = (taken.reservation, taken.stage);
+    stored(commit(target.namespace, Command::Write(vec![write]), held).await?)
 }
 
 /// Deletes a state.

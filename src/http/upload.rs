@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::HeaderMap;
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tokio::task;
 use tokio::time::Instant;
 
@@ -40,8 +41,45 @@ pub struct Taken {
     pub body: Packed,
     /// What was set aside for it.
     pub reservation: Reservation,
-    /// Where it was stored while it arrived, if it was large.
-    pub stage: Option<StageKey>,
+    /// Where it was stored while it arrived, if it was large. To be held until the state is written.
+    pub stage: Option<Staged>,
+}
+
+/// A stage of a write. What no record refers to is given up when this is dropped: when the write is
+/// done or refused, or when its client hung up and nobody goes on with it.
+pub struct Staged {
+    namespace: Arc<OpenNamespace>,
+    key: StageKey,
+    runtime: Handle,
+}
+
+impl Staged {
+    /// A stage that has no other owner, under a key of its own.
+    ///
+    /// # Errors
+    /// [`Problem`] when the machine gives no random numbers.
+    pub fn new(namespace: Arc<OpenNamespace>) -> Result<Self, Problem> {
+        let number = fresh_epoch().map_err(|error| Problem::from(&error))?;
+        Ok(Self {
+            namespace,
+            key: StageKey::of_upload(number.0),
+            runtime: Handle::current(),
+        })
+    }
+
+    /// Its key.
+    pub fn key(&self) -> StageKey {
+        self.key
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        let (namespace, key) = (Arc::clone(&self.namespace), self.key);
+        // What is left after a failure is collected when it is old enough.
+        self.runtime
+            .spawn_blocking(move || give_up(&*namespace, key));
+    }
 }
 
 /// A large body: what has come, and where the rest comes from.
@@ -172,12 +210,6 @@ async fn decoded(received: Received, limit: u64) -> Result<Result<Received, Rese
     Ok(Err(reservation))
 }
 
-/// Gives up what no record refers to, when a write is done or refused.
-pub fn clean_up(namespace: Arc<OpenNamespace>, stage: StageKey) {
-    // What is left after a failure is collected when it is old enough.
-    task::spawn_blocking(move || give_up(&*namespace, stage));
-}
-
 /// Stores a large body as it arrives. Unless all of it is stored nothing is.
 async fn store(
     app: App,
@@ -186,18 +218,12 @@ async fn store(
     coding: Coding,
 ) -> Result<Taken, Problem> {
     let limits = *app.replica.limits();
-    let number = fresh_epoch().map_err(|error| Problem::from(&error))?;
-    let key = StageKey::of_upload(number.0);
+    let stage = Staged::new(Arc::clone(&namespace))?;
     let size = begun.declared.filter(|_| coding == Coding::Identity);
     let size = size.unwrap_or(limits.state_bytes);
-    let begin = Arc::clone(&namespace);
-    let begin = move || Upload::begin(begin, key, size, coding, &limits);
+    let begin = move || Upload::begin(namespace, stage, size, coding, &limits);
     let upload = blocking(begin).await?;
-    let taken = take_in(&app, upload, begun).await;
-    if taken.is_err() {
-        clean_up(namespace, key);
-    }
-    taken
+    take_in(&app, upload, begun).await
 }
 
 async fn take_in(app: &App, mut upload: Upload, begun: Begun) -> Result<Taken, Problem> {
@@ -235,19 +261,18 @@ async fn take_in(app: &App, mut upload: Upload, begun: Begun) -> Result<Taken, P
             pieces.paused(asked.elapsed());
         }
     }
-    let stage = Some(upload.key);
-    let body = blocking(move || upload.finish()).await?;
+    let (body, stage) = blocking(move || upload.finish()).await?;
     Ok(Taken {
         body,
         reservation,
-        stage,
+        stage: Some(stage),
     })
 }
 
 /// A state on its way into its stage. Its methods block.
 struct Upload {
     namespace: Arc<OpenNamespace>,
-    key: StageKey,
+    stage: Staged,
     limit: u64,
     inflater: Option<Inflater>,
     writer: StageWriter,
@@ -256,16 +281,16 @@ struct Upload {
 impl Upload {
     fn begin(
         namespace: Arc<OpenNamespace>,
-        key: StageKey,
+        stage: Staged,
         size: u64,
         coding: Coding,
         limits: &Limits,
     ) -> Result<Self, Problem> {
-        let writer = StageWriter::begin(&*namespace, key, size, limits)?;
+        let writer = StageWriter::begin(&*namespace, stage.key(), size, limits)?;
         let inflater = (coding == Coding::Zstd).then(Inflater::new);
         Ok(Self {
             namespace,
-            key,
+            stage,
             limit: limits.state_bytes,
             inflater: inflater.transpose()?,
             writer,
@@ -291,10 +316,10 @@ impl Upload {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Packed, Problem> {
+    fn finish(mut self) -> Result<(Packed, Staged), Problem> {
         if let Some(inflater) = self.inflater.take() {
             inflater.finish()?;
         }
-        Ok(self.writer.finish(&*self.namespace)?)
+        Ok((self.writer.finish(&*self.namespace)?, self.stage))
     }
 }
