@@ -33,6 +33,34 @@ fn broken() -> std::io::Error {
     std::io::ErrorKind::UnexpectedEof.into()
 }
 
+#[tokio::test]
+async fn pages_wait_for_memory_before_they_are_read() {
+    let face = Face::with(HttpOptions {
+        in_flight_bytes: 4 << 20,
+        admission: Duration::from_millis(1),
+        ..HttpOptions::default()
+    });
+    face.put("a", "x").await.ok(201);
+    let pages = ["states", "changes", "conflicts", "roots"];
+    let [small, large] = [1 << 20, 3 << 20].map(|bytes| face.app.downloads.try_reserve(bytes));
+    assert!(small.is_some() && large.is_some());
+    for page in pages {
+        for limit in [1, 1000, 10_000] {
+            let path = format!("/v1/ns/default/{page}?limit={limit}");
+            face.get(&path).await.problem(503, "overloaded");
+        }
+    }
+    drop((small, large));
+    for page in pages {
+        let reply = face.get(&format!("/v1/ns/default/{page}")).await;
+        reply.ok(200);
+    }
+    assert!(
+        face.app.downloads.try_reserve(3 << 20).is_some(),
+        "all came back"
+    );
+}
+
 /// Waits until it is so.
 async fn until(is_so: impl Fn() -> bool) {
     let waiting = async {
