@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use crate::config::settings::Settings;
 use crate::http::app::App;
 use crate::http::front::Front;
+use crate::http::hosts::Hosts;
 use crate::http::listener::{BoundedListener, Patience, PerConnection, places};
 use crate::peer::links::Links;
 use crate::runtime::collector::CollectError;
@@ -155,9 +156,10 @@ async fn serve(
         backup_dirs,
         stop.clone(),
     );
+    let hosts = Hosts::of(address, &settings.allowed_hosts);
     let traffic = Arc::clone(&replica.traffic().served);
     let listener = BoundedListener::new(listener, places(), Patience::default(), traffic);
-    let server = axum::serve(listener, PerConnection(Front::new(app)));
+    let server = axum::serve(listener, PerConnection(Front::new(app).known_as(hosts)));
     let server = server.with_graceful_shutdown(stop.clone().cancelled_owned());
     ready(&ready_line(address, &replica));
     let out_of_patience = async {

@@ -194,7 +194,8 @@ fn in_words(shown: &ShownRoots, is_known: bool) -> String {
     }
     if let Some(since) = shown.since {
         let entries = count(since, "logged root");
-        text += &format!("proven: the {entries} of the older answer are the first of these\n");
+        let are = if since == 1 { "is" } else { "are" };
+        text += &format!("proven: the {entries} of the older answer {are} the first of these\n");
     }
     if !is_known {
         text += "whose key that is has to be known from elsewhere: give --key or --older\n";

@@ -13,7 +13,13 @@ use crate::cli::output::{note, print};
 use crate::cli::settings::SettingArgs;
 use crate::config::layers::{environment, load};
 use crate::config::settings::{LogFormat, LogSettings, Settings};
+use crate::peer::places::{ANSWERING, SILENT};
 use crate::server::{self, Ready, ServeError};
+
+/// Threads for what blocks: sessions with peers ([`ANSWERING`] and [`SILENT`] of them at once), and as many
+/// as ever run at the same time of reads, uploads, answers and rounds in the background, each of which is
+/// bounded by itself. They are started when they are needed.
+const BLOCKING_THREADS: usize = ANSWERING + SILENT + 320;
 
 /// Run a replica
 ///
@@ -39,6 +45,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode, CliError> {
     start_log(&settings.log);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .map_err(|error| CliError::Start(error.to_string()))?;
     let result = runtime.block_on(until_told(settings));

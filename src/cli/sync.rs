@@ -41,6 +41,9 @@ pub struct SyncArgs {
     strategy: String,
 }
 
+/// The outcome of a session that came to its end.
+const COMPLETE: &str = "complete";
+
 /// The report as far as it is shown to people.
 #[derive(Debug, Deserialize)]
 struct Report {
@@ -129,7 +132,11 @@ impl Report {
         } else {
             format!(": {}", self.why)
         };
-        let strategy = format!("strategy {}{why}", self.strategy);
+        let strategy = if self.strategy.is_empty() {
+            "strategy not chosen: the session ended before anything was compared".to_owned()
+        } else {
+            format!("strategy {}{why}", self.strategy)
+        };
         format!(
             "{}\n\n{}\n{}\n",
             printable(&strategy),
@@ -147,23 +154,30 @@ impl Report {
         if self.conflicts > 0 {
             parts.push(count(self.conflicts, "conflict"));
         }
-        if let Some(ratio) = self.ratio {
-            parts.push(format!(
-                "{:.2}% of sending all ({})",
-                ratio * 100.0,
-                human_bytes(self.bytes_if_sent_whole)
-            ));
-        }
+        parts.extend(self.ratio.map(|ratio| self.cost(ratio)));
         parts.push(if self.equal {
             format!("equal roots {}", short_root(&self.root_after))
-        } else {
+        } else if self.outcome == COMPLETE {
             "roots differ".into()
+        } else {
+            "roots not compared at the end".into()
         });
         printable(&parts.join("; ")).into_owned()
     }
 
+    /// What the session cost beside the states themselves. A share says nothing of states that are
+    /// smaller than the questions for them.
+    fn cost(&self, ratio: f64) -> String {
+        let whole = human_bytes(self.bytes_if_sent_whole);
+        if ratio <= 1.0 {
+            return format!("{:.2}% of sending all ({whole})", ratio * 100.0);
+        }
+        let all = human_bytes(self.bytes_sent.saturating_add(self.bytes_received));
+        format!("{all} for {whole} of states, which are less than it takes to find them")
+    }
+
     fn verdict(self, push: bool) -> Result<ExitCode, CliError> {
-        if self.outcome != "complete" {
+        if self.outcome != COMPLETE {
             let reason = self.reason.unwrap_or(self.outcome);
             return Err(CliError::SessionFailed { reason });
         }
@@ -214,6 +228,28 @@ total       74 B   2.0 KiB            3    1.600
 complete: 1 state pulled, 0 pushed; 0.20% of sending all (1.0 MiB); equal roots abababababababab
 ";
         assert_eq!(report("complete", true).render(), expected);
+    }
+
+    #[test]
+    fn only_what_was_measured_is_told() {
+        let mut small = report("complete", true);
+        (small.bytes_if_sent_whole, small.ratio) = (3, Some(709.0));
+        let line = small.last_line();
+        assert!(
+            line.contains("; 2.1 KiB for 3 B of states, which"),
+            "{line}"
+        );
+        assert!(!line.contains('%'), "{line}");
+        assert!(
+            report("complete", false)
+                .last_line()
+                .ends_with("roots differ")
+        );
+        let mut unreachable = report("failed", false);
+        (unreachable.strategy, unreachable.ratio) = (String::new(), None);
+        let told = unreachable.render();
+        assert!(told.starts_with("strategy not chosen: "), "{told}");
+        assert!(told.contains("roots not compared"), "{told}");
     }
 
     #[test]

@@ -232,6 +232,7 @@ mod tests {
             ("link_mbit_per_second", "0"),
             ("link_round_trip_ms", "1h"),
             ("in_flight_bytes", "1"),
+            ("allowed_hosts", "eu-1:7400"),
             ("backup_dirs", "not/from/the/root"),
             ("shutdown_grace_seconds", "10s"),
             ("log_format", "xml"),

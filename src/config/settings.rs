@@ -38,6 +38,8 @@ pub struct Settings {
     pub peers: Vec<(String, String)>,
     /// How the replica runs.
     pub replica: ReplicaOptions,
+    /// Names that clients may call the replica by.
+    pub allowed_hosts: Vec<String>,
     /// How the HTTP face protects itself.
     pub http: HttpOptions,
     /// How links to peers work.

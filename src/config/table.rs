@@ -11,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::settings::{LogFormat, Settings};
 use crate::config::values::{address, bytes, duration, number, peer, unless_off};
+use crate::http::hosts::is_name;
 use crate::sketch::key::Secret;
 use crate::types::ttl::TTL_MAX;
 
@@ -290,6 +291,19 @@ pub const SETTINGS: &[Setting] = &[
             let millis = number(text, 0..=10_000)?;
             settings.links.tuning.link.round_trip_micros = millis * 1000;
             Some(())
+        },
+    },
+    Setting {
+        key: "allowed_hosts",
+        flag: "allowed-host",
+        value_name: "NAME",
+        help: "A name that requests may call the replica by; may be given several times",
+        allowed: "the name of a host without its port, or * for any",
+        default: None,
+        repeats: true,
+        take: |settings, text| {
+            settings.allowed_hosts.push(text.to_owned());
+            is_name(text).then_some(())
         },
     },
     Setting {

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::http::budget::{Budget, Reservation};
+use crate::http::budget::Budget;
 use crate::http::problem::Problem;
 use crate::http::requests::Requests;
 use crate::replica::command::Command;
@@ -16,6 +18,9 @@ use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::peering::Peering;
 use crate::runtime::queue::{Committed, SubmitError};
 use crate::runtime::replica::Replica;
+
+/// Answers to other replicas that are made at once; more wait.
+const ANSWERS: usize = 8;
 
 /// How the HTTP face protects itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +61,10 @@ pub struct Shared {
     pub uploads: Budget,
     /// Bytes of response bodies.
     pub downloads: Budget,
+    /// Places for answers to other replicas that are made at once.
+    answers: Arc<Semaphore>,
+    /// How long a request waits for one.
+    admission: Duration,
     /// How long a client may pause while it sends or takes a body.
     pub idle: Duration,
     /// Folders that backups may go to, and those below them; without any, none may.
@@ -87,22 +96,37 @@ impl App {
             requests: Requests::default(),
             uploads: budget(),
             downloads: budget(),
+            answers: Arc::new(Semaphore::new(ANSWERS)),
+            admission: options.admission,
             idle: options.idle,
             backup_dirs,
         }))
     }
+
+    /// Waits for a place among the answers to other replicas that are made at once.
+    ///
+    /// # Errors
+    /// [`Problem`] `overloaded` when there was none in time.
+    pub async fn place(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let place = Arc::clone(&self.answers).acquire_owned();
+        match timeout(self.admission, place).await {
+            Ok(Ok(place)) => Ok(place),
+            _ => Err(Problem::overloaded()),
+        }
+    }
 }
 
-/// Runs a command. Its bytes stay accounted for until it is done, even when the client hangs up.
+/// Runs a command. What is `held` for it, such as the share of memory of its bytes, is dropped when it is
+/// done, even when the client hangs up.
 ///
 /// # Errors
 /// [`SubmitError`] when the command was not carried out.
 pub async fn commit(
     namespace: Arc<OpenNamespace>,
     command: Command,
-    reservation: Reservation,
+    held: impl Send + 'static,
 ) -> Result<Committed, SubmitError> {
-    let held = Some(Box::new(reservation) as Box<dyn Send>);
+    let held = Some(Box::new(held) as Box<dyn Send>);
     namespace.submit_holding(command, held).await
 }
 
@@ -115,4 +139,53 @@ pub async fn blocking<R: Send + 'static>(
 ) -> Result<R, Problem> {
     let done = task::spawn_blocking(work).await;
     done.unwrap_or_else(|_| Err(Problem::unexpected()))
+}
+
+/// As [`blocking`]. What is `held` goes with the work and comes back with it: a client that hangs up
+/// does not make room for the next request while the work goes on.
+///
+/// # Errors
+/// As [`blocking`].
+pub async fn blocking_holding<R: Send + 'static, H: Send + 'static>(
+    held: H,
+    work: impl FnOnce() -> Result<R, Problem> + Send + 'static,
+) -> Result<(R, H), Problem> {
+    blocking(move || {
+        let done = work();
+        done.map(|done| (done, held))
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_keeps_its_share_when_nobody_waits_for_it_any_more() {
+        let budget = Budget::new(1 << 20, Duration::ZERO);
+        let share = budget.reserve(256 << 10).await.unwrap();
+        assert!(budget.try_reserve(256 << 10).is_none(), "all of it");
+        let (begun, mut has_begun) = tokio::sync::mpsc::channel(1);
+        let (go, wait) = mpsc::channel::<()>();
+        let work = blocking_holding(share, move || {
+            begun.blocking_send(()).unwrap();
+            wait.recv().unwrap();
+            Ok(())
+        });
+        tokio::select! {
+            _ = work => panic!("the work goes on"),
+            begun = has_begun.recv() => begun.unwrap(),
+        }
+        assert!(
+            budget.try_reserve(256 << 10).is_none(),
+            "given back too early"
+        );
+        go.send(()).unwrap();
+        while budget.try_reserve(256 << 10).is_none() {
+            task::yield_now().await;
+        }
+    }
 }

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::http::app::{App, blocking, commit};
+use crate::http::app::{App, blocking_holding, commit};
 use crate::http::body::{Bound, receive};
 use crate::http::conditions;
 use crate::http::extract::{Headers, InNamespace};
@@ -67,14 +67,15 @@ pub async fn post(
         bytes: state_bytes / 3 * 4 + limits.transfer_bytes,
         exceeded: Problem::body_too_large,
     };
-    let mut received = receive(&app, &headers, body, bound).await?;
+    let received = receive(&app, &headers, body, bound).await?;
+    let (text, mut reservation) = (received.bytes, received.reservation);
     // The decoded states come on top of the text.
-    let text = received.bytes;
-    received.reservation.cover(text.len() as u64 * 2).await?;
-    let writes = blocking(move || parse(&text, state_bytes)).await?;
+    reservation.cover(text.len() as u64 * 2).await?;
+    let work = move || parse(&text, state_bytes);
+    let (writes, reservation) = blocking_holding(reservation, work).await?;
     let (writes, lines): (Vec<Write>, Vec<usize>) = writes.into_iter().unzip();
     let command = Command::Write(writes);
-    let committed = commit(namespace, command, received.reservation).await;
+    let committed = commit(namespace, command, reservation).await;
     let committed = committed.map_err(|error| at_its_line(error, &lines))?;
     let head = committed.view.head();
     Ok(Json(BatchBody {

@@ -129,13 +129,18 @@ impl Reservation {
         self.permit.as_ref().map_or(0, count) >= self.budget.part(bytes).units(bytes)
     }
 
+    /// Gives back what exceeds `bytes`.
+    pub fn shrink(&mut self, bytes: usize) {
+        if let Some(permit) = &mut self.permit {
+            let needed = (bytes as u64).div_ceil(UNIT) as usize;
+            drop(permit.split(permit.num_permits().saturating_sub(needed)));
+        }
+    }
+
     /// Ties the share to the bytes it stands for: what exceeds them is given back now, the rest
     /// when the last of them goes.
     pub fn hold(mut self, bytes: Vec<u8>) -> Bytes {
-        if let Some(permit) = &mut self.permit {
-            let needed = (bytes.len() as u64).div_ceil(UNIT) as usize;
-            drop(permit.split(permit.num_permits().saturating_sub(needed)));
-        }
+        self.shrink(bytes.len());
         Bytes::from_owner(Held {
             bytes,
             _reservation: self,

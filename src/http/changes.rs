@@ -5,7 +5,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::header::HeaderName;
 use axum::http::{HeaderMap, StatusCode};
@@ -17,7 +16,9 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::http::app::App;
+use crate::http::budget::Reservation;
 use crate::http::extract::{InNamespace, Params, accepts, page_limit};
+use crate::http::outgoing;
 use crate::http::problem::Problem;
 use crate::replica::view::View;
 use crate::runtime::namespace::OpenNamespace;
@@ -106,7 +107,8 @@ pub async fn get(
     if accepts(&headers, "text/event-stream") {
         return Ok(events(&app, namespace, since));
     }
-    Ok(Json(poll(&app, &namespace, since, limit, wait).await?).into_response())
+    let (page, share) = poll(&app, &namespace, since, limit, wait).await?;
+    outgoing::page(&app, share, &page).await
 }
 
 /// Where reading the feed begins.
@@ -147,13 +149,21 @@ async fn poll(
     since: Cursor,
     limit: usize,
     wait: Duration,
-) -> Result<ChangesBody, Problem> {
+) -> Result<(ChangesBody, Reservation), Problem> {
     let mut commits = namespace.subscribe();
     let mut timer = Box::pin(sleep(wait));
     loop {
         // Seen before reading, so that no commit in between is slept through.
         commits.mark_unchanged();
+        let share = outgoing::page_share(app, limit).await?;
         let (changes, next) = read(namespace, since, limit).await?;
+        // Whoever waits for changes holds none.
+        let share = if changes.is_empty() {
+            drop(share);
+            app.downloads.reserve(0).await?
+        } else {
+            share
+        };
         let is_over = !changes.is_empty()
             || wait.is_zero()
             || tokio::select! {
@@ -164,7 +174,7 @@ async fn poll(
             };
         if is_over {
             let next = next.to_string();
-            return Ok(ChangesBody { changes, next });
+            return Ok((ChangesBody { changes, next }, share));
         }
     }
 }

@@ -1,11 +1,14 @@
 //! `GET /v1/ns/{ns}/conflicts`: states with versions that did not see each other.
 
-use axum::Json;
+use axum::extract::State;
+use axum::response::Response;
 use serde::Serialize;
 
+use crate::http::app::App;
 use crate::http::changes::position;
 use crate::http::extract::{InNamespace, PageQuery, Params, page_limit};
 use crate::http::history::VersionBody;
+use crate::http::outgoing;
 use crate::http::problem::Problem;
 use crate::replica::view::View;
 use crate::store::rows::RecordRow;
@@ -49,13 +52,15 @@ pub struct ConflictsBody {
 /// # Errors
 /// [`Problem`] when they cannot be read, or `after` is of another life of the feed.
 pub async fn list(
+    State(app): State<App>,
     InNamespace(namespace): InNamespace,
     Params(query): Params<PageQuery>,
-) -> Result<Json<ConflictsBody>, Problem> {
+) -> Result<Response, Problem> {
     let limit = page_limit(query.limit);
     let after = query.after.as_deref().map(str::parse).transpose()?;
+    let share = outgoing::page_share(&app, limit).await?;
     let page = namespace.read(move |view| scan(view, after, limit)).await?;
-    Ok(Json(page))
+    outgoing::page(&app, share, &page).await
 }
 
 fn scan(view: &View, after: Option<Cursor>, limit: usize) -> Result<ConflictsBody, Problem> {

@@ -15,14 +15,12 @@ use crate::http::conditions;
 use crate::http::extract::Target;
 use crate::http::problem::Problem;
 use crate::http::states::stored;
-use crate::http::upload::clean_up;
+use crate::http::upload::{self, Staged};
 use crate::replica::command::{Change, Command, Content, Write};
 use crate::replica::staging::from_held;
 use crate::replica::view::View;
 use crate::store::body::Body as Packed;
-use crate::store::directory::fresh_epoch;
 use crate::store::error::StoreError;
-use crate::store::stage::StageKey;
 use crate::types::hash::{ContentHash, StateKey};
 use crate::types::limits::STAGED_FROM;
 use crate::types::version::Version;
@@ -126,17 +124,26 @@ pub async fn restore(
         Problem::not_found(detail)
     })?;
     let is_large = placed.version.size > STAGED_FROM;
-    let memory = if is_large { 0 } else { placed.version.size };
+    let memory = if is_large {
+        upload::MEMORY
+    } else {
+        placed.version.size
+    };
     let reservation = app.uploads.reserve(memory).await?;
     let content_type = placed.version.content_type.clone();
-    let stage = StageKey::of_upload(fresh_epoch().map_err(|error| Problem::from(&error))?.0);
-    let body = if is_large {
+    // The share goes with the work, which goes on when the client hangs up.
+    let (body, held) = if is_large {
+        let stage = Staged::new(Arc::clone(&target.namespace))?;
         let (namespace, limits) = (Arc::clone(&target.namespace), *app.replica.limits());
-        blocking(move || Ok(from_held(&*namespace, stage, &placed, &limits)?)).await?
+        let work = move || {
+            let body = from_held(&*namespace, stage.key(), &placed, &limits)?;
+            Ok((body, (reservation, Some(stage))))
+        };
+        blocking(work).await?
     } else {
         let packed = move |view: &View| {
             let bytes = view.content(&placed)?.unwrap_or_default();
-            Ok::<_, StoreError>(Packed::of_hashed(hash, &bytes))
+            Ok::<_, StoreError>((Packed::of_hashed(hash, &bytes), (reservation, None)))
         };
         target.namespace.read_view(view, packed).await?
     };
@@ -150,10 +157,5 @@ pub async fn restore(
         precondition,
         change: Change::Put(content),
     };
-    let (command, namespace) = (Command::Write(vec![write]), target.namespace);
-    let committed = commit(Arc::clone(&namespace), command, reservation).await;
-    if is_large {
-        clean_up(namespace, stage);
-    }
-    stored(committed?)
+    stored(commit(target.namespace, Command::Write(vec![write]), held).await?)
 }

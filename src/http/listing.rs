@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Body;
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -11,7 +11,9 @@ use bytes::Bytes;
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
 
+use crate::http::app::App;
 use crate::http::extract::{InNamespace, Params, accepts, page_limit};
+use crate::http::outgoing;
 use crate::http::problem::Problem;
 use crate::replica::view::Page;
 use crate::runtime::namespace::OpenNamespace;
@@ -74,6 +76,7 @@ struct ListBody {
 /// # Errors
 /// [`Problem`] when they cannot be read.
 pub async fn list(
+    State(app): State<App>,
     InNamespace(namespace): InNamespace,
     Params(query): Params<ListQuery>,
     headers: HeaderMap,
@@ -82,13 +85,14 @@ pub async fn list(
         return Ok(streamed(namespace, query));
     }
     let limit = page_limit(query.limit);
+    let share = outgoing::page_share(&app, limit).await?;
     let page = page(&namespace, query.prefix, query.after, limit).await?;
     let states = page.items.into_iter().map(StateItem::new).collect();
     let body = ListBody {
         states,
         next: page.next,
     };
-    Ok(Json(body).into_response())
+    outgoing::page(&app, share, &body).await
 }
 
 async fn page(

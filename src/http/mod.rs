@@ -18,6 +18,7 @@ pub mod extract;
 pub mod front;
 pub mod health;
 pub mod history;
+pub mod hosts;
 pub mod listener;
 pub mod listing;
 pub mod metrics;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::delta::dcz;
 use crate::delta::error::DeltaError;
-use crate::http::app::{App, blocking, commit};
+use crate::http::app::{App, blocking_holding, commit};
 use crate::http::body::{Bound, Received, receive};
 use crate::http::coding::Coding;
 use crate::http::conditions;
@@ -72,12 +72,18 @@ pub async fn patch(
     let kept = found.placed.version.content_type.clone();
     let held = received.bytes.len() as u64 + size;
     received.reservation.cover(held).await?;
-    let read =
-        move |view: &View| Ok::<_, Problem>(view.content(&found.placed)?.unwrap_or_default());
-    let base = target.namespace.read_view(view, read).await?;
+    let Received { bytes, reservation } = received;
+    // The share goes with the read, which goes on when the client hangs up.
+    let read = move |view: &View| {
+        let base = view.content(&found.placed)?.unwrap_or_default();
+        Ok::<_, Problem>((base, reservation))
+    };
+    let (base, reservation) = target.namespace.read_view(view, read).await?;
+    let received = Received { bytes, reservation };
     let received = applied(received, base.into(), bound.bytes).await?;
+    let (body, reservation) = pack(received).await?;
     let content = Content {
-        body: pack(received.bytes).await?,
+        body,
         content_type: content_type.or(kept),
         ttl,
     };
@@ -87,7 +93,7 @@ pub async fn patch(
         change: Change::Put(content),
     };
     let command = Command::Write(vec![write]);
-    stored(commit(target.namespace, command, received.reservation).await?)
+    stored(commit(target.namespace, command, reservation).await?)
 }
 
 fn check_dictionary(delta: &[u8], current: ContentHash) -> Result<(), Problem> {
@@ -116,7 +122,9 @@ async fn applied(received: Received, base: Bytes, limit: u64) -> Result<Received
             let (_, frame) = dcz::split(&delta)?;
             Ok(dcz::decode(&base, frame, most))
         };
-        match blocking(apply).await? {
+        let (content, share) = blocking_holding(reservation, apply).await?;
+        reservation = share;
+        match content {
             Err(DeltaError::TooLarge { .. }) if bound < limit => {}
             Err(DeltaError::TooLarge { .. }) => break,
             Err(error) => return Err(error.into()),

@@ -3,10 +3,12 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::Response;
 use serde::Deserialize;
 
 use crate::http::app::App;
 use crate::http::extract::{InNamespace, Params, page_limit};
+use crate::http::outgoing;
 use crate::http::problem::Problem;
 use crate::replica::view::View;
 use crate::roots::mountains;
@@ -42,13 +44,14 @@ pub async fn list(
     State(app): State<App>,
     InNamespace(namespace): InNamespace,
     Params(query): Params<RootsQuery>,
-) -> Result<Json<RootsBody>, Problem> {
-    read(&app, &namespace, move |view, head| {
+) -> Result<Response, Problem> {
+    let mut limit = page_limit(query.limit);
+    if query.proofs {
+        limit = limit.min(PROOFS_MAX);
+    }
+    let share = outgoing::page_share(&app, limit).await?;
+    let page = read(&app, &namespace, move |view, head| {
         let size = head.as_ref().map_or(0, |head| head.size);
-        let mut limit = page_limit(query.limit);
-        if query.proofs {
-            limit = limit.min(PROOFS_MAX);
-        }
         let entries = view.snapshot();
         let entries = entries.root_entries(query.from.unwrap_or(0), limit)?;
         let behind = entries.last().map(|(place, _)| place + 1);
@@ -71,8 +74,9 @@ pub async fn list(
             consistency: since.transpose()?,
             head,
         })
-    })
-    .await
+    });
+    let Json(page) = page.await?;
+    outgoing::page(&app, share, &page).await
 }
 
 /// The proof that there is an entry at a place.

@@ -111,12 +111,8 @@ pub async fn put(
         precondition,
         change: Change::Put(content),
     };
-    let (command, namespace) = (Command::Write(vec![write]), target.namespace);
-    let committed = commit(Arc::clone(&namespace), command, taken.reservation).await;
-    if let Some(stage) = taken.stage {
-        upload::clean_up(namespace, stage);
-    }
-    stored(committed?)
+    let held = (taken.reservation, taken.stage);
+    stored(commit(target.namespace, Command::Write(vec![write]), held).await?)
 }
 
 /// Deletes a state.
@@ -263,8 +259,10 @@ impl Wanted {
             },
         };
         let (placed, part) = (found.placed.clone(), span.clone());
-        let open = move |view: &View| Ok::<_, Problem>(Source::open(view, placed, &part)?);
-        let source = namespace.read_view(Arc::clone(&view), open).await?;
+        // The share goes with the read, which goes on when the client hangs up.
+        let open =
+            move |view: &View| Ok::<_, Problem>((Source::open(view, placed, &part)?, reservation));
+        let (source, reservation) = namespace.read_view(Arc::clone(&view), open).await?;
         let source = source.ok_or_else(Problem::unexpected)?;
         let namespace = Arc::clone(namespace);
         let body = streamed::body(namespace, view, source, reservation, app.idle);
@@ -317,9 +315,10 @@ impl Wanted {
                 Some(base) => view.content(&base).ok().flatten(),
                 None => None,
             };
-            Ok::<_, Problem>(accepted.encode(base.as_deref(), bytes))
+            // The share goes with the read, which goes on when the client hangs up.
+            Ok::<_, Problem>((accepted.encode(base.as_deref(), bytes), reservation))
         };
-        let (coding, bytes) = if memory <= READ_INLINE {
+        let ((coding, bytes), reservation) = if memory <= READ_INLINE {
             content(&view)?
         } else {
             namespace.read_view(view, content).await?

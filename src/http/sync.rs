@@ -17,6 +17,7 @@ use crate::http::extract::{Headers, InNamespace, Name};
 use crate::http::outgoing;
 use crate::http::problem::Problem;
 use crate::reconcile::strategy::StrategyName;
+use crate::runtime::answer_memory::answer_memory;
 use crate::runtime::peering::{DiffReport, DiffRequest, SyncRequest};
 use crate::runtime::sync_service::answer;
 use crate::sync::exchange::reply_limit;
@@ -52,15 +53,24 @@ pub async fn message(
     // What a frame decodes to comes on top of it; one that announces more is refused unread.
     let plain = (plain_length(&bytes) as u64).min(limit);
     reservation.cover(bytes.len() as u64 + plain).await?;
-    let (replica, downloads) = (Arc::clone(&app.replica), app.downloads.clone());
-    // Its bytes stay accounted for until it is answered, even when the peer hangs up.
+    let needed = answer_memory(&namespace, endpoint, &bytes, app.replica.limits()).await?;
+    let (place, share) = match needed {
+        Some(needed) => (
+            Some(app.place().await?),
+            app.downloads.reserve(needed).await?,
+        ),
+        None => (None, app.downloads.reserve(0).await?),
+    };
+    let replica = Arc::clone(&app.replica);
+    // Question and answer stay accounted for until it is made, even when the peer hangs up.
     let answered = task::spawn(async move {
         let reply = answer(&replica, &namespace, endpoint, bytes).await;
-        drop(reservation);
-        reply
+        drop((reservation, place));
+        reply.map(|reply| (reply, share))
     });
-    let reply = answered.await.map_err(|_| Problem::unexpected())??;
-    let share = downloads.reserve(reply.len() as u64).await?;
+    let (reply, mut share) = answered.await.map_err(|_| Problem::unexpected())??;
+    share.cover(reply.len() as u64).await?;
+    share.shrink(reply.len());
     let media_type = [(CONTENT_TYPE, "application/octet-stream")];
     let length = [(CONTENT_LENGTH, reply.len().to_string())];
     let body = outgoing::body(reply.into(), share, app.idle);

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::HeaderMap;
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tokio::task;
 use tokio::time::Instant;
 
 use crate::delta::compress::decompress;
 use crate::delta::error::DeltaError;
 use crate::delta::inflate::Inflater;
-use crate::http::app::{App, blocking};
+use crate::http::app::{App, blocking, blocking_holding};
 use crate::http::body::{Bound, Pieces, Received, content_length, receive_pieces, refuse_declared};
 use crate::http::budget::Reservation;
 use crate::http::coding::Coding;
@@ -32,7 +33,7 @@ const EXPANSION: u64 = 16;
 /// Bytes that are taken from the client before they are cut.
 const PIECE: usize = 1 << 20;
 /// Memory for all of that.
-const MEMORY: u64 = 6 << 20;
+pub const MEMORY: u64 = 6 << 20;
 
 /// A state that a client has sent.
 pub struct Taken {
@@ -40,8 +41,45 @@ pub struct Taken {
     pub body: Packed,
     /// What was set aside for it.
     pub reservation: Reservation,
-    /// Where it was stored while it arrived, if it was large.
-    pub stage: Option<StageKey>,
+    /// Where it was stored while it arrived, if it was large. To be held until the state is written.
+    pub stage: Option<Staged>,
+}
+
+/// A stage of a write. What no record refers to is given up when this is dropped: when the write is
+/// done or refused, or when its client hung up and nobody goes on with it.
+pub struct Staged {
+    namespace: Arc<OpenNamespace>,
+    key: StageKey,
+    runtime: Handle,
+}
+
+impl Staged {
+    /// A stage that has no other owner, under a key of its own.
+    ///
+    /// # Errors
+    /// [`Problem`] when the machine gives no random numbers.
+    pub fn new(namespace: Arc<OpenNamespace>) -> Result<Self, Problem> {
+        let number = fresh_epoch().map_err(|error| Problem::from(&error))?;
+        Ok(Self {
+            namespace,
+            key: StageKey::of_upload(number.0),
+            runtime: Handle::current(),
+        })
+    }
+
+    /// Its key.
+    pub fn key(&self) -> StageKey {
+        self.key
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        let (namespace, key) = (Arc::clone(&self.namespace), self.key);
+        // What is left after a failure is collected when it is old enough.
+        self.runtime
+            .spawn_blocking(move || give_up(&*namespace, key));
+    }
 }
 
 /// A large body: what has come, and where the rest comes from.
@@ -124,22 +162,24 @@ async fn in_memory(
         },
         Coding::Identity | Coding::Dcz => received,
     };
+    let (body, reservation) = pack(received).await?;
     Ok(Ok(Taken {
-        body: pack(received.bytes).await?,
-        reservation: received.reservation,
+        body,
+        reservation,
         stage: None,
     }))
 }
 
-/// Hashes and packs a state.
+/// Hashes and packs a state, whose share of the memory comes back with it.
 ///
 /// # Errors
 /// [`Problem::unexpected`] when the thread that does it fails.
-pub async fn pack(bytes: Bytes) -> Result<Packed, Problem> {
+pub async fn pack(received: Received) -> Result<(Packed, Reservation), Problem> {
+    let Received { bytes, reservation } = received;
     if bytes.len() <= PACK_INLINE {
-        return Ok(Packed::new(&bytes));
+        return Ok((Packed::new(&bytes), reservation));
     }
-    blocking(move || Ok(Packed::new(&bytes))).await
+    blocking_holding(reservation, move || Ok(Packed::new(&bytes))).await
 }
 
 /// Decompresses a body. Memory is set aside before it is taken; it is given back when the content
@@ -155,7 +195,10 @@ async fn decoded(received: Received, limit: u64) -> Result<Result<Received, Rese
         reservation.cover(length + bound).await?;
         let compressed = bytes.clone();
         let bound = usize::try_from(bound).unwrap_or(usize::MAX);
-        match blocking(move || Ok(decompress(&compressed, bound))).await? {
+        let work = move || Ok(decompress(&compressed, bound));
+        let (content, share) = blocking_holding(reservation, work).await?;
+        reservation = share;
+        match content {
             Err(DeltaError::TooLarge { .. }) => {}
             Err(error) => return Err(error.into()),
             Ok(content) => {
@@ -167,12 +210,6 @@ async fn decoded(received: Received, limit: u64) -> Result<Result<Received, Rese
     Ok(Err(reservation))
 }
 
-/// Gives up what no record refers to, when a write is done or refused.
-pub fn clean_up(namespace: Arc<OpenNamespace>, stage: StageKey) {
-    // What is left after a failure is collected when it is old enough.
-    task::spawn_blocking(move || give_up(&*namespace, stage));
-}
-
 /// Stores a large body as it arrives. Unless all of it is stored nothing is.
 async fn store(
     app: App,
@@ -181,18 +218,12 @@ async fn store(
     coding: Coding,
 ) -> Result<Taken, Problem> {
     let limits = *app.replica.limits();
-    let number = fresh_epoch().map_err(|error| Problem::from(&error))?;
-    let key = StageKey::of_upload(number.0);
+    let stage = Staged::new(Arc::clone(&namespace))?;
     let size = begun.declared.filter(|_| coding == Coding::Identity);
     let size = size.unwrap_or(limits.state_bytes);
-    let begin = Arc::clone(&namespace);
-    let begin = move || Upload::begin(begin, key, size, coding, &limits);
+    let begin = move || Upload::begin(namespace, stage, size, coding, &limits);
     let upload = blocking(begin).await?;
-    let taken = take_in(&app, upload, begun).await;
-    if taken.is_err() {
-        clean_up(namespace, key);
-    }
-    taken
+    take_in(&app, upload, begun).await
 }
 
 async fn take_in(app: &App, mut upload: Upload, begun: Begun) -> Result<Taken, Problem> {
@@ -230,19 +261,18 @@ async fn take_in(app: &App, mut upload: Upload, begun: Begun) -> Result<Taken, P
             pieces.paused(asked.elapsed());
         }
     }
-    let stage = Some(upload.key);
-    let body = blocking(move || upload.finish()).await?;
+    let (body, stage) = blocking(move || upload.finish()).await?;
     Ok(Taken {
         body,
         reservation,
-        stage,
+        stage: Some(stage),
     })
 }
 
 /// A state on its way into its stage. Its methods block.
 struct Upload {
     namespace: Arc<OpenNamespace>,
-    key: StageKey,
+    stage: Staged,
     limit: u64,
     inflater: Option<Inflater>,
     writer: StageWriter,
@@ -251,16 +281,16 @@ struct Upload {
 impl Upload {
     fn begin(
         namespace: Arc<OpenNamespace>,
-        key: StageKey,
+        stage: Staged,
         size: u64,
         coding: Coding,
         limits: &Limits,
     ) -> Result<Self, Problem> {
-        let writer = StageWriter::begin(&*namespace, key, size, limits)?;
+        let writer = StageWriter::begin(&*namespace, stage.key(), size, limits)?;
         let inflater = (coding == Coding::Zstd).then(Inflater::new);
         Ok(Self {
             namespace,
-            key,
+            stage,
             limit: limits.state_bytes,
             inflater: inflater.transpose()?,
             writer,
@@ -286,10 +316,10 @@ impl Upload {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Packed, Problem> {
+    fn finish(mut self) -> Result<(Packed, Staged), Problem> {
         if let Some(inflater) = self.inflater.take() {
             inflater.finish()?;
         }
-        Ok(self.writer.finish(&*self.namespace)?)
+        Ok((self.writer.finish(&*self.namespace)?, self.stage))
     }
 }

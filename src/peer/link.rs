@@ -101,6 +101,8 @@ impl Link {
         let mut wake = Wake::Time;
         let mut views = self.namespace.subscribe();
         let mut push = true;
+        // What is known of the peer is remembered from one session to the next.
+        let _meeting = self.runner.meeting(&self.address, self.namespace.name());
         loop {
             views.mark_unchanged();
             let job = Job {

@@ -10,5 +10,7 @@ pub mod home;
 pub mod link;
 pub mod links;
 pub mod penalty;
+pub mod places;
+pub mod remembered;
 pub mod runner;
 pub mod witness;

@@ -17,6 +17,8 @@ use crate::peer::connections::Connections;
 use crate::peer::heard::Heard;
 use crate::peer::home::LocalHome;
 use crate::peer::penalty::Penalty;
+use crate::peer::places::{Noted, Place, Places};
+use crate::peer::remembered::Remembered;
 use crate::reconcile::strategy::{StrategyName, Tuning};
 use crate::runtime::lock::lock;
 use crate::runtime::namespace::OpenNamespace;
@@ -30,11 +32,13 @@ use crate::sync::exchange::SessionError;
 use crate::sync::fetch_chunks::fetch_lacking;
 use crate::sync::report::{Passed, Report};
 use crate::sync::session::{Last, PeerSeen, SessionOptions, run};
+use crate::sync::transport::Transport;
 use crate::types::id::Namespace;
 
 /// How long a user's session waits for a running one with the same peer.
 const TURN_TIMEOUT: Duration = Duration::from_secs(30);
-/// Addresses that are remembered; more are forgotten once nothing is held against them.
+/// Addresses that are remembered for what is held against them; with more, those are forgotten that
+/// little is held against.
 const REMEMBERED: usize = 1024;
 
 /// What one session is to do.
@@ -62,6 +66,10 @@ pub struct Ran {
 /// Held by the session that runs.
 type Turn = tokio::sync::Mutex<Met>;
 
+/// Keeps in mind what is known of a peer from sessions in a namespace.
+#[must_use]
+pub struct Meeting(Arc<Turn>);
+
 /// What is known of a peer from sessions in this process.
 #[derive(Debug, Clone, Copy, Default)]
 struct Met {
@@ -73,7 +81,7 @@ struct Met {
 
 #[derive(Default)]
 struct Known {
-    turns: HashMap<(PeerAddress, Namespace), Arc<Turn>>,
+    turns: Remembered<(PeerAddress, Namespace), Arc<Turn>>,
     penalties: HashMap<PeerAddress, Penalty>,
 }
 
@@ -84,6 +92,7 @@ pub struct Runner {
     tuning: Tuning,
     shutdown: CancellationToken,
     known: Arc<Mutex<Known>>,
+    places: Places,
     heard: Heard,
 }
 
@@ -97,6 +106,7 @@ impl Runner {
             tuning,
             shutdown,
             known: Arc::default(),
+            places: Places::default(),
             heard: Heard::default(),
         }
     }
@@ -166,6 +176,7 @@ impl Runner {
         stop: &CancellationToken,
     ) -> Result<Ran, PeeringError> {
         let turn = self.turn(address, namespace).await?;
+        let place = self.place(address, job.follows).await?;
         let (open, root) = self.open(namespace)?;
         let sessions = self.replica.sessions();
         let mut report = sessions.begin(address.to_string(), namespace.to_string(), root);
@@ -184,7 +195,7 @@ impl Runner {
             session: report.session,
         };
         let peer = address.clone();
-        let session = self.session(client, address, turn, move |transport, met| {
+        let session = self.session(client, address, (turn, place), move |transport, met| {
             let _listed = listed;
             let result = run(transport, &home, &options, &mut report);
             met.last = result.as_ref().ok().and_then(|seen| seen.last);
@@ -206,6 +217,7 @@ impl Runner {
         strategy: Option<StrategyName>,
     ) -> Result<(Report, Vec<Differing>), PeeringError> {
         let turn = self.turn(address, namespace).await?;
+        let place = self.place(address, false).await?;
         let (open, root) = self.open(namespace)?;
         let mut report = Report::begin(0, address.to_string(), namespace.to_string(), root);
         let (options, limits) = (
@@ -214,7 +226,7 @@ impl Runner {
         );
         let client = self.client(address, &open, &self.shutdown);
         let home = LocalHome::new(Arc::clone(&self.replica), open);
-        let session = self.session(client, address, turn, move |transport, _| {
+        let session = self.session(client, address, (turn, place), move |transport, _| {
             let result = diff(transport, &home, &options, &limits, &mut report);
             (report, result)
         });
@@ -236,12 +248,14 @@ impl Runner {
         if let (_, Some(banned)) = self.penalty(address) {
             return Err(PeeringError::Banned(banned.as_secs() + 1));
         }
+        let mut place = self.place(address, false).await?;
         let client = self.client(address, open, &self.shutdown);
         let mut transport = BlockingClient::new(client, Handle::current());
         let (known, address) = (Arc::clone(&self.known), address.clone());
         let (limits, open) = (*self.replica.limits(), Arc::clone(open));
         let asked = task::spawn_blocking(move || {
-            let source = address.to_string();
+            let (source, mut transport) =
+                (address.to_string(), Noted::new(&mut transport, &mut place));
             let fetched = fetch_lacking(&mut transport, &*open, &source, &lacking, &limits);
             fetched.map_err(|error| {
                 if error.is_misbehaviour() {
@@ -260,16 +274,17 @@ impl Runner {
         &self,
         client: PeerClient,
         address: &PeerAddress,
-        turn: OwnedMutexGuard<Met>,
-        work: impl FnOnce(&mut BlockingClient, &mut Met) -> (Report, Result<T, SessionError>)
+        (turn, place): (OwnedMutexGuard<Met>, Place),
+        work: impl FnOnce(&mut dyn Transport, &mut Met) -> (Report, Result<T, SessionError>)
         + Send
         + 'static,
     ) -> Result<(Report, Result<T, SessionError>), PeeringError> {
         let mut transport = BlockingClient::new(client, Handle::current());
         let (known, address) = (Arc::clone(&self.known), address.clone());
         let session = task::spawn_blocking(move || {
-            let mut turn = turn;
-            let (report, result) = work(&mut transport, &mut turn);
+            let (mut turn, mut place) = (turn, place);
+            let mut noted = Noted::new(&mut transport, &mut place);
+            let (report, result) = work(&mut noted, &mut turn);
             turn.before |= result.is_ok();
             if result.as_ref().is_err_and(SessionError::is_misbehaviour) {
                 lock(&known).penalize(address);
@@ -295,6 +310,30 @@ impl Runner {
         Ok((open, root))
     }
 
+    /// What is known of a peer from sessions in a namespace, which is not forgotten as long as this is
+    /// held.
+    pub fn meeting(&self, address: &PeerAddress, namespace: &Namespace) -> Meeting {
+        let place = (address.clone(), namespace.clone());
+        let is_idle = |turn: &Arc<Turn>| Arc::strong_count(turn) == 1;
+        Meeting(Arc::clone(lock(&self.known).turns.of(&place, is_idle)))
+    }
+
+    /// Waits for a place among the sessions that run at once; a link does so for as long as it takes.
+    async fn place(&self, address: &PeerAddress, follows: bool) -> Result<Place, PeeringError> {
+        let place = async {
+            let place = self.places.take(address);
+            if follows {
+                return Ok(place.await);
+            }
+            let place = tokio::time::timeout(TURN_TIMEOUT, place).await;
+            place.map_err(|_| PeeringError::Busy)
+        };
+        tokio::select! {
+            () = self.shutdown.cancelled() => Err(PeeringError::ShuttingDown),
+            place = place => place,
+        }
+    }
+
     /// Waits until no other session with this peer runs in this namespace.
     async fn turn(
         &self,
@@ -305,10 +344,8 @@ impl Runner {
             return Err(PeeringError::Banned(banned.as_secs() + 1));
         }
         let turn = {
-            let mut known = lock(&self.known);
-            known.forget_idle();
-            let place = (address.clone(), namespace.clone());
-            Arc::clone(known.turns.entry(place).or_default())
+            lock(&self.known).forget_penalties();
+            self.meeting(address, namespace).0
         };
         tokio::select! {
             () = self.shutdown.cancelled() => Err(PeeringError::ShuttingDown),
@@ -349,10 +386,7 @@ impl Known {
         penalty.or_insert_with(|| Penalty::new(now)).add(now);
     }
 
-    fn forget_idle(&mut self) {
-        if self.turns.len() > REMEMBERED {
-            self.turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-        }
+    fn forget_penalties(&mut self) {
         if self.penalties.len() > REMEMBERED {
             let now = Instant::now();
             self.penalties
@@ -365,11 +399,93 @@ impl Known {
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
+    use std::path::Path;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use tokio::sync::oneshot;
+    use tokio::sync::{mpsc, oneshot};
 
     use super::*;
     use crate::runtime::replica::ReplicaOptions;
+
+    fn runner(folder: &Path) -> Arc<Runner> {
+        let replica = Replica::open(folder, ReplicaOptions::default()).unwrap();
+        let (tuning, stop) = (Tuning::default(), CancellationToken::new());
+        Arc::new(Runner::new(Arc::new(replica), tuning, stop))
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_never_answers_has_one_session_and_holds_up_no_other() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let refusing = TcpListener::bind("127.0.0.1:0").unwrap();
+        let [url, other] = [&silent, &refusing].map(|listener| {
+            let url = format!("http://{}", listener.local_addr().unwrap());
+            PeerAddress::parse(&url).unwrap()
+        });
+        let (accepted, (came, mut has_come)) = (Arc::new(AtomicUsize::new(0)), mpsc::channel(100));
+        let count = Arc::clone(&accepted);
+        std::thread::spawn(move || {
+            let mut held = Vec::new();
+            for stream in silent.incoming() {
+                held.push(stream);
+                count.fetch_add(1, Ordering::SeqCst);
+                if came.blocking_send(()).is_err() {
+                    return;
+                }
+            }
+        });
+        std::thread::spawn(move || {
+            let (mut stream, _) = refusing.accept().unwrap();
+            assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
+            let answer = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
+            stream.write_all(answer.as_bytes()).unwrap();
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let runner = runner(folder.path());
+        let names: Vec<Namespace> = (0..8)
+            .map(|n| Namespace::new(&format!("shard{n}")).unwrap())
+            .collect();
+        for name in &names {
+            runner.replica().create_namespace(name).unwrap();
+        }
+        let sync = |peer: &PeerAddress, name: &Namespace| {
+            let (runner, peer, name) = (Arc::clone(&runner), peer.clone(), name.clone());
+            let job = Job {
+                pull: true,
+                push: false,
+                strategy: None,
+                follows: true,
+            };
+            task::spawn(async move { runner.sync(&peer, &name, job, runner.shutdown()).await })
+        };
+        let waiting: Vec<_> = names.iter().map(|name| sync(&url, name)).collect();
+        has_come.recv().await.unwrap();
+        let ran = sync(&other, &names[0]).await.unwrap().unwrap();
+        assert!(ran.result.unwrap_err().to_string().contains("http_404"));
+        assert_eq!(accepted.load(Ordering::SeqCst), 1);
+        runner.shutdown().cancel();
+        for session in waiting {
+            let ended = session.await.unwrap();
+            assert!(ended.is_err() || ended.unwrap().result.is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_links_know_of_their_peers_is_not_forgotten_over_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let runner = runner(folder.path());
+        let peer = |n: u32| PeerAddress::parse(&format!("http://10.0.0.1:{n}")).unwrap();
+        let name = Namespace::default_namespace();
+        let linked: Vec<Meeting> = (1..3000).map(|n| runner.meeting(&peer(n), &name)).collect();
+        for meeting in &linked {
+            meeting.0.try_lock().unwrap().before = true;
+        }
+        for other in 3000..30_000 {
+            runner.turn(&peer(other), &name).await.unwrap();
+        }
+        for n in 1..3000 {
+            assert!(runner.turn(&peer(n), &name).await.unwrap().before, "{n}");
+        }
+    }
 
     #[tokio::test]
     async fn a_caller_who_hangs_up_does_not_spare_the_peer_its_points() {
@@ -387,9 +503,7 @@ mod tests {
             stream.write_all(b"nonsense of 20 bytes").unwrap();
         });
         let folder = tempfile::tempdir().unwrap();
-        let replica = Replica::open(folder.path(), ReplicaOptions::default()).unwrap();
-        let (tuning, stop) = (Tuning::default(), CancellationToken::new());
-        let runner = Runner::new(Arc::new(replica), tuning, stop);
+        let runner = runner(folder.path());
         let address = PeerAddress::parse(&url).unwrap();
         let name = Namespace::default_namespace();
         let job = Job {

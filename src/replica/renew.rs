@@ -6,6 +6,8 @@
 //! up to that place only, which is the truth. So it is superseded by nothing that did not see it,
 //! and supersedes nothing that it did not see.
 
+use std::fmt;
+
 use crate::replica::command::Mutation;
 use crate::replica::view::View;
 use crate::store::error::StoreError;
@@ -26,6 +28,22 @@ pub enum Evidence {
     Seen(Sighting),
     /// A record counts writes under our name that were not made here.
     ForeignHistory,
+}
+
+impl fmt::Display for Evidence {
+    /// In a few words, however much there is of it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Seen(seen) => {
+                let (epoch, seq, openings) = (seen.epoch, seen.seq, seen.openings.len());
+                write!(
+                    f,
+                    "epoch {epoch} was seen up to {seq}, with {openings} openings"
+                )
+            }
+            Self::ForeignHistory => f.write_str("a record counts writes that were not made here"),
+        }
+    }
 }
 
 impl Evidence {

@@ -1,6 +1,7 @@
 //! The only bridge between async and blocking code: a writer thread for each namespace, readers on
 //! the blocking pool, and the open replica that holds them.
 
+pub mod answer_memory;
 pub mod checkpoints;
 pub mod collector;
 pub mod compacting;

@@ -282,10 +282,15 @@ impl OpenNamespace {
         E: From<StoreError> + Send + 'static,
     {
         // The semaphore is never closed; without a permit the read merely is not counted.
-        let permit = self.readers.acquire().await.ok();
-        let result = task::spawn_blocking(move || work(&view)).await;
-        drop(permit);
-        result.unwrap_or_else(|_| Err(StoreError::Unexpected("a read").into()))
+        let permit = Arc::clone(&self.readers).acquire_owned().await.ok();
+        let reading = task::spawn_blocking(move || {
+            // Given back when the read has ended, whether somebody still waits for it or not.
+            let _permit = permit;
+            work(&view)
+        });
+        reading
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Unexpected("a read").into()))
     }
 
     /// What was last agreed with a peer.
@@ -452,5 +457,37 @@ impl Stager for OpenNamespace {
             SubmitError::Storage(error) => StagingError::Store(error),
             other => StagingError::Unavailable(other.to_string()),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::runtime::replica::{Replica, ReplicaOptions};
+
+    #[tokio::test]
+    async fn a_read_that_nobody_waits_for_any_more_still_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let replica = Replica::open(folder.path(), ReplicaOptions::default()).unwrap();
+        let namespace = replica.namespace(&Namespace::default_namespace()).unwrap();
+        let free = namespace.readers.available_permits();
+        let (begun, mut has_begun) = tokio::sync::mpsc::channel(1);
+        let (go, wait) = mpsc::channel::<()>();
+        let read = namespace.read(move |_| {
+            begun.blocking_send(()).unwrap();
+            wait.recv().unwrap();
+            Ok::<_, StoreError>(())
+        });
+        tokio::select! {
+            _ = read => panic!("the read goes on"),
+            begun = has_begun.recv() => begun.unwrap(),
+        }
+        assert_eq!(namespace.readers.available_permits(), free - 1);
+        go.send(()).unwrap();
+        while namespace.readers.available_permits() < free {
+            task::yield_now().await;
+        }
     }
 }

@@ -80,8 +80,15 @@ pub struct Pins {
     idle: Duration,
     pins: Mutex<HashMap<u64, Pin>>,
     heard: Mutex<HashMap<ReplicaId, Heard>>,
-    /// By its digest.
-    said: Mutex<HashMap<u64, Said>>,
+    said: Mutex<Told>,
+}
+
+/// What peers said while both were equal.
+#[derive(Default)]
+struct Told {
+    /// By its digest, with a number that counts up.
+    said: HashMap<u64, (u64, Said)>,
+    count: u64,
 }
 
 impl Pins {
@@ -109,19 +116,27 @@ impl Pins {
         }
     }
 
-    /// Remembers what a peer says while both are equal, in place of what it said before.
+    /// Remembers what a peer says while both are equal, in place of what it said before, or of what was
+    /// said the longest ago when that are too many.
     pub fn remember(&self, digest: u64, told: Said) {
-        let mut said = lock(&self.said);
+        let mut known = lock(&self.said);
         let is_new = |known: &Said| known.replica != told.replica || known.follows != told.follows;
-        said.retain(|_, known| is_new(known));
-        if said.len() < HEARD_MAX {
-            said.insert(digest, told);
+        known.said.retain(|_, (_, known)| is_new(known));
+        if known.said.len() >= HEARD_MAX {
+            let oldest = known.said.iter().min_by_key(|(_, (number, _))| *number);
+            if let Some(oldest) = oldest.map(|(digest, _)| *digest) {
+                known.said.remove(&oldest);
+            }
         }
+        known.count += 1;
+        let number = known.count;
+        known.said.insert(digest, (number, told));
     }
 
     /// What a digest stands for.
     pub fn recall(&self, digest: u64) -> Option<Said> {
-        lock(&self.said).get(&digest).cloned()
+        let known = lock(&self.said);
+        known.said.get(&digest).map(|(_, said)| said.clone())
     }
 
     /// Takes note of what a peer that follows our feed held when it ended a session here.
@@ -223,6 +238,29 @@ mod tests {
     use crate::replica::engine::Engine;
     use crate::store::options::StoreOptions;
     use crate::types::cursor::Epoch;
+    use crate::types::lineage::Provenance;
+
+    #[test]
+    fn what_a_new_peer_says_takes_the_place_of_what_was_said_the_longest_ago() {
+        let pins = Pins::new(1, Duration::from_secs(3600));
+        let say = |peer: u64| {
+            let told = Said {
+                replica: ReplicaId(peer),
+                follows: true,
+                lineage: Provenance::new(Epoch(peer)).lineage,
+                seq: 1,
+            };
+            pins.remember(1000 + peer, told);
+        };
+        let last = HEARD_MAX as u64;
+        (0..last).for_each(say);
+        // This one is news again.
+        say(0);
+        say(last);
+        let is_known = |peer: u64| pins.recall(1000 + peer).is_some();
+        assert!(is_known(0) && is_known(last) && !is_known(1));
+        assert!((2..last).all(is_known));
+    }
 
     #[test]
     fn a_peer_has_a_few_sessions_and_loses_the_most_silent_one_to_another() {

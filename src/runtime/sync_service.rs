@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::task;
+use tracing::warn;
 
 use crate::reconcile::strategy::StrategyName;
 use crate::replica::collect::let_go;
@@ -145,6 +146,27 @@ pub async fn answer(
     }
 }
 
+/// Head and blob of a message.
+///
+/// # Errors
+/// [`SyncError::BadMessage`] when it is malformed.
+pub async fn opened<H: DeserializeOwned + Send + 'static>(
+    namespace: &OpenNamespace,
+    endpoint: Endpoint,
+    body: &Bytes,
+    limits: &Limits,
+) -> Result<(H, Vec<u8>), SyncError> {
+    let (kind, limit, frame) = (endpoint.kind(), reply_limit(limits, endpoint), body.clone());
+    let decode = move || {
+        let opened = open(kind, &frame, limit);
+        opened.map_err(|error| SyncError::BadMessage(error.to_string()))
+    };
+    if plain_length(body) <= DECODE_INLINE {
+        return decode();
+    }
+    namespace.read(move |_| decode()).await
+}
+
 struct Asked<'a> {
     namespace: &'a Arc<OpenNamespace>,
     endpoint: Endpoint,
@@ -173,19 +195,7 @@ type Work<H, R> = fn(&View, H, &[u8], &Limits) -> Result<(R, Vec<u8>), Responder
 
 impl Asked<'_> {
     async fn head<H: DeserializeOwned + Send + 'static>(&self) -> Result<(H, Vec<u8>), SyncError> {
-        let (kind, limit) = (
-            self.endpoint.kind(),
-            reply_limit(&self.limits, self.endpoint),
-        );
-        let body = self.body.clone();
-        let decode = move || {
-            let opened = open(kind, &body, limit);
-            opened.map_err(|error| SyncError::BadMessage(error.to_string()))
-        };
-        if plain_length(&self.body) <= DECODE_INLINE {
-            return decode();
-        }
-        self.namespace.read(move |_| decode()).await
+        opened(self.namespace, self.endpoint, &self.body, &self.limits).await
     }
 
     async fn open(&self, replica: &Replica) -> Result<Vec<u8>, SyncError> {
@@ -271,7 +281,8 @@ impl Asked<'_> {
 
     /// What the peer has to be told, because it does not go together with what it says of itself.
     async fn meet(&self, head: &OpenRequest) -> Result<Option<Sighting>, SyncError> {
-        if let Err(error) = head.lineage.check() {
+        let seen = head.seen.as_ref().map_or(Ok(()), Sighting::check);
+        if let Err(error) = head.lineage.check().and(seen) {
             return Err(SyncError::BadMessage(error.to_string()));
         }
         if let Some(seen) = head
@@ -279,6 +290,7 @@ impl Asked<'_> {
             .as_ref()
             .filter(|seen| self.namespace.is_copied(seen))
         {
+            warn!(replica = %head.replica, epoch = %seen.epoch, "is said to have a copy of this replica");
             let order = Order::Renew(Evidence::Seen(seen.clone()));
             match self.namespace.order(order).await {
                 // What was said cannot be proven; a second time within a short while it counts less.

@@ -257,7 +257,7 @@ impl Writer {
                 let renewal = self.engine.decide_renewal(&evidence, fresh);
                 if renewal.is_some() && !self.patience.allows(Instant::now()) {
                     warn!(
-                        ?evidence,
+                        %evidence,
                         "said to have a copy again, which is not believed so soon"
                     );
                     for answer in answers {
@@ -267,7 +267,7 @@ impl Writer {
                 }
                 if renewal.is_some() {
                     warn!(
-                        ?evidence,
+                        %evidence,
                         "a copy of this data directory has written under the same name, or this is \
                          an older copy of it: writes count under a new name from now on"
                     );

@@ -12,13 +12,13 @@ use crate::reconcile::planner::{Facts, Plan, after_failure, expected_rest, plan}
 use crate::reconcile::registry::strategy;
 use crate::reconcile::strategy::{
     AgreementMark, Context, Difference, SessionLimits, Step, Strategy, StrategyName, Tuning,
-    first_bits,
 };
 use crate::reconcile::view::SetView;
 use crate::replica::view::View;
 use crate::store::error::StoreError;
 use crate::store::rows::Agreement;
 use crate::sync::exchange::{Exchange, SessionError};
+use crate::sync::intake::{HELD_MAX, Intake};
 use crate::types::hash::StateKey;
 use crate::types::limits::Limits;
 use crate::types::record::StateRecord;
@@ -160,6 +160,10 @@ pub fn compare(
                 name = after_failure(&facts, &tried, known).unwrap_or(StrategyName::Full);
                 why
             }
+            Attempt::TooMuch => {
+                name = StrategyName::Full;
+                "the records that differ are too many bytes for one session"
+            }
         };
         exchange.report.why = format!("{}; then {name}: {why}", exchange.report.why);
         exchange.report.strategy = name.to_string();
@@ -182,6 +186,12 @@ impl Taken {
         let keyed = records.into_iter().map(|record| (record.key(), record));
         self.records.extend(keyed);
         self.changes = join(std::mem::take(&mut self.changes), changes);
+    }
+
+    /// Bytes of records that are held.
+    fn weight(&self) -> u64 {
+        let weights = self.records.values().map(|record| record.weight() as u64);
+        weights.sum()
     }
 
     /// It turns our tree into the peer's.
@@ -218,6 +228,8 @@ enum Attempt {
     Found(Vec<StateRecord>, Vec<LeafChange>),
     /// Why not, and how much differs, if that is known.
     CannotDecide(&'static str, Option<u64>),
+    /// The records are more than may be held at once.
+    TooMuch,
 }
 
 fn context(
@@ -281,7 +293,10 @@ fn attempt(
             }
         }
     };
-    let records = fetch_records(exchange, session, &difference)?;
+    let room = HELD_MAX.saturating_sub(taken.weight());
+    let Some(records) = fetch_records(exchange, session, &difference, room)? else {
+        return Ok(Attempt::TooMuch);
+    };
     let leaves = records.iter().map(StateRecord::leaf);
     let changes = changes(compared, &difference, leaves)?;
     Ok(Attempt::Found(records, changes))
@@ -298,13 +313,15 @@ fn phase_of(name: StrategyName) -> &'static str {
     }
 }
 
+/// The records of what differs; `None` when they are more than may be held at once.
 fn fetch_records(
     exchange: &mut Exchange<'_>,
     session: u64,
     difference: &Difference,
-) -> Result<Vec<StateRecord>, SessionError> {
-    let mut records = Vec::new();
+    room: u64,
+) -> Result<Option<Vec<StateRecord>>, SessionError> {
     let depth = difference.depth.max(1);
+    let mut intake = Intake::new(depth, room);
     let slot = |bits: &u64| bits >> (64 - u32::from(depth));
     let mut asked = &difference.differing[..];
     while !asked.is_empty() {
@@ -319,21 +336,10 @@ fn fetch_records(
             .get(..reply.answered as usize)
             .filter(|p| !p.is_empty());
         let answered = answered.ok_or(SessionError::Misfit("another number of answers"))?;
-        for record in &reply.records {
-            record.check()?;
-            let bits = first_bits(&record.key(), depth);
-            if answered.binary_search(&bits).is_err() {
-                return Err(SessionError::Misfit("a record that was not asked for"));
-            }
+        if !intake.take(reply.records, answered)? {
+            return Ok(None);
         }
-        records.extend(reply.records);
         asked = &asked[answered.len()..];
     }
-    records.sort_by_cached_key(StateRecord::key);
-    let unique = records.windows(2).all(|pair| pair[0].id != pair[1].id);
-    if unique {
-        Ok(records)
-    } else {
-        Err(SessionError::Misfit("a record came twice"))
-    }
+    Ok(Some(intake.records))
 }

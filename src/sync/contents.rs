@@ -10,9 +10,10 @@ use crate::delta::registry::{decode, encode_smallest};
 use crate::replica::view::View;
 use crate::store::body::Body;
 use crate::store::error::StoreError;
+use crate::store::rows::Placed;
 use crate::sync::decode::each_body;
 use crate::sync::exchange::{SessionError, reply_limit};
-use crate::sync::responder::ResponderError;
+use crate::sync::responder::{LONGEST, ResponderError};
 use crate::sync::transfer::{TransferError, record_at};
 use crate::sync::transport::Transport;
 use crate::types::hash::{ContentHash, StateKey};
@@ -36,7 +37,7 @@ pub struct Lacking {
 }
 
 /// Answers from the newest view. What is not held, or is damaged here as well, is answered as
-/// missing.
+/// missing. Only the first content may exceed [`LONGEST`].
 ///
 /// # Errors
 /// [`ResponderError`].
@@ -58,7 +59,14 @@ pub fn contents(
         if is_full && !heads.is_empty() {
             break;
         }
-        let Some(bytes) = held(view, want)? else {
+        let Some(placed) = held(view, want)? else {
+            heads.push(BodyHead::missing());
+            continue;
+        };
+        if placed.version.size > LONGEST && !heads.is_empty() {
+            break;
+        }
+        let Some(bytes) = readable(view.content(&placed))? else {
             heads.push(BodyHead::missing());
             continue;
         };
@@ -74,21 +82,34 @@ pub fn contents(
     Ok((BodyHeads { heads }, blob))
 }
 
-fn held(view: &View, want: &ContentWant) -> Result<Option<Vec<u8>>, StoreError> {
+fn held(view: &View, want: &ContentWant) -> Result<Option<Placed>, StoreError> {
     let look = || {
         let Some(row) = record_at(view, want.state)? else {
             return Ok(None);
         };
         // Whether their time is over is for the asker to say.
-        match view.version(&row.leaf.key, &want.content, 0)? {
-            Some(placed) if placed.version.size <= WHOLE_STATE_MAX => view.content(&placed),
-            _ => Ok(None),
-        }
+        let placed = view.version(&row.leaf.key, &want.content, 0)?;
+        Ok(placed.filter(|placed| placed.version.size <= WHOLE_STATE_MAX))
     };
-    match look() {
+    readable(look())
+}
+
+/// What is damaged is not held.
+fn readable<T>(read: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreError> {
+    match read {
         Err(StoreError::Damaged(_)) => Ok(None),
-        looked => looked,
+        read => read,
     }
+}
+
+/// Bytes of the first content that is asked for.
+///
+/// # Errors
+/// [`StoreError`] when it cannot be looked up.
+pub fn first_size(view: &View, head: &ContentsRequest) -> Result<u64, StoreError> {
+    let first = head.wants.first().map(|want| held(view, want));
+    let first = first.transpose()?.flatten();
+    Ok(first.map_or(0, |placed| placed.version.size))
 }
 
 /// Asks for bytes; in the order of `lacking`, `None` for what the peer does not have. Stops asking

@@ -130,7 +130,7 @@ impl Decoder {
         {
             return Ok(bytes.clone());
         }
-        let held = held_content(view, state, hint.content)?;
+        let held = held_content(view, state, hint.content, WHOLE_STATE_MAX)?;
         let held = held.map(Bytes::from);
         held.ok_or_else(|| TransferError::BaseGone(wanted.id.clone()))
     }

@@ -30,6 +30,8 @@ pub struct Encoder<'v> {
     care: usize,
     /// State bytes that may still be read for this message.
     work: usize,
+    /// Longest state that is read unless it is the message's first.
+    longest: u64,
 }
 
 impl<'v> Encoder<'v> {
@@ -39,7 +41,14 @@ impl<'v> Encoder<'v> {
             view,
             care: CARE_BYTES,
             work,
+            longest: WHOLE_STATE_MAX,
         }
+    }
+
+    /// Leaves states above `longest` bytes to the next message, unless they are the first of this one.
+    #[must_use]
+    pub fn up_to(self, longest: u64) -> Self {
+        Self { longest, ..self }
     }
 
     /// Encodes the first wants, as many as fit into `bytes_max` and the work, at least one.
@@ -57,12 +66,21 @@ impl<'v> Encoder<'v> {
             if full && !heads.is_empty() {
                 break;
             }
-            heads.push(self.body(want, &mut blob)?);
+            match self.body(want, &mut blob, heads.is_empty())? {
+                Some(head) => heads.push(head),
+                None => break,
+            }
         }
         Ok((heads, blob))
     }
 
-    fn body(&mut self, want: &Want, blob: &mut Vec<u8>) -> Result<BodyHead, TransferError> {
+    /// `None` when the state is for another message.
+    fn body(
+        &mut self,
+        want: &Want,
+        blob: &mut Vec<u8>,
+        is_first: bool,
+    ) -> Result<Option<BodyHead>, TransferError> {
         let row = record_at(self.view, want.state)?;
         let row = row.ok_or(TransferError::Malformed("a want names an unknown state"))?;
         let (version, placement) = row
@@ -72,16 +90,19 @@ impl<'v> Encoder<'v> {
         if version.size > WHOLE_STATE_MAX {
             return Err(TransferError::NotInChunks(row.record.id.clone()));
         }
+        if version.size > self.longest && !is_first {
+            return Ok(None);
+        }
         let bytes = match self.view.snapshot().content(version, placement) {
             Ok(Some(bytes)) => bytes,
             Ok(None) if version.tombstone => {
                 return Err(TransferError::Malformed("a want names a deletion"));
             }
             // It has expired by our clock, and not yet by the receiver's.
-            Ok(None) => return Ok(BodyHead::missing()),
+            Ok(None) => return Ok(Some(BodyHead::missing())),
             Err(StoreError::Damaged(what)) => {
                 error!(id = %row.record.id, %what, "cannot send a damaged version");
-                return Ok(BodyHead::missing());
+                return Ok(Some(BodyHead::missing()));
             }
             Err(error) => return Err(error.into()),
         };
@@ -92,20 +113,22 @@ impl<'v> Encoder<'v> {
         let encoded = encode(&bases, &bytes, self.effort(bytes.len()));
         let base = encoded.base.and_then(|chosen| held.get(chosen));
         blob.extend_from_slice(&encoded.payload);
-        Ok(BodyHead {
+        Ok(Some(BodyHead {
             codec: encoded.codec.0,
             base: base.map(|(index, _)| *index),
             length: encoded.payload.len() as u32,
-        })
+        }))
     }
 
     /// The wanted bases that are held here, with their places in the want.
     fn bases(&self, want: &Want, size: usize) -> Result<Vec<(u8, Vec<u8>)>, TransferError> {
+        // What is much longer than the state is no base that is worth its memory.
+        let longest = self.longest.max(size as u64 * 2).min(WHOLE_STATE_MAX);
         let tries = if size <= CHEAP_STATE { BASES_MAX } else { 1 };
         let mut held = Vec::new();
         for (index, hint) in (0u8..).zip(&want.bases).take(tries) {
             let state = hint.state.unwrap_or(want.state);
-            if let Some(base) = held_content(self.view, state, hint.content)? {
+            if let Some(base) = held_content(self.view, state, hint.content, longest)? {
                 held.push((index, base));
             }
         }

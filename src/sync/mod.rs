@@ -12,6 +12,7 @@ pub mod diff;
 pub mod encode;
 pub mod exchange;
 pub mod fetch_chunks;
+pub mod intake;
 pub mod news;
 pub mod opening;
 pub mod pull;

@@ -71,6 +71,13 @@ fn ask(
     if reply.lineage.check().is_err() || opening.is_none_or(|o| o.epoch != reply.epoch) {
         return Err(SessionError::Misfit("an impossible lineage"));
     }
+    if reply
+        .seen
+        .as_ref()
+        .is_some_and(|seen| seen.check().is_err())
+    {
+        return Err(SessionError::Misfit("an impossible sighting"));
+    }
     if reply.replica == home.replica() && opening == head.lineage.newest() {
         return Err(SessionError::Impossible("the peer is this replica itself"));
     }

@@ -25,7 +25,7 @@ use crate::sync::encode::Encoder;
 use crate::sync::news::{Beside, Wanted};
 use crate::sync::sides::Sides;
 use crate::sync::together::{Shared, Together, put_together};
-use crate::sync::transfer::TransferError;
+use crate::sync::transfer::{TransferError, record_at};
 use crate::types::hash::StateKey;
 use crate::types::id::ReplicaId;
 use crate::types::limits::{Limits, WHOLE_STATE_MAX};
@@ -38,12 +38,15 @@ use crate::wire::messages::{
 };
 
 /// Records that may share a prefix that a comparison found: two hardly ever do.
-const RECORDS_AT_PREFIX: usize = 16;
+pub const RECORDS_AT_PREFIX: usize = 16;
 /// Shortest prefix that a comparison finds.
 const DEPTH_MIN: u8 = 24;
 /// State bytes, bases included, that are read for one answer: repeated content costs little to
 /// send, but not to encode.
 const WORK_BYTES: usize = 128 << 20;
+/// Longest state that is read for an answer unless it is the answer's first: what an answer takes in
+/// memory is known before anything is read.
+pub const LONGEST: u64 = 4 << 20;
 /// Rows that are read at once for a range.
 const RANGE_PAGE: usize = 256;
 
@@ -193,7 +196,22 @@ pub fn range(
     }
 }
 
-/// Answers with the bytes of versions.
+/// Bytes of the first state that is asked for.
+///
+/// # Errors
+/// [`StoreError`] when it cannot be looked up.
+pub fn first_size(view: &View, head: &BodiesRequest) -> Result<u64, StoreError> {
+    let row = match head.wants.first() {
+        Some(want) => record_at(view, want.state)?.map(|row| (row, want.version)),
+        None => None,
+    };
+    let placed = row
+        .as_ref()
+        .and_then(|(row, version)| row.placed().nth(usize::from(*version)));
+    Ok(placed.map_or(0, |(version, _)| version.size.min(WHOLE_STATE_MAX)))
+}
+
+/// Answers with the bytes of versions, of which only the first one may exceed [`LONGEST`].
 ///
 /// # Errors
 /// [`ResponderError`].
@@ -204,8 +222,8 @@ pub fn bodies(
     limits: &Limits,
 ) -> Result<(BodyHeads, Vec<u8>), ResponderError> {
     check_wants(&head.wants)?;
-    let (mut heads, blob) =
-        Encoder::new(view, WORK_BYTES).encode(&head.wants, limits.transfer_bytes)?;
+    let mut encoder = Encoder::new(view, WORK_BYTES).up_to(LONGEST);
+    let (mut heads, blob) = encoder.encode(&head.wants, limits.transfer_bytes)?;
     let blob = put_together(dictionaries, &head.wants, &mut heads, blob);
     Ok((BodyHeads { heads }, blob))
 }

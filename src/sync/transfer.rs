@@ -85,19 +85,24 @@ pub fn record_at(view: &View, bits: u64) -> Result<Option<RecordRow>, StoreError
     Ok(view.snapshot().records_below(at, None, 1)?.pop())
 }
 
-/// Bytes of a version of a state that are held here, current or in history. Bytes that cannot be
-/// read count as not held.
+/// Bytes of a version of a state that are held here, current or in history, and not more than
+/// `longest`. Bytes that cannot be read count as not held.
 ///
 /// # Errors
 /// [`StoreError`] when the engine fails.
-pub fn held_content(view: &View, state: u64, content: u64) -> Result<Option<Vec<u8>>, StoreError> {
+pub fn held_content(
+    view: &View,
+    state: u64,
+    content: u64,
+    longest: u64,
+) -> Result<Option<Vec<u8>>, StoreError> {
     let Some(row) = record_at(view, state)? else {
         return Ok(None);
     };
     let known = view.versions(&row.leaf.key)?;
     let found = known.iter().find(|held| {
         let is_here = held.placement != Placement::Nothing;
-        let fits = held.version.size <= WHOLE_STATE_MAX;
+        let fits = held.version.size <= longest;
         is_here && fits && held.version.content.prefix64() == content
     });
     match found.map(|placed| view.content(placed)) {

@@ -46,6 +46,21 @@ pub struct Sighting {
     pub seq: u64,
 }
 
+impl Sighting {
+    /// Checks that it is no longer than what anybody is told. Other nonsense shows nothing, and is passed
+    /// over.
+    ///
+    /// # Errors
+    /// [`BadLineage`] when it is.
+    pub fn check(&self) -> Result<(), BadLineage> {
+        if self.openings.len() <= OPENINGS_TOLD {
+            Ok(())
+        } else {
+            Err(BadLineage)
+        }
+    }
+}
+
 /// Where two copies of a file parted: behind `at` either may have used positions of `epoch` for
 /// writes that the other one does not know of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

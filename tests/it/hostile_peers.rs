@@ -4,6 +4,7 @@
 mod cells_over_http;
 mod chunks;
 mod flipped_bits;
+mod memory;
 mod openings;
 mod over_http;
 mod records;

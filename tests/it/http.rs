@@ -62,10 +62,25 @@ impl Face {
         Self::opened(HttpOptions::default(), Vec::new(), wall)
     }
 
+    /// A face that takes states which are stored while they arrive.
+    pub fn of_large_states() -> Self {
+        let (options, wall) = (HttpOptions::default(), Arc::new(SystemClock));
+        Self::taking(64 << 20, options, Vec::new(), wall)
+    }
+
     fn opened(options: HttpOptions, folders: Vec<PathBuf>, wall: Arc<dyn WallClock>) -> Self {
+        Self::taking(STATE_BYTES, options, folders, wall)
+    }
+
+    fn taking(
+        state_bytes: u64,
+        options: HttpOptions,
+        folders: Vec<PathBuf>,
+        wall: Arc<dyn WallClock>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut replica = ReplicaOptions::default();
-        replica.limits.state_bytes = STATE_BYTES;
+        replica.limits.state_bytes = state_bytes;
         replica.namespaces_max = 3;
         let replica = Arc::new(Replica::open_at(folder.path(), replica, wall).unwrap());
         let peering = Arc::new(Told::default());

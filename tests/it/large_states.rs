@@ -202,7 +202,8 @@ fn reading_a_large_state_gives_its_bytes_and_any_part_of_them() {
 /// Reads the body of an answer until the connection ends, however it does.
 fn read_until_the_end(address: &str, path: &str, range: &str) -> (String, Vec<u8>) {
     let mut stream = TcpStream::connect(address).unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{range}\r\n");
+    let request =
+        format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{range}\r\n");
     stream.write_all(request.as_bytes()).unwrap();
     let mut reply = Vec::new();
     // A connection that is reset has said all that it does, too.
@@ -308,7 +309,7 @@ fn a_large_state_is_healed_chunk_by_chunk() {
 fn put_in_pieces(server: &Server, id: &str, bytes: &[u8], ends: bool) -> String {
     let mut stream = TcpStream::connect(server.address()).unwrap();
     let head = format!(
-        "PUT /v1/ns/default/states/{id} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\
+        "PUT /v1/ns/default/states/{id} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
          transfer-encoding: chunked\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).unwrap();

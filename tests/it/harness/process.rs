@@ -149,6 +149,11 @@ impl Server {
         self.url.strip_prefix("http://").unwrap()
     }
 
+    /// The number of its process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends it as a power cut would end the process, and returns what it wrote to stderr.
     pub fn kill(&mut self) -> String {
         let _ = self.child.kill();

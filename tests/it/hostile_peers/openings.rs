@@ -4,6 +4,7 @@ use samestate::reconcile::strategy::StrategyName;
 use samestate::sync::transport::{Transport, TransportError};
 use samestate::types::hash::NodeHash;
 use samestate::types::id::ReplicaId;
+use samestate::types::lineage::Sighting;
 use samestate::types::seen::Seen;
 use samestate::wire::messages::{Endpoint, OpenReply, Testimony};
 
@@ -128,6 +129,20 @@ fn openings_that_lie() {
             cases.push(case(plan, opened(forgery), "do not add up to the root"));
         }
     }
+    run(&victim, &peer, cases);
+}
+
+#[test]
+fn a_sighting_without_end() {
+    let (victim, peer) = apart(&mut Rng::seeded(6));
+    let endless = head(Endpoint::Open, |reply: &mut OpenReply| {
+        reply.seen = Some(Sighting {
+            epoch: reply.epoch,
+            openings: (0..100_000).map(|id| (id, id)).collect(),
+            seq: 1,
+        });
+    });
+    let cases = vec![case(merkle(), endless, "an impossible sighting")];
     run(&victim, &peer, cases);
 }
 

@@ -8,8 +8,10 @@ use reqwest::Method;
 use samestate::delta::codec::CodecId;
 use samestate::reconcile::encoding::Writer;
 use samestate::replica::command::Command;
+use samestate::types::cursor::Epoch;
 use samestate::types::hash::{ContentHash, NodeHash, StateKey};
 use samestate::types::id::ReplicaId;
+use samestate::types::lineage::Sighting;
 use samestate::types::record::StateRecord;
 use samestate::types::seen::Seen;
 use samestate::types::version::Version;
@@ -42,9 +44,9 @@ pub fn tell(server: &Server, at: Endpoint, head: &impl Serialize, blob: &[u8]) -
     post(server, at.name(), seal(at.kind(), head, blob))
 }
 
-/// Opens a session as some replica that holds nothing.
-pub fn session(server: &Server) -> u64 {
-    let head = OpenRequest {
+/// What some replica that holds nothing opens a session with.
+fn opening() -> OpenRequest {
+    OpenRequest {
         replica: ReplicaId(66),
         root: NodeHash([0; 32]),
         follows: false,
@@ -52,8 +54,12 @@ pub fn session(server: &Server) -> u64 {
         seq: 0,
         seen: None,
         testimony: Testimony::new(&NodeHash([0; 32]), Seen::default()),
-    };
-    let reply = tell(server, Endpoint::Open, &head, &[]);
+    }
+}
+
+/// Opens a session as some replica that holds nothing.
+pub fn session(server: &Server) -> u64 {
+    let reply = tell(server, Endpoint::Open, &opening(), &[]);
     let opened = open(Endpoint::Open.kind(), &reply.body, 1 << 20);
     let (reply, _): (OpenReply, _) = opened.unwrap();
     reply.session.unwrap()
@@ -170,7 +176,8 @@ fn tell_honestly(server: &Server, head: &StoreRequest, blob: &[u8]) -> u32 {
 /// Announces a body and sends none of it; the answer that comes all the same.
 fn announce(server: &Server, path: &str, length: usize) -> String {
     let mut stream = TcpStream::connect(server.address()).unwrap();
-    let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
+    let head =
+        format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -228,6 +235,23 @@ fn messages_that_make_no_sense_are_refused_by_name() {
     assert!(oversized.contains("body_too_large"), "{oversized}");
     assert_eq!(server.root(), root);
     assert_eq!(server.get("match/1").status, 200);
+}
+
+#[test]
+fn a_sighting_without_end_is_refused_and_not_written_to_the_log() {
+    let (server, _dir) = server();
+    let mut head = opening();
+    head.seen = Some(Sighting {
+        epoch: Epoch(1),
+        openings: (0..100_000).map(|id| (id, id)).collect(),
+        seq: 1,
+    });
+    for _ in 0..3 {
+        let reply = tell(&server, Endpoint::Open, &head, &[]);
+        assert_eq!((reply.status, &reply.code()[..]), (400, "bad_message"));
+    }
+    let (_, told, _) = server.terminate();
+    assert!(told.len() < 10_000, "{} bytes", told.len());
 }
 
 #[test]

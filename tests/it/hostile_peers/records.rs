@@ -1,5 +1,8 @@
 //! Records, ranges and subtrees that do not add up to the root their sender announced.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use samestate::merkle::node::Summary;
 use samestate::reconcile::strategy::StrategyName;
 use samestate::types::hash::ContentHash;
@@ -10,7 +13,7 @@ use serde::Serialize;
 
 use crate::harness::Rng;
 use crate::harness::replica::{Node, Plan, put};
-use crate::hostile_peers::{Case, apart, case, head, merkle, run};
+use crate::hostile_peers::{Case, Liar, apart, case, head, merkle, run};
 
 /// A record as bytes have it, so that it can be made into one that no replica makes.
 #[derive(Serialize, serde::Deserialize)]
@@ -61,9 +64,9 @@ fn records_that_do_not_add_up_to_the_root() {
     cases.extend([
         case(merkle(), drop_one, "do not add up to the root"),
         case(merkle(), drop_all, "do not add up to the root"),
-        case(merkle(), twice, "a record came twice"),
+        case(merkle(), twice, "records out of place, or one twice"),
         case(merkle(), other, "a record that was not asked for"),
-        case(merkle(), many, "a record came twice"),
+        case(merkle(), many, "records out of place, or one twice"),
         case(merkle(), empty, "needs at least one version"),
         case(merkle(), nobody, "needs at least one entry"),
         case(merkle(), zero, "zero counter"),
@@ -71,6 +74,27 @@ fn records_that_do_not_add_up_to_the_root() {
         case(merkle(), grave, "a tombstone has neither bytes"),
     ]);
     run(&victim, &peer, cases);
+}
+
+#[test]
+fn a_record_over_and_over_ends_the_session_with_its_first_answer() {
+    let (victim, peer) = apart(&mut Rng::seeded(5));
+    let (asked, root) = (Rc::new(Cell::new(0)), victim.root());
+    let count = Rc::clone(&asked);
+    let lie = head(Endpoint::Records, move |reply: &mut RecordsReply| {
+        count.set(count.get() + 1);
+        // One prefix at a time, so that there are as many answers as differences.
+        reply.answered = 1;
+        let once = reply.records.remove(0);
+        reply.records = vec![once; 10_000];
+    });
+    let mut liar = Liar::between(&peer, lie);
+    let (report, result) = victim.sync_over(&mut liar, &victim.home(), merkle());
+    assert!(result.unwrap_err().is_misbehaviour());
+    let told = report.reason.unwrap_or_default();
+    assert!(told.contains("more records at a prefix"), "{told}");
+    assert_eq!(asked.get(), 1, "the answers went on and on");
+    assert_eq!(victim.root(), root);
 }
 
 #[test]

@@ -12,6 +12,8 @@ use samestate::delta::compress::compress;
 use samestate::http::app::HttpOptions;
 use samestate::http::budget::Budget;
 use samestate::http::outgoing;
+use samestate::replica::staging::staged;
+use tokio::time::{sleep, timeout};
 
 use crate::http::{Face, STATE_BYTES};
 
@@ -29,6 +31,60 @@ fn zeros(length: usize) -> Bytes {
 
 fn broken() -> std::io::Error {
     std::io::ErrorKind::UnexpectedEof.into()
+}
+
+#[tokio::test]
+async fn pages_wait_for_memory_before_they_are_read() {
+    let face = Face::with(HttpOptions {
+        in_flight_bytes: 4 << 20,
+        admission: Duration::from_millis(1),
+        ..HttpOptions::default()
+    });
+    face.put("a", "x").await.ok(201);
+    let pages = ["states", "changes", "conflicts", "roots"];
+    let [small, large] = [1 << 20, 3 << 20].map(|bytes| face.app.downloads.try_reserve(bytes));
+    assert!(small.is_some() && large.is_some());
+    for page in pages {
+        for limit in [1, 1000, 10_000] {
+            let path = format!("/v1/ns/default/{page}?limit={limit}");
+            face.get(&path).await.problem(503, "overloaded");
+        }
+    }
+    drop((small, large));
+    for page in pages {
+        let reply = face.get(&format!("/v1/ns/default/{page}")).await;
+        reply.ok(200);
+    }
+    assert!(
+        face.app.downloads.try_reserve(3 << 20).is_some(),
+        "all came back"
+    );
+}
+
+/// Waits until it is so.
+async fn until(is_so: impl Fn() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), waiting).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_nobody_waits_for_any_more_leaves_no_stage() {
+    let face = Face::of_large_states();
+    let namespace = face.namespace();
+    let stages = || staged(&namespace.view()).0;
+    let (size, body) = (6 << 20, zeros(6 << 20));
+    let length = format!("Content-Length: {size}");
+    let headers = [length.as_str()];
+    tokio::select! {
+        reply = face.send(Method::PUT, A, &headers, body) => panic!("too soon: {}", reply.status),
+        () = until(|| stages() > 0) => {}
+    }
+    until(|| stages() == 0).await;
+    face.get(A).await.problem(404, "not_found");
 }
 
 #[tokio::test]

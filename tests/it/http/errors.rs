@@ -3,6 +3,8 @@
 use axum::body::Body;
 use axum::http::Method;
 
+use crate::harness::http::send;
+use crate::harness::process::Server;
 use crate::http::Face;
 
 #[tokio::test]
@@ -72,10 +74,58 @@ async fn pages_of_other_sites_may_only_read() {
         let read = face.send(Method::GET, path, &from, Body::empty()).await;
         assert_eq!(read.text(), "x");
     }
+    // Browsers tell the site to few addresses without TLS, and the origin to all.
+    for origin in ["http://evil.example", "http://replica.example:7401", "null"] {
+        let header = format!("Origin: {origin}");
+        let from = [header.as_str(), "Host: replica.example:7400"];
+        for (method, path) in [(Method::PUT, path), (Method::POST, "/v1/ns/default/batch")] {
+            let text = r#"{"op":"delete","id":"a"}"#;
+            let write = face.send(method, path, &from, Body::from(text)).await;
+            write.problem(403, "forbidden");
+        }
+        let read = face.send(Method::GET, path, &from, Body::empty()).await;
+        assert_eq!(read.text(), "x");
+    }
+    for origin in [
+        "http://replica.example:7400",
+        "https://Replica.example:7400",
+    ] {
+        let header = format!("Origin: {origin}");
+        let from = [header.as_str(), "Host: replica.example:7400"];
+        let write = face.send(Method::PUT, path, &from, Body::from("x")).await;
+        write.ok(200);
+    }
     for site in ["same-origin", "none"] {
         let header = format!("Sec-Fetch-Site: {site}");
         let from = [header.as_str()];
         let write = face.send(Method::PUT, path, &from, Body::from("y")).await;
         write.ok(200);
+    }
+}
+
+#[test]
+fn a_replica_on_loopback_does_not_go_by_names_of_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_having(dir.path(), &["--allowed-host", "replica.example"]);
+    server.put("a", b"x");
+    let url = server.at("states/a");
+    let by_name = |method: Method, name: &str| send(method, &url, &[("host", name)], b"y".to_vec());
+    for method in [Method::GET, Method::HEAD, Method::PUT, Method::DELETE] {
+        let reply = by_name(method.clone(), "evil.example:7400");
+        assert_eq!(reply.status, 403, "{method}: {reply:?}");
+    }
+    let told = by_name(Method::GET, "evil.example:7400").json();
+    assert_eq!(told["code"], "forbidden");
+    assert!(
+        told["detail"].as_str().unwrap().contains("allowed_hosts"),
+        "{told}"
+    );
+    for name in [
+        "localhost:7400",
+        "127.0.0.1",
+        "[::1]:7400",
+        "replica.example:7400",
+    ] {
+        assert_eq!(by_name(Method::GET, name).body, b"x", "{name}");
     }
 }
