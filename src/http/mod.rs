@@ -20,6 +20,7 @@ pub mod health;
 pub mod history;
 pub mod listener;
 pub mod listing;
+pub mod members;
 pub mod metrics;
 pub mod namespaces;
 pub mod outgoing;
