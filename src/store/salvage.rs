@@ -2,9 +2,11 @@
 //! stands in its pages. Nothing is handed out that does not have its hash.
 
 use std::cell::OnceCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 use crate::delta::compress::unpack;
 use crate::store::claim::Claim;
@@ -34,6 +36,8 @@ pub struct Remains {
     /// The tables, when the engine opens the file.
     tables: Option<Tables>,
     pages: OnceCell<Option<Pages>>,
+    /// Chunks that stand elsewhere, packed.
+    elsewhere: HashMap<ChunkHash, Bytes>,
 }
 
 struct Tables {
@@ -78,7 +82,13 @@ impl Remains {
             path: path.to_path_buf(),
             tables,
             pages: OnceCell::new(),
+            elsewhere: HashMap::new(),
         })
+    }
+
+    /// Adds chunks that are not in the file, packed, to where bytes are looked for.
+    pub fn add_chunks(&mut self, chunks: HashMap<ChunkHash, Bytes>) {
+        self.elsewhere.extend(chunks);
     }
 
     /// What was taken in from others, as far as the file says so.
@@ -322,6 +332,10 @@ impl Remains {
         };
         let stored = self.snapshot().map(|snapshot| snapshot.chunk(&hash, whole));
         if let Some(Ok(Some(bytes))) = stored {
+            return Some(bytes);
+        }
+        let elsewhere = self.elsewhere.get(&hash);
+        if let Some(bytes) = elsewhere.and_then(|packed| whole(packed)) {
             return Some(bytes);
         }
         self.pages()?.rows(&hash.0).find_map(|row| whole(&row))
