@@ -29,6 +29,9 @@ use crate::types::lineage::{Provenance, Sighting};
 use crate::types::seen::Seen;
 use crate::types::version::Version;
 
+/// Memory for pages of each of the two files of a repair, in bytes. Rows are read once, so more does not help.
+pub const REPAIR_CACHE_BYTES: usize = 32 << 20;
+
 /// What is left of a damaged file.
 pub struct Remains {
     disk: Arc<dyn Disk>,
@@ -65,7 +68,10 @@ impl Remains {
     /// use. Damage is none.
     pub fn open(disk: &Arc<dyn Disk>, path: &Path, claim: &Claim) -> Result<Self, StoreError> {
         let overlay = Arc::new(Overlay::new(Arc::clone(disk)));
-        let options = StoreOptions::default();
+        let options = StoreOptions {
+            cache_bytes: REPAIR_CACHE_BYTES,
+            ..StoreOptions::default()
+        };
         let opened = Store::open_with(overlay, path, claim, options, OnDamage::LeaveOut);
         let tables = match opened {
             Ok((store, file)) => Some(Tables {
