@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::replica::command::Refused;
 use crate::replica::staging::StagingError;
-use crate::store::error::StoreError;
+use crate::store::error::{StoreError, is_full};
 use crate::types::hash::ContentHash;
 use crate::types::id::{GameId, Namespace};
 
@@ -140,7 +140,7 @@ impl BackupError {
 pub fn file_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BackupError {
     let path = path.to_path_buf();
     move |source| match source.kind() {
-        io::ErrorKind::StorageFull => BackupError::Full { path },
+        kind if is_full(kind) => BackupError::Full { path },
         _ => BackupError::File {
             doing,
             path,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::backup::destination::folder;
 use crate::backup::save::{SaveOptions, Source, save};
 use crate::backup::watch::Watch;
-use crate::cli::error::{CliError, file_error};
+use crate::cli::error::{CliError, file_error, no_room};
 use crate::cli::jobs::follow;
 use crate::cli::options::Options;
 use crate::cli::output::print;
@@ -72,7 +72,9 @@ pub async fn at_server(args: &BackupArgs, options: &Options) -> Result<ExitCode,
 pub fn at_rest(args: &BackupArgs, data: &Path, options: &Options) -> Result<ExitCode, CliError> {
     // Opening a replica would make a directory that does not exist.
     drop(DataDirectory::open_existing(data)?);
-    let replica = Replica::open(data, ReplicaOptions::default())?;
+    let unopened = "its replica could not be opened, and no backup was begun";
+    let opened = Replica::open(data, ReplicaOptions::default());
+    let replica = opened.map_err(no_room(data, unopened))?;
     let open = replica.namespaces();
     let sources = open.iter().map(|namespace| Source {
         namespace: namespace.name().clone(),

@@ -11,6 +11,7 @@ use crate::backup::error::BackupError;
 use crate::cli::bench::error::BenchError;
 use crate::cli::text::printable;
 use crate::config::error::ConfigError;
+use crate::replica::staging::StagingError;
 use crate::server::ServeError;
 use crate::store::error::StoreError;
 use crate::types::id::Namespace;
@@ -148,6 +149,14 @@ pub enum CliError {
     /// A data directory that cannot be opened or read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A command on a data directory found no space.
+    #[error("the disk that holds {} is full: {left}; free some space and run the command again", path.display())]
+    NoRoom {
+        /// What is on that disk.
+        path: PathBuf,
+        /// How things stand now.
+        left: &'static str,
+    },
     /// Settings that cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -228,6 +237,29 @@ impl CliError {
             | Self::Damaged { .. } => true,
             _ => false,
         }
+    }
+}
+
+/// Tells of a full disk what is on it, and what a command that ran out of space has left.
+pub fn no_room<E: Into<CliError>>(path: &Path, left: &'static str) -> impl FnOnce(E) -> CliError {
+    let path = path.to_owned();
+    move |error| {
+        let error = error.into();
+        if is_full(&error) {
+            return CliError::NoRoom { path, left };
+        }
+        error
+    }
+}
+
+fn is_full(error: &CliError) -> bool {
+    match error {
+        CliError::Store(StoreError::Full)
+        | CliError::Backup(BackupError::Store(StoreError::Full)) => true,
+        CliError::Backup(BackupError::Staging(StagingError::Store(error))) => {
+            matches!(**error, StoreError::Full)
+        }
+        _ => false,
     }
 }
 

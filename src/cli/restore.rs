@@ -11,7 +11,7 @@ use crate::backup::check::{Checked, check};
 use crate::backup::destination::{Destination, folder, folder_name};
 use crate::backup::manifest::{Manifest, NamespacePart};
 use crate::backup::restore::{Restored, restore as restore_into};
-use crate::cli::error::CliError;
+use crate::cli::error::{CliError, no_room};
 use crate::cli::options::Options;
 use crate::cli::output::{note, print};
 use crate::cli::progress::Progress;
@@ -92,7 +92,7 @@ fn into(
     let progress = Progress::of_steps();
     let restored = restore_into(destination, at, data, &wall, &progress);
     progress.finish();
-    let restored = restored?;
+    let restored = restored.map_err(no_room(data, "nothing of the new replica is left"))?;
     show(&restored, &restored_in_words(&restored), options)
 }
 

@@ -92,12 +92,14 @@ fn announce(ready: &Ready) {
     }
 }
 
-/// Logs go to standard error, data to standard output.
+/// Logs go to standard error, data to standard output. A line that cannot be written, on a full disk for example, is
+/// lost: telling so would go the same way, and end the thread that had something to log.
 fn start_log(log: &LogSettings) {
     let lines = tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
-        .with_env_filter(EnvFilter::new(&log.level));
+        .with_env_filter(EnvFilter::new(&log.level))
+        .log_internal_errors(false);
     match log.format {
         LogFormat::Text => lines.init(),
         LogFormat::Json => lines.json().init(),

@@ -38,6 +38,8 @@ impl Args for SettingArgs {
                     setting.variable()
                 );
                 let arg = Arg::new(setting.key).long(setting.flag).action(action);
+                // So that -5 is told to be out of range, and not to be a flag.
+                let arg = arg.allow_negative_numbers(true);
                 command.arg(arg.value_name(setting.value_name).help(help))
             })
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde::Serialize;
 
-use crate::cli::error::CliError;
+use crate::cli::error::{CliError, no_room};
 use crate::cli::options::Options;
 use crate::cli::output::print;
 use crate::cli::progress::Progress;
@@ -120,7 +120,10 @@ fn look_or_cut(
     progress.finish();
     let Resharded {
         rows, bytes_after, ..
-    } = cut_anew?;
+    } = cut_anew.map_err(no_room(
+        &path,
+        "the namespace is as it was (its files are written anew, which takes as much space as they do now)",
+    ))?;
     found.shards = cut.count();
     found.rows = Some(rows);
     found.bytes = Some(bytes_after);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde::Serialize;
 
-use crate::cli::error::CliError;
+use crate::cli::error::{CliError, no_room};
 use crate::cli::options::Options;
 use crate::cli::output::print;
 use crate::cli::progress::Progress;
@@ -102,7 +102,10 @@ pub fn verify(args: &VerifyArgs, options: &Options) -> Result<ExitCode, CliError
         }))?;
     }
     match failed {
-        Some(error) => Err(error.into()),
+        Some(error) => Err(no_room(
+            &args.data,
+            "the namespaces that were not repaired are as they were (a repair takes as much space as their states)",
+        )(error)),
         None if ok => Ok(ExitCode::SUCCESS),
         None => Ok(ExitCode::FAILURE),
     }

@@ -29,12 +29,14 @@ pub enum ConfigError {
         reason: String,
     },
     /// The file names something that is no setting.
-    #[error("{path} has a setting {key:?}, which does not exist; the settings are {known}")]
+    #[error("{path} has a setting {key:?}, which does not exist{meant}; the settings are {known}")]
     UnknownKey {
         /// The file.
         path: PathBuf,
         /// As written.
         key: String,
+        /// Which one may have been meant, if there is one near.
+        meant: String,
         /// All names.
         known: String,
     },

@@ -9,6 +9,7 @@ use toml::{Table, Value};
 
 use crate::config::error::ConfigError;
 use crate::config::table::{SETTINGS, Setting};
+use crate::types::near::nearest;
 
 /// No honest settings file is longer.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -60,9 +61,12 @@ fn parse(path: &Path, text: &str) -> Result<BTreeMap<&'static str, Vec<String>>,
 
 fn unknown(path: &Path, key: &str) -> ConfigError {
     let known: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
+    // A flag has dashes where the file has underscores.
+    let meant = nearest(&key.replace('-', "_"), &known);
     ConfigError::UnknownKey {
         path: path.to_path_buf(),
         key: key.to_owned(),
+        meant: meant.map_or_else(String::new, |meant| format!(" (did you mean {meant}?)")),
         known: known.join(", "),
     }
 }
@@ -118,7 +122,15 @@ mod tests {
         for (text, told) in [
             ("listen = \"a:1\"\nlisten = \"b:1\"", "s.toml, line 2"),
             ("\n\ndata = ", "s.toml, line 3"),
-            ("liste = 1", "\"liste\""),
+            (
+                "liste = 1",
+                "\"liste\", which does not exist (did you mean listen?)",
+            ),
+            ("cache-mib = 1", "(did you mean cache_mib?)"),
+            (
+                "colour = 1",
+                "\"colour\", which does not exist; the settings are data,",
+            ),
             ("liste = 1", "max_state_bytes"),
             ("cache_mib = [1]", "cache_mib takes a whole number of MiB"),
             ("cache_mib = {}", "cache_mib takes"),

@@ -8,11 +8,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::http::app::{App, blocking_holding, commit};
 use crate::http::body::{Bound, receive};
 use crate::http::conditions;
 use crate::http::extract::{Headers, InNamespace};
+use crate::http::members::{LOOKED_AT, Object, from_object};
 use crate::http::problem::Problem;
 use crate::http::states::ReceiptBody;
 use crate::replica::command::{Change, Command, Content, Precondition, Write};
@@ -26,20 +28,28 @@ const WRITES_MAX: usize = 10_000;
 
 /// One line.
 #[derive(Debug, Deserialize)]
-#[serde(tag = "op", rename_all = "lowercase", deny_unknown_fields)]
+#[serde(tag = "op", rename_all = "lowercase")]
 enum Line {
-    Put {
-        id: String,
-        content: String,
-        content_type: Option<String>,
-        ttl: Option<String>,
-        if_match: Option<String>,
-        if_none_match: Option<String>,
-    },
-    Delete {
-        id: String,
-        if_match: Option<String>,
-    },
+    Put(Put),
+    Delete(Delete),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Put {
+    id: String,
+    content: String,
+    content_type: Option<String>,
+    ttl: Option<String>,
+    if_match: Option<String>,
+    if_none_match: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Delete {
+    id: String,
+    if_match: Option<String>,
 }
 
 /// The answer.
@@ -115,41 +125,57 @@ fn parse(text: &Bytes, state_bytes: u64) -> Result<Vec<(Write, usize)>, Problem>
 }
 
 fn write(line: &[u8], state_bytes: u64) -> Result<Write, Problem> {
-    let line = serde_json::from_slice(line)
-        .map_err(|error| bad_batch(format!("the line is not the expected JSON: {error}")))?;
-    match line {
-        Line::Delete { id, if_match } => Ok(Write {
+    let read = serde_json::from_slice(line);
+    match read.map_err(|error| bad_batch(mistake(line, &error)))? {
+        Line::Delete(Delete { id, if_match }) => Ok(Write {
             id: GameId::new(&id)?,
             precondition: precondition(if_match.as_deref(), None)?,
             change: Change::Delete,
         }),
-        Line::Put {
-            id,
-            content,
-            content_type,
-            ttl,
-            if_match,
-            if_none_match,
-        } => {
-            let bytes = STANDARD.decode(content);
+        Line::Put(put) => {
+            let bytes = STANDARD.decode(put.content);
             let bytes =
                 bytes.map_err(|error| bad_batch(format!("content is not base64: {error}")))?;
             if bytes.len() as u64 > state_bytes {
                 return Err(Problem::whole_state_too_large(state_bytes));
             }
-            if let Some(content_type) = &content_type {
+            if let Some(content_type) = &put.content_type {
                 check_content_type(content_type)?;
             }
             let content = Content {
-                ttl: ttl.as_deref().map(str::parse).transpose()?,
-                ..Content::new(&bytes, content_type)
+                ttl: put.ttl.as_deref().map(str::parse).transpose()?,
+                ..Content::new(&bytes, put.content_type)
             };
             Ok(Write {
-                id: GameId::new(&id)?,
-                precondition: precondition(if_match.as_deref(), if_none_match.as_deref())?,
+                id: GameId::new(&put.id)?,
+                precondition: precondition(put.if_match.as_deref(), put.if_none_match.as_deref())?,
                 change: Change::Put(content),
             })
         }
+    }
+}
+
+/// What is wrong with a line, by the members of the operation that it names.
+fn mistake(line: &[u8], error: &serde_json::Error) -> String {
+    if line.trim_ascii().starts_with(b"[") {
+        return "a batch is no JSON array: send one JSON object a line".to_owned();
+    }
+    let short = line.len() <= LOOKED_AT;
+    let object = Some(line).filter(|_| short).map(serde_json::from_slice);
+    let Some(Ok(Object(mut members))) = object else {
+        return format!("the line is not the expected JSON: {error}");
+    };
+    let at = members.iter().position(|(name, _)| name == "op");
+    let op = at.map(|at| members.remove(at).1);
+    let object = Object(members);
+    let told = match op.as_ref().and_then(Value::as_str) {
+        Some("put") => from_object::<Put>(object).err(),
+        Some("delete") => from_object::<Delete>(object).err(),
+        _ => return "the member op is to be \"put\" or \"delete\"".to_owned(),
+    };
+    match told {
+        Some(mistake) => mistake.told("member", "beside op this operation"),
+        None => format!("the line is not the expected JSON: {error}"),
     }
 }
 

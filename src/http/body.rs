@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::http::app::App;
 use crate::http::budget::Reservation;
+use crate::http::members::from_json;
 use crate::http::problem::Problem;
 
 /// Bytes a second that a client has to manage at every point of an upload, once it had the time of
@@ -189,7 +190,7 @@ pub async fn receive_json<T: DeserializeOwned>(
         [] => b"{}",
         json => json,
     };
-    serde_json::from_slice(json).map_err(|error| Problem::bad_json(&error))
+    from_json(json).map_err(|mistake| Problem::bad_json(&mistake))
 }
 
 /// Reads on for a while, keeping nothing, while the refusal is on its way: a client that is still

@@ -231,7 +231,10 @@ impl Following {
 
 /// `30s`, `500ms` or `2m`; more than [`WAIT_MAX`] counts as that.
 fn parse_wait(text: &str) -> Result<Duration, Problem> {
-    let bad = || Problem::bad_query("wait takes a time such as 30s, 500ms or 1m");
+    let bad = || {
+        let detail = format!("wait takes a time such as 30s, 500ms or 1m; got {text:?}");
+        Problem::bad_query(detail)
+    };
     let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
     let (number, unit) = text.split_at(split);
     let number: u32 = number.parse().map_err(|_| bad())?;

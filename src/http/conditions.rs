@@ -133,7 +133,7 @@ fn parse(name: &HeaderName, text: &str) -> Result<Tags, Problem> {
 
 fn malformed(name: &HeaderName) -> Problem {
     Problem::bad_header(format!(
-        "{name} takes * or entity tags in double quotes, as the ETag header gives them"
+        "{name} takes * or entity tags in double quotes, which belong to them, as the ETag header gives them"
     ))
 }
 

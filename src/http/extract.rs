@@ -3,14 +3,17 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, Query, RawPathParams};
-use axum::http::HeaderMap;
+use axum::extract::{FromRequestParts, RawPathParams, Request};
 use axum::http::header::ACCEPT;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, Uri};
+use axum::middleware::Next;
+use axum::response::Response;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::http::app::App;
+use crate::http::members::from_query;
 use crate::http::problem::Problem;
 use crate::runtime::namespace::OpenNamespace;
 use crate::types::id::{GameId, Namespace};
@@ -132,8 +135,24 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Params<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
-        let query = Query::try_from_uri(&parts.uri);
-        let query = query.map_err(|rejection| Problem::bad_query(rejection.body_text()))?;
-        Ok(Self(query.0))
+        query(&parts.uri).map(Self)
     }
+}
+
+fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
+    let read = from_query(uri.query().unwrap_or_default());
+    read.map_err(|mistake| Problem::bad_query(mistake.told("parameter", "this request")))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoQuery {}
+
+/// Stands in front of handlers that read no query: what such a request asks for would be overlooked.
+///
+/// # Errors
+/// [`Problem`] `bad_query` when there is a parameter.
+pub async fn refuse_query(request: Request, next: Next) -> Result<Response, Problem> {
+    let NoQuery {} = query(request.uri())?;
+    Ok(next.run(request).await)
 }

@@ -21,6 +21,7 @@ pub mod history;
 pub mod hosts;
 pub mod listener;
 pub mod listing;
+pub mod members;
 pub mod metrics;
 pub mod namespaces;
 pub mod outgoing;

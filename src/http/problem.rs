@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use tracing::error;
 
 use crate::delta::error::DeltaError;
+use crate::http::members::Mistake;
 use crate::reconcile::strategy::BadStrategy;
 use crate::replica::command::Refusal;
 use crate::replica::staging::StagingError;
@@ -77,12 +78,11 @@ impl Problem {
         Self::bad_request("bad_header", detail)
     }
 
-    /// A JSON body that is malformed. The parser's message names place and reason.
-    pub fn bad_json(error: &serde_json::Error) -> Self {
-        Self::bad_request(
-            "bad_json",
-            format!("the body is not the expected JSON: {error}"),
-        )
+    /// A JSON body that is malformed.
+    pub fn bad_json(mistake: &Mistake) -> Self {
+        let told = mistake.told("member", "this request");
+        let detail = format!("the body is not the expected JSON: {told}");
+        Self::bad_request("bad_json", detail)
     }
 
     /// A body that broke off.

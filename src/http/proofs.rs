@@ -12,6 +12,7 @@ use serde::Deserialize;
 use crate::http::app::App;
 use crate::http::body::{Bound, receive};
 use crate::http::extract::{InNamespace, Target, accepts};
+use crate::http::members::from_json;
 use crate::http::problem::Problem;
 use crate::merkle::asked::Asked;
 use crate::merkle::multiproof::MultiProof;
@@ -70,8 +71,14 @@ pub async fn post(
     };
     let received = receive(&app, &headers, body, bound).await?;
     let wanted: Wanted =
-        serde_json::from_slice(&received.bytes).map_err(|error| Problem::bad_json(&error))?;
+        from_json(&received.bytes).map_err(|mistake| Problem::bad_json(&mistake))?;
     drop(received);
+    if wanted.ids.is_empty() {
+        return Err(Problem::bad_request(
+            "bad_ids",
+            "ids is empty; name at least one",
+        ));
+    }
     let asked = Asked::new(wanted.ids)
         .map_err(|error| Problem::bad_request("bad_ids", error.to_string()))?;
     let (asked, proof, root) = prove(&namespace, asked).await?;

@@ -131,7 +131,9 @@ pub async fn inclusion(
     Params(query): Params<InclusionQuery>,
 ) -> Result<Json<InclusionBody>, Problem> {
     if query.place.is_some() == query.at.is_some() {
-        return Err(Problem::bad_query("give either a place or a time, at"));
+        return Err(Problem::bad_query(
+            "give one of place and at (a time in milliseconds since 1970)",
+        ));
     }
     read(&app, &namespace, move |view, head| {
         let head = head.ok_or_else(not_found)?;

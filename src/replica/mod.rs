@@ -23,6 +23,7 @@ pub mod recover;
 pub mod renew;
 pub mod repair;
 pub mod repair_large;
+pub mod repair_log;
 pub mod repair_roots;
 pub mod scrub;
 pub mod sketch_history;

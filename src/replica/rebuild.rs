@@ -19,6 +19,7 @@ use crate::store::error::StoreError;
 use crate::store::open::Store;
 use crate::store::options::StoreOptions;
 use crate::store::rows::{Agreement, Head, Identity, Placed, Placement};
+use crate::store::salvage::REPAIR_CACHE_BYTES;
 use crate::store::stage::{ChunkEntry, Stage, StageKey, StagedChunk, Staging};
 use crate::types::hash::StateKey;
 use crate::types::id::{GameId, ReplicaId};
@@ -77,6 +78,7 @@ impl Builder {
         let options = StoreOptions {
             // What was kept is kept; the next start knows how much that is to be.
             history_versions: usize::MAX,
+            cache_bytes: REPAIR_CACHE_BYTES,
             ..StoreOptions::default()
         };
         let (store, file) = Store::open_as(Arc::new(MachineDisk), path, claim, options)?;

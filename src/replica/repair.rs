@@ -14,7 +14,8 @@ use crate::replica::findings::Fault;
 use crate::replica::inspect::{OnProgress, inspect};
 use crate::replica::journal;
 use crate::replica::rebuild::{Builder, Salvaged, Whole};
-use crate::replica::repair_large::{LargeContents, save_stages};
+use crate::replica::repair_large::{LargeContents, save_stages, with_bytes};
+use crate::replica::repair_log::LogBytes;
 use crate::replica::repair_roots::{RootLogKept, save_root_log, save_witnessed};
 use crate::store::body::Body;
 use crate::store::claim::Claim;
@@ -37,9 +38,6 @@ use crate::types::seen::Seen;
 
 /// Losses that are listed at most.
 const LOSSES_MAX: usize = 10_000;
-
-/// Bytes that the log puts right.
-type Healed = HashMap<ContentHash, Body>;
 
 /// What a repair came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -228,20 +226,14 @@ impl Repair {
         builder: &mut Builder,
         progress: OnProgress<'_>,
     ) -> Result<(), StoreError> {
+        let logged = LogBytes::read(&self.remains, &self.log.commits);
+        self.remains.add_chunks(logged.chunks);
         let (remains, report) = (&self.remains, &mut self.report);
-        let logged = self.log.commits.values();
-        let logged = logged.filter_map(|changes| journal::from_bytes(changes.clone()).ok());
-        let healings = logged.flat_map(|(_, effects)| effects);
-        let healings = healings.filter_map(|effect| match effect {
-            Effect::Heal(healing) => Some(healing),
-            _ => None,
-        });
-        let healed: Healed = healings.map(|h| (h.body.hash, h.body)).collect();
         let (mut bytes, total) = (0, remains.head().map_or(0, |head| head.root.size));
         let mut sources = Sources {
             remains,
-            healed,
-            large: LargeContents::default(),
+            logged: logged.bodies,
+            large: LargeContents::new(logged.lists),
         };
         let seen = remains.records(&mut |saved| {
             bytes += saved.row.leaf.size;
@@ -289,7 +281,20 @@ impl Repair {
                 let mutation = match effect {
                     Effect::Change(mutation) => mutation,
                     // They were used where bytes were lacking.
-                    Effect::Heal(_) => continue,
+                    Effect::Heal(healing) => {
+                        if let Some(staged) = healing.body.staged() {
+                            builder.flush()?;
+                            builder.give_up(staged.stage)?;
+                        }
+                        continue;
+                    }
+                    Effect::Stage(staging) => {
+                        let staging = with_bytes(&self.remains, staging);
+                        builder.carry_out(Effect::Stage(staging));
+                        // A few megabytes each.
+                        builder.flush()?;
+                        continue;
+                    }
                     Effect::Seal(_) if !seals => continue,
                     Effect::Learn(seen) => {
                         self.taken_in.join(&seen);
@@ -330,7 +335,8 @@ fn anew(claim: &Claim, known: Option<(Identity, Provenance)>) -> (Identity, Prov
 /// Where bytes of states are looked for.
 struct Sources<'a> {
     remains: &'a Remains,
-    healed: Healed,
+    /// Bytes that the log has.
+    logged: HashMap<ContentHash, Body>,
     large: LargeContents,
 }
 
@@ -430,7 +436,7 @@ impl Sources<'_> {
             bytes.map(|bytes| Body::of_hashed(content, &bytes))
         };
         let whole_of = |body: &&Body| body.unpacked().is_some();
-        Ok(body.or_else(|| self.healed.get(&content).filter(whole_of).cloned()))
+        Ok(body.or_else(|| self.logged.get(&content).filter(whole_of).cloned()))
     }
 }
 

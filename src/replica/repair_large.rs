@@ -3,20 +3,31 @@
 
 use std::collections::HashMap;
 
+use crate::delta::compress::pack;
 use crate::replica::rebuild::Builder;
 use crate::store::body::Body;
 use crate::store::error::StoreError;
 use crate::store::rows::Placement;
 use crate::store::salvage::Remains;
-use crate::store::stage::{ChunkEntry, StageKey};
+use crate::store::stage::{ChunkEntry, StageKey, Staging};
 use crate::types::hash::ContentHash;
 use crate::types::version::Version;
 
 /// The large contents that were saved: each once, however many versions have it.
 #[derive(Debug, Default)]
-pub struct LargeContents(HashMap<ContentHash, Option<Body>>);
+pub struct LargeContents {
+    saved: HashMap<ContentHash, Option<Body>>,
+    /// Lists of chunks that the log has.
+    logged: HashMap<ContentHash, Vec<ChunkEntry>>,
+}
 
 impl LargeContents {
+    /// None yet; the log has these lists of chunks.
+    pub fn new(logged: HashMap<ContentHash, Vec<ChunkEntry>>) -> Self {
+        let saved = HashMap::new();
+        Self { saved, logged }
+    }
+
     /// Brings the bytes of a large version into the new file; `None` when they are lost.
     ///
     /// # Errors
@@ -28,18 +39,23 @@ impl LargeContents {
         version: &Version,
         placement: &Placement,
     ) -> Result<Option<Body>, StoreError> {
-        if let Some(saved) = self.0.get(&version.content) {
+        if let Some(saved) = self.saved.get(&version.content) {
             return Ok(saved.clone());
         }
         let mut saved = None;
-        for list in remains.chunk_lists(version, placement) {
+        let logged = self.logged.get(&version.content).cloned();
+        for list in remains
+            .chunk_lists(version, placement)
+            .into_iter()
+            .chain(logged)
+        {
             let (key, read) = (key_of(&version.content), reader(remains));
             saved = builder.stage_content(key, version, &list, &read)?;
             if saved.is_some() {
                 break;
             }
         }
-        self.0.insert(version.content, saved.clone());
+        self.saved.insert(version.content, saved.clone());
         Ok(saved)
     }
 
@@ -48,7 +64,7 @@ impl LargeContents {
     /// # Errors
     /// [`StoreError`] when the new file fails.
     pub fn finish(self, builder: &mut Builder) -> Result<(), StoreError> {
-        let mut contents = self.0.into_keys();
+        let mut contents = self.saved.into_keys();
         contents.try_for_each(|content| builder.give_up(key_of(&content)))
     }
 }
@@ -74,13 +90,32 @@ pub fn save_stages(remains: &Remains, builder: &mut Builder) -> Result<(), Store
         let Ok(stage) = stage else {
             continue;
         };
-        let rows = (1..=stage.rows).map(|row| snapshot.stage_row(key, row));
-        if let Ok(rows) = rows.collect::<Result<Vec<_>, _>>() {
-            let list: Vec<ChunkEntry> = rows.into_iter().flatten().collect();
-            if list.len() == stage.chunks as usize {
-                builder.stage(key, &stage, &list, &reader(remains))?;
-            }
+        if let Some(list) = listed(remains, key) {
+            builder.stage(key, &stage, &list, &reader(remains))?;
         }
     }
     Ok(())
+}
+
+/// The list of chunks of a stage of the old file; `None` when it is not whole.
+pub fn listed(remains: &Remains, key: StageKey) -> Option<Vec<ChunkEntry>> {
+    let snapshot = remains.snapshot()?;
+    let stage = snapshot.stage(key).ok()??;
+    let rows = (1..=stage.rows).map(|row| snapshot.stage_row(key, row));
+    let list = rows.collect::<Result<Vec<_>, _>>().ok()?.concat();
+    (list.len() == stage.chunks as usize).then_some(list)
+}
+
+/// A step of a stage with the bytes of all its chunks, as far as they are anywhere: it may count on chunks of a content
+/// that is lost otherwise.
+pub fn with_bytes(remains: &Remains, mut staging: Staging) -> Staging {
+    for chunk in staging
+        .chunks
+        .iter_mut()
+        .filter(|chunk| chunk.packed.is_none())
+    {
+        let bytes = remains.chunk(chunk.hash, chunk.length);
+        chunk.packed = bytes.map(|bytes| pack(&bytes).into());
+    }
+    staging
 }

@@ -437,11 +437,14 @@ mod tests {
     use crate::types::cursor::Epoch;
     use crate::types::id::GameId;
 
-    struct Stopped;
+    /// A clock until it is stopped.
+    #[derive(Default)]
+    struct Stopping(AtomicBool);
 
-    impl WallClock for Stopped {
+    impl WallClock for Stopping {
         fn now_millis(&self) -> u64 {
-            panic!("the clock has stopped")
+            assert!(!self.0.load(Ordering::Relaxed), "the clock has stopped");
+            1
         }
     }
 
@@ -450,8 +453,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.redb");
         let options = StoreOptions::default();
-        let engine = Engine::open(&path, ReplicaId(1), Epoch(1), options, Arc::new(Stopped));
-        let opened = engine.unwrap();
+        let clock = Arc::<Stopping>::default();
+        let wall = Arc::<Stopping>::clone(&clock);
+        let opened = Engine::open(&path, ReplicaId(1), Epoch(1), options, wall).unwrap();
+        clock.0.store(true, Ordering::Relaxed);
         let (views, _) = watch::channel(opened.engine.view());
         let (writer, thread) = spawn(
             "t",

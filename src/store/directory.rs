@@ -23,7 +23,7 @@ use tracing::warn;
 use crate::roots::head::{PublicKey, SecretKey};
 use crate::store::claim::{Claim, Known};
 use crate::store::draft::finish_draft;
-use crate::store::error::StoreError;
+use crate::store::error::{StoreError, is_full};
 use crate::store::key::{key_of, look_at_key};
 use crate::store::names::is_shard;
 use crate::store::place::{Found, Place};
@@ -462,7 +462,7 @@ fn random() -> Result<u64, StoreError> {
 
 /// What an error of the operating system about a file or directory means.
 pub fn unusable(path: &Path, source: io::Error) -> StoreError {
-    if source.kind() == io::ErrorKind::StorageFull {
+    if is_full(source.kind()) {
         return StoreError::Full;
     }
     StoreError::Unusable {

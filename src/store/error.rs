@@ -12,6 +12,33 @@ use crate::types::id::ReplicaId;
 /// What is wrong with a file whose pages lead behind its end.
 pub const ENDS_EARLY: &str = "it ends before pages that it refers to";
 
+/// True when the operating system says that there is no space, or none for this user.
+pub fn is_full(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+/// What to do when the operating system lets us not use a file or a directory.
+fn advice(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::PermissionDenied => {
+            "run samestate as the user who owns the data directory, or give that directory and all in \
+             it to the one who runs it (chown -R)"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "its file system is mounted read-only: mount it for writing, or copy the directory to \
+             another one"
+        }
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            "check that no part of the path is a file"
+        }
+        full if is_full(full) => "free some space",
+        _ => "check that it exists, is writable and has free space",
+    }
+}
+
 /// An error of the storage layer.
 #[derive(Debug, Error)]
 pub enum StoreError {
@@ -36,7 +63,7 @@ pub enum StoreError {
         known: u32,
     },
     /// Creating, opening or writing failed in the file system.
-    #[error("cannot use {path}: {source}; check that it exists, is writable and has free space")]
+    #[error("cannot use {path}: {source}; {}", advice(source.kind()))]
     Unusable {
         /// The file or directory.
         path: PathBuf,
@@ -127,7 +154,7 @@ impl StoreError {
 impl From<redb::Error> for StoreError {
     fn from(error: redb::Error) -> Self {
         match error {
-            redb::Error::Io(io) if io.kind() == io::ErrorKind::StorageFull => Self::Full,
+            redb::Error::Io(io) if is_full(io.kind()) => Self::Full,
             redb::Error::Io(io) if io.kind() == io::ErrorKind::UnexpectedEof => {
                 Self::damaged(ENDS_EARLY)
             }
@@ -174,6 +201,26 @@ impl From<TreeError<StoreError>> for StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_used_is_told_with_what_to_do() {
+        for (kind, told) in [
+            (io::ErrorKind::PermissionDenied, "as the user who owns"),
+            (io::ErrorKind::ReadOnlyFilesystem, "mounted read-only"),
+            (
+                io::ErrorKind::NotADirectory,
+                "no part of the path is a file",
+            ),
+            (io::ErrorKind::StorageFull, "free some space"),
+            (io::ErrorKind::NotFound, "check that it exists"),
+        ] {
+            let path = PathBuf::from("/d/lock");
+            let source = kind.into();
+            let error = StoreError::Unusable { path, source }.to_string();
+            let named = error.starts_with("cannot use /d/lock: ");
+            assert!(named && error.contains(told), "{error}");
+        }
+    }
 
     #[test]
     fn damage_needs_reopening_only_once_a_commit_stands() {

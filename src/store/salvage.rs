@@ -2,9 +2,11 @@
 //! stands in its pages. Nothing is handed out that does not have its hash.
 
 use std::cell::OnceCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 use crate::delta::compress::unpack;
 use crate::store::claim::Claim;
@@ -27,6 +29,9 @@ use crate::types::lineage::{Provenance, Sighting};
 use crate::types::seen::Seen;
 use crate::types::version::Version;
 
+/// Memory for pages of each of the two files of a repair, in bytes. Rows are read once, so more does not help.
+pub const REPAIR_CACHE_BYTES: usize = 32 << 20;
+
 /// What is left of a damaged file.
 pub struct Remains {
     disk: Arc<dyn Disk>,
@@ -34,6 +39,8 @@ pub struct Remains {
     /// The tables, when the engine opens the file.
     tables: Option<Tables>,
     pages: OnceCell<Option<Pages>>,
+    /// Chunks that stand elsewhere, packed.
+    elsewhere: HashMap<ChunkHash, Bytes>,
 }
 
 struct Tables {
@@ -61,7 +68,10 @@ impl Remains {
     /// use. Damage is none.
     pub fn open(disk: &Arc<dyn Disk>, path: &Path, claim: &Claim) -> Result<Self, StoreError> {
         let overlay = Arc::new(Overlay::new(Arc::clone(disk)));
-        let options = StoreOptions::default();
+        let options = StoreOptions {
+            cache_bytes: REPAIR_CACHE_BYTES,
+            ..StoreOptions::default()
+        };
         let opened = Store::open_with(overlay, path, claim, options, OnDamage::LeaveOut);
         let tables = match opened {
             Ok((store, file)) => Some(Tables {
@@ -78,7 +88,13 @@ impl Remains {
             path: path.to_path_buf(),
             tables,
             pages: OnceCell::new(),
+            elsewhere: HashMap::new(),
         })
+    }
+
+    /// Adds chunks that are not in the file, packed, to where bytes are looked for.
+    pub fn add_chunks(&mut self, chunks: HashMap<ChunkHash, Bytes>) {
+        self.elsewhere.extend(chunks);
     }
 
     /// What was taken in from others, as far as the file says so.
@@ -322,6 +338,10 @@ impl Remains {
         };
         let stored = self.snapshot().map(|snapshot| snapshot.chunk(&hash, whole));
         if let Some(Ok(Some(bytes))) = stored {
+            return Some(bytes);
+        }
+        let elsewhere = self.elsewhere.get(&hash);
+        if let Some(bytes) = elsewhere.and_then(|packed| whole(packed)) {
             return Some(bytes);
         }
         self.pages()?.rows(&hash.0).find_map(|row| whole(&row))

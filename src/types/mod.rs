@@ -10,6 +10,7 @@ pub mod id;
 pub mod leaf;
 pub mod limits;
 pub mod lineage;
+pub mod near;
 pub mod record;
 pub mod seen;
 pub mod ttl;

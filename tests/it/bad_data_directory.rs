@@ -195,3 +195,53 @@ fn a_namespace_that_cannot_be_made_leaves_nothing() {
     let eu = format!("{}/v1/ns/eu", server.url);
     assert_eq!(send(Method::PUT, &eu, &[], Vec::new()).status, 201);
 }
+
+#[test]
+fn settings_that_cannot_be_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, data) = (dir.path().join("settings.toml"), dir.path().join("data"));
+    let told = |text: &str, flags: &[&str], words: &[&str]| {
+        std::fs::write(&file, text).unwrap();
+        let (file, data) = (file.to_str().unwrap(), data.to_str().unwrap());
+        let arguments = ["serve", "--data", data, "--config", file];
+        let listen = ["--listen", "127.0.0.1:0"];
+        refused(
+            &samestate(&[&arguments[..], &listen, flags].concat()),
+            words,
+        );
+    };
+    let file = file.to_str().unwrap();
+    told(
+        "liste = \"a:1\"",
+        &[],
+        &[file, "\"liste\"", "did you mean listen?", "max_state_bytes"],
+    );
+    told("cache-mib = 1", &[], &[file, "did you mean cache_mib?"]);
+    told("\ndata = ", &[], &[file, "line 2"]);
+    told(
+        "cache_mib = true",
+        &[],
+        &[file, "cache_mib takes a whole number of MiB"],
+    );
+    told(
+        "disk_reserve = \"lots\"",
+        &[],
+        &["disk_reserve = \"lots\"", file, "it takes a size from 0"],
+    );
+    told(
+        "",
+        &["--disk-reserve", "-5"],
+        &["disk_reserve = \"-5\" (--disk-reserve)", "it takes a size"],
+    );
+    told(
+        "",
+        &["--scrub-interval", "1w"],
+        &["scrub_interval = \"1w\" (--scrub-interval)"],
+    );
+    assert!(!data.exists(), "nothing was made");
+    let missing = samestate(&["serve", "--config", "/nowhere/settings.toml"]);
+    refused(
+        &missing,
+        &["/nowhere/settings.toml", "cannot read the settings"],
+    );
+}

@@ -5,6 +5,7 @@ pub mod http;
 pub mod process;
 pub mod proxy;
 pub mod replica;
+pub mod small_disk;
 
 use std::path::PathBuf;
 use std::sync::OnceLock;

@@ -9,6 +9,7 @@ mod errors;
 mod expiry;
 mod feed;
 mod many;
+mod mistakes;
 mod peers;
 mod proofs;
 mod states;

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::damage::rows::{Hurt, chunks_of, hurt, hurt_row};
 use crate::damage::stores::{file_of, segments_of};
 use crate::harness::Rng;
-use crate::harness::http::send;
+use crate::harness::http::{send, wait_until};
 use crate::harness::process::{Server, program, samestate, succeed, succeed_json};
 
 /// Flags of servers that take large states.
@@ -194,17 +194,7 @@ fn large_versions_come_back_with_their_histories_and_leave_nothing_behind() {
 fn a_large_state_that_misses_a_chunk_is_lost_by_name_and_no_other_one() {
     let mut rng = Rng::seeded(72);
     let (data, contents) = used(&mut rng);
-    let of_b: Vec<[u8; 32]> = chunks(&contents[2])
-        .map(|range| ContentHash::of(&contents[2][range]).0)
-        .collect();
-    let there = chunks_of(data.path());
-    assert!(of_b.iter().all(|chunk| there.contains(chunk)));
-    // The same bytes may stand in pages of before.
-    for copy in [Hurt::Flip, Hurt::Remove] {
-        hurt_row(data.path(), "chunks", &of_b[7], copy);
-    }
-    let middle = chunks(&contents[2]).nth(7).unwrap();
-    wipe(&file_of(data.path()), &contents[2][middle]);
+    take_away(data.path(), &contents[2], 7);
     let repair = ["verify", "--data", text(data.path()), "--repair"];
     let output = samestate(&repair);
     let told = String::from_utf8(output.stdout).unwrap();
@@ -239,6 +229,87 @@ fn a_large_state_that_only_the_log_has_survives_a_repair() {
     assert_eq!(server.root(), root);
     assert!(server.get("b").body == newest);
     assert!(server.get("a").body == contents[0]);
+}
+
+/// Takes a chunk of a content away wherever it stands in a file; its hash.
+fn take_away(dir: &Path, content: &[u8], number: usize) -> [u8; 32] {
+    let chunk = &content[chunks(content).nth(number).unwrap()];
+    let hash = ContentHash::of(chunk).0;
+    for how in [Hurt::Flip, Hurt::Remove] {
+        hurt_row(dir, "chunks", &hash, how);
+    }
+    wipe(&file_of(dir), chunk);
+    hash
+}
+
+fn stat(server: &Server, name: &str) -> Value {
+    let url = format!("{}/v1/stats", server.url);
+    send(Method::GET, &url, &[], Vec::new()).json()[name].clone()
+}
+
+#[test]
+fn what_peers_have_healed_of_a_large_state_survives_a_repair() {
+    let mut rng = Rng::seeded(74);
+    let (data, contents) = used(&mut rng);
+    let other = tempfile::tempdir().unwrap();
+    let server = start(data.path());
+    let named = format!("one={}", server.url);
+    let peer = Server::start_having(other.path(), &[FLAGS, &["--peer", &named]].concat());
+    wait_until("both hold the same", || peer.root() == server.root());
+    let root = server.root();
+    peer.terminate();
+    server.terminate();
+    let lost = [7, 100].map(|number| take_away(data.path(), &contents[2], number));
+
+    let peer = start(other.path());
+    let named = format!("peer={}", peer.url);
+    let eager = ["--scrub-interval", "1s", "--scrub-mib-per-second", "1000"];
+    let mut server =
+        Server::start_having(data.path(), &[FLAGS, &eager, &["--peer", &named]].concat());
+    wait_until("it is healed", || stat(&server, "faults_healed") == 1);
+    assert!(server.get("b").body == contents[2]);
+    server.kill();
+    let there = chunks_of(data.path());
+    let in_log_only = lost.iter().all(|chunk| !there.contains(chunk));
+    assert!(
+        in_log_only,
+        "a checkpoint came in between: nothing is shown"
+    );
+    hurt_derived(data.path(), &mut rng);
+    let repaired = succeed_json(&["verify", "--data", text(data.path()), "--repair"]);
+    assert_eq!(repaired["ok"], true, "{repaired}");
+    verified(data.path());
+    let server = start(data.path());
+    assert_eq!((server.root(), staged(&server)), (root, json!(0)));
+    assert!(server.get("b").body == contents[2]);
+}
+
+#[test]
+fn a_large_state_in_the_log_may_share_chunks_with_one_that_is_lost() {
+    let mut rng = Rng::seeded(75);
+    let (data, contents) = used(&mut rng);
+    // What the log says of it counts on the chunks that the store has.
+    let (old, mut newer) = (&contents[2], contents[2].clone());
+    newer.extend(noise(100_000, &mut rng));
+    let mut server = start(data.path());
+    server.put("c", &newer);
+    server.kill();
+    let last = chunks(old).count() - 1;
+    let of_newer: Vec<_> = chunks(&newer)
+        .map(|range| ContentHash::of(&newer[range]).0)
+        .collect();
+    let lost = take_away(data.path(), old, last);
+    assert!(!of_newer.contains(&lost), "the last chunk is not shared");
+    let output = samestate(&["verify", "--data", text(data.path()), "--repair"]);
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        told.contains("1 part lost") && told.contains("record b: its bytes are lost"),
+        "{told}"
+    );
+    verified(data.path());
+    let server = start(data.path());
+    assert_eq!((server.get("b").status, staged(&server)), (404, json!(0)));
+    assert!(server.get("c").body == newer);
 }
 
 /// Changes bytes wherever they stand in a file.

@@ -39,7 +39,11 @@ mod large_states;
 #[cfg(test)]
 mod merkle_vectors;
 #[cfg(test)]
+mod no_space;
+#[cfg(test)]
 mod operators;
+#[cfg(test)]
+mod permissions;
 #[cfg(test)]
 mod read_ahead;
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::store::directory::unusable;
-use crate::store::error::StoreError;
+use crate::store::error::{StoreError, is_full};
 use crate::store::log::group::{Entry, seal};
 use crate::store::log::place::{LogPlace, LogPosition};
 use crate::store::log::replay::{Replay, read_segments};
@@ -66,7 +66,7 @@ impl Log {
         self.check_doubt()?;
         let bytes = seal(self.segment.key(), entries);
         if let Err(source) = self.segment.append(&bytes) {
-            if source.kind() == io::ErrorKind::StorageFull {
+            if is_full(source.kind()) {
                 return Err(StoreError::Full);
             }
             self.is_in_doubt = true;
