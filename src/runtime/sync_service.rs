@@ -4,8 +4,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::task;
 
@@ -31,7 +29,8 @@ use crate::types::limits::Limits;
 use crate::types::lineage::Sighting;
 use crate::types::seen::Seen;
 use crate::wire::chunk_messages::{ChunksRequest, StageRequest};
-use crate::wire::frame::{open, plain_length, seal};
+use crate::wire::frame::{open, plain_length, read_by_sender, seal_for};
+use crate::wire::head::Head;
 use crate::wire::healing_messages::{ContentsRequest, PiecesRequest};
 use crate::wire::messages::{
     BodiesRequest, CloseReply, CloseRequest, CompareRequest, DictionaryRequest, Endpoint,
@@ -39,6 +38,7 @@ use crate::wire::messages::{
     ProbeRequest, RangeRequest, RecordsRequest, StoreReply, StoreRequest, SubtreesRequest,
     Testimony,
 };
+use crate::wire::version::Protocol;
 
 /// Messages up to this many bytes are decoded without leaving the async thread: a few dozen
 /// microseconds.
@@ -172,7 +172,7 @@ fn statement(replica: &Replica, view: &View) -> Result<OpenReply, StoreError> {
 type Work<H, R> = fn(&View, H, &[u8], &Limits) -> Result<(R, Vec<u8>), ResponderError>;
 
 impl Asked<'_> {
-    async fn head<H: DeserializeOwned + Send + 'static>(&self) -> Result<(H, Vec<u8>), SyncError> {
+    async fn head<H: Head + Send + 'static>(&self) -> Result<(H, Vec<u8>), SyncError> {
         let (kind, limit) = (
             self.endpoint.kind(),
             reply_limit(&self.limits, self.endpoint),
@@ -186,6 +186,15 @@ impl Asked<'_> {
             return decode();
         }
         self.namespace.read(move |_| decode()).await
+    }
+
+    /// What the initiator reads.
+    fn protocol(&self) -> Protocol {
+        read_by_sender(&self.body)
+    }
+
+    fn seal(&self, head: &impl Head, blob: &[u8]) -> Vec<u8> {
+        seal_for(self.protocol(), self.endpoint.kind(), head, blob)
     }
 
     async fn open(&self, replica: &Replica) -> Result<Vec<u8>, SyncError> {
@@ -223,7 +232,7 @@ impl Asked<'_> {
             Some(session)
         };
         reply.seen = seen;
-        Ok(seal(self.endpoint.kind(), &reply, &answered))
+        Ok(self.seal(&reply, &answered))
     }
 
     /// Nothing is pinned, and nothing is learned that was not learned before.
@@ -246,7 +255,7 @@ impl Asked<'_> {
             }
             None => ProbeReply { said: None },
         };
-        Ok(seal(self.endpoint.kind(), &reply, &[]))
+        Ok(self.seal(&reply, &[]))
     }
 
     /// Answers the first question of `sketch`, which came with the opening.
@@ -312,8 +321,8 @@ impl Asked<'_> {
     /// Answers from the pinned view of the session that the head names.
     async fn pinned<H, R>(self, work: Work<H, R>) -> Result<Vec<u8>, SyncError>
     where
-        H: InSession + DeserializeOwned + Send + 'static,
-        R: Serialize + 'static,
+        H: InSession + Head + Send + 'static,
+        R: Head + 'static,
     {
         let (head, blob): (H, _) = self.head().await?;
         let (view, _) = self.namespace.pins().get(head.session())?;
@@ -322,14 +331,14 @@ impl Asked<'_> {
             .await
     }
 
-    async fn read<R: Serialize>(
+    async fn read<R: Head>(
         &self,
         view: Arc<View>,
         work: impl FnOnce(&View) -> Result<(R, Vec<u8>), ResponderError> + Send + 'static,
     ) -> Result<Vec<u8>, SyncError> {
-        let kind = self.endpoint.kind();
+        let (peer, kind) = (self.protocol(), self.endpoint.kind());
         let sealed = self.namespace.read_view(view, move |view| {
-            work(view).map(|(head, blob)| seal(kind, &head, &blob))
+            work(view).map(|(head, blob)| seal_for(peer, kind, &head, &blob))
         });
         Ok(sealed.await?)
     }
@@ -368,7 +377,7 @@ impl Asked<'_> {
         if !all {
             self.namespace.pins().leave_out(session);
         }
-        Ok(seal(self.endpoint.kind(), &reply, &[]))
+        Ok(self.seal(&reply, &[]))
     }
 
     /// Collects what the initiator has collected, as far as this replica knows as much.
@@ -408,7 +417,7 @@ impl Asked<'_> {
         let kept = kept
             .await
             .map_err(|_| StoreError::Unexpected("a message"))?;
-        Ok(seal(self.endpoint.kind(), &kept?, &[]))
+        Ok(self.seal(&kept?, &[]))
     }
 
     async fn store(self) -> Result<Vec<u8>, SyncError> {
@@ -438,7 +447,7 @@ impl Asked<'_> {
             self.namespace.pins().leave_out(session);
         }
         let stored = (sent - refused) as u32;
-        Ok(seal(self.endpoint.kind(), &StoreReply { stored }, &[]))
+        Ok(self.seal(&StoreReply { stored }, &[]))
     }
 
     /// Belongs to no session: replicas with equal roots have none.
@@ -473,6 +482,6 @@ impl Asked<'_> {
             root: stands.root,
             seq: stands.seq,
         };
-        Ok(seal(self.endpoint.kind(), &reply, &[]))
+        Ok(self.seal(&reply, &[]))
     }
 }

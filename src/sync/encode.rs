@@ -163,8 +163,9 @@ mod tests {
     use crate::delta::sample::{any_edit, apply, noise, text};
     use crate::sync::dictionaries::Dictionaries;
     use crate::sync::together::put_together;
-    use crate::wire::frame::seal;
+    use crate::wire::frame::seal_for;
     use crate::wire::messages::BodyHeads;
+    use crate::wire::version::Protocol;
 
     /// What a state may cost over a zstd frame of it, its head included.
     const OVERHEAD: usize = 16;
@@ -233,12 +234,13 @@ mod tests {
                 base: encoded.base.map(|base| base as u8),
                 length: encoded.payload.len() as u32,
             };
-            let nothing = seal(6, &BodyHeads { heads: Vec::new() }, &[]).len();
+            let sealed = |heads, blob: &[u8]| seal_for(Protocol::V4, 6, &BodyHeads { heads }, blob);
+            let nothing = sealed(Vec::new(), &[]).len();
             let want = Want { state: 1, version: 0, bases: Vec::new() };
             let mut heads = vec![head];
             let none = Dictionaries::default();
             let blob = put_together(&none, &[want], &mut heads, encoded.payload);
-            let message = seal(6, &BodyHeads { heads }, &blob);
+            let message = sealed(heads, &blob);
             // By the levels of messages and of the codec; now and then the higher one does worse.
             let of_level = |level| compress(&state, level).unwrap().len();
             let whole = of_level(3).max(of_level(effort.level()));

@@ -60,3 +60,5 @@ mod simulated_disk;
 mod tidy;
 #[cfg(test)]
 mod traffic;
+#[cfg(test)]
+mod versions;
