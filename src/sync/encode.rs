@@ -165,6 +165,7 @@ mod tests {
     use crate::sync::together::put_together;
     use crate::wire::frame::seal_for;
     use crate::wire::messages::BodyHeads;
+    use crate::wire::packing::level;
     use crate::wire::version::Protocol;
 
     /// What a state may cost over a zstd frame of it, its head included.
@@ -243,7 +244,7 @@ mod tests {
             let message = sealed(heads, &blob);
             // By the levels of messages and of the codec; now and then the higher one does worse.
             let of_level = |level| compress(&state, level).unwrap().len();
-            let whole = of_level(3).max(of_level(effort.level()));
+            let whole = of_level(level(6, &state)).max(of_level(effort.level()));
             prop_assert!(
                 message.len() <= nothing + whole + OVERHEAD,
                 "{} bytes as {:?} where zstd takes {whole}", message.len(), encoded.codec

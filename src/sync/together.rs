@@ -16,9 +16,8 @@ use crate::wire::compact::put_heads;
 use crate::wire::messages::{
     BaseHint, BodyHead, DictionaryReply, DictionaryRequest, Endpoint, Want,
 };
+use crate::wire::packing::level;
 
-/// The level of the frames that messages are put in.
-const FRAME_LEVEL: i32 = 3;
 /// What the frame of a message leaves away.
 const ZSTD_MAGIC_BYTES: usize = 4;
 /// How many bytes that came together count as one that came alone.
@@ -47,7 +46,8 @@ fn by_itself(heads: &mut [BodyHead], blob: Vec<u8>) -> Vec<u8> {
         _ => return blob,
     }
     behind_head.extend_from_slice(&blob);
-    let [own, of_message] = [&blob, &behind_head].map(|bytes| compress(bytes, FRAME_LEVEL));
+    let [own, of_message] =
+        [&blob, &behind_head].map(|bytes| compress(bytes, level(Endpoint::Bodies.kind(), bytes)));
     match (own, of_message) {
         (Ok(own), Ok(of_message))
             if own.len() + ZSTD_MAGIC_BYTES < of_message.len().min(blob.len()) =>
@@ -97,7 +97,8 @@ fn with(
         }
     }
     let frame = dictionary.compress(&alone).ok()?;
-    let plain = compress(&alone, FRAME_LEVEL).map_or(total, |plain| plain.len().min(total));
+    let plain = compress(&alone, level(Endpoint::Bodies.kind(), &alone))
+        .map_or(total, |plain| plain.len().min(total));
     dictionaries.note_use(total, frame.len().min(plain), plain);
     let (before, behind) = others.split_at_checked(frame_at?)?;
     if frame.len() >= plain {

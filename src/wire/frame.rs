@@ -16,12 +16,13 @@
 
 use serde::Serialize;
 
-use crate::delta::compress::{compress, decompress_exact};
+use crate::delta::compress::decompress_exact;
 use crate::types::binary::{decode, encode};
 use crate::wire::error::BadFrame;
 use crate::wire::head::Head;
+use crate::wire::packing::packed;
 use crate::wire::short_frame::{self, is_short};
-use crate::wire::version::{COMPRESS_FROM, LEVEL, LONG, PROTOCOL, Protocol};
+use crate::wire::version::{LONG, PROTOCOL, Protocol};
 
 /// Most bytes in front of the head.
 pub const HEADER_BYTES: usize = 16;
@@ -56,19 +57,12 @@ pub fn seal<T: Serialize>(kind: u8, head: &T, blob: &[u8]) -> Vec<u8> {
     frame.extend_from_slice(&(blob.len() as u32).to_le_bytes());
     frame.extend_from_slice(&head);
     frame.extend_from_slice(blob);
-    let plain = &frame[HEADER_BYTES..];
-    if plain.len() < COMPRESS_FROM {
-        return frame;
+    if let Some(packed) = packed(kind, &frame[HEADER_BYTES..]) {
+        frame.truncate(HEADER_BYTES);
+        frame[6] = COMPRESSED;
+        frame.extend_from_slice(&packed);
     }
-    match compress(plain, LEVEL) {
-        Ok(packed) if packed.len() < plain.len() => {
-            frame.truncate(HEADER_BYTES);
-            frame[6] = COMPRESSED;
-            frame.extend_from_slice(&packed);
-            frame
-        }
-        _ => frame,
-    }
+    frame
 }
 
 /// Takes a message out of its frame. `limit` bounds head and blob together.

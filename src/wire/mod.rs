@@ -10,6 +10,7 @@ pub mod frame;
 pub mod head;
 pub mod healing_messages;
 pub mod messages;
+pub mod packing;
 pub mod roots;
 pub mod roots_check;
 pub mod short_frame;

@@ -8,11 +8,11 @@
 //!
 //! The zstd frame has no magic number. Frames of other versions begin with a byte below 0x80.
 
-use crate::delta::compress::{compress, decompress_exact};
+use crate::delta::compress::decompress_exact;
 use crate::wire::error::BadFrame;
 use crate::wire::fields::{Fields, put_varint};
 use crate::wire::head::Head;
-use crate::wire::version::{COMPRESS_FROM, LEVEL};
+use crate::wire::packing::packed;
 
 /// Set in the first byte of every frame of this version.
 const MARK: u8 = 0x80;
@@ -42,12 +42,8 @@ pub fn seal<T: Head>(kind: u8, head: &T, blob: &[u8]) -> Vec<u8> {
     let begin = frame.len();
     frame.extend_from_slice(&written);
     frame.extend_from_slice(blob);
-    if length < COMPRESS_FROM {
-        return frame;
-    }
-    let packed = compress(&frame[begin..], LEVEL).unwrap_or_default();
-    if let Some(bare) = packed.strip_prefix(&ZSTD_MAGIC)
-        && bare.len() < length
+    if let Some(packed) = packed(kind, &frame[begin..])
+        && let Some(bare) = packed.strip_prefix(&ZSTD_MAGIC)
     {
         frame.truncate(begin);
         frame.extend_from_slice(bare);
