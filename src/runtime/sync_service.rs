@@ -347,8 +347,9 @@ impl Asked<'_> {
         let (head, _): (BodiesRequest, _) = self.head().await?;
         let (view, _) = self.namespace.pins().get(head.session)?;
         let (dictionaries, limits) = (Arc::clone(self.namespace.dictionaries()), self.limits);
+        let peer = self.protocol();
         self.read(view, move |view| {
-            responder::bodies(view, &dictionaries, &head, &limits)
+            responder::bodies(view, (peer, &dictionaries), &head, &limits)
         })
         .await
     }

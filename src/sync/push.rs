@@ -258,7 +258,10 @@ impl Pushing<'_> {
             wants: Vec::new(),
             heads: Vec::new(),
         };
-        let (mut encoder, mut blob) = (Encoder::new(self.view, usize::MAX), Vec::new());
+        let (mut encoder, mut blob) = (
+            Encoder::new(self.view, exchange.protocol, usize::MAX),
+            Vec::new(),
+        );
         for parcel in parcels {
             let (heads, bytes) = self.encode(exchange, &mut encoder, &parcel)?;
             // What cannot be read here is not offered as if it could; `samestate verify` names it.

@@ -36,6 +36,7 @@ use crate::wire::messages::{
     RangeReply, RangeRequest, RecordsReply, RecordsRequest, StoreRequest, SubtreesReply,
     SubtreesRequest, Want,
 };
+use crate::wire::version::Protocol;
 
 /// Records that may share a prefix that a comparison found: two hardly ever do.
 const RECORDS_AT_PREFIX: usize = 16;
@@ -199,13 +200,13 @@ pub fn range(
 /// [`ResponderError`].
 pub fn bodies(
     view: &View,
-    dictionaries: &Dictionaries,
+    (peer, dictionaries): (Protocol, &Dictionaries),
     head: &BodiesRequest,
     limits: &Limits,
 ) -> Result<(BodyHeads, Vec<u8>), ResponderError> {
     check_wants(&head.wants)?;
     let (mut heads, blob) =
-        Encoder::new(view, WORK_BYTES).encode(&head.wants, limits.transfer_bytes)?;
+        Encoder::new(view, peer, WORK_BYTES).encode(&head.wants, limits.transfer_bytes)?;
     let blob = put_together(dictionaries, &head.wants, &mut heads, blob);
     Ok((BodyHeads { heads }, blob))
 }
