@@ -25,7 +25,7 @@ const WORD: usize = 64;
 const SAMPLE_PIECES: usize = 32;
 const SAMPLE_PIECE: usize = 1 << 10;
 /// One byte in so many has to have changed at least, and half of them at most.
-const DENSE: usize = 12;
+const DENSE: usize = 20;
 
 /// Says which bytes changed in place, and what they became.
 pub struct Masked;
@@ -149,7 +149,14 @@ fn shorter(bytes: &[u8], effort: Effort) -> Result<Option<Vec<u8>>, DeltaError> 
     if looks_incompressible(bytes) {
         return Ok(None);
     }
-    let frame = compress(bytes, effort.level())?;
+    let mut frame = compress(bytes, Effort::Fast.level())?;
+    if effort == Effort::Small {
+        // In a mask without order it finds matches that cost more than they save.
+        let other = compress(bytes, effort.level())?;
+        if other.len() < frame.len() {
+            frame = other;
+        }
+    }
     Ok(Some(frame).filter(|frame| frame.len() < bytes.len()))
 }
 
