@@ -18,6 +18,11 @@ impl CodecId {
     /// Several short states in one frame, made with a dictionary: no codec of one state, see
     /// [`crate::delta::dictionary`].
     pub const TOGETHER: Self = Self(4);
+    /// A mask of the bytes that changed in place, and what they became.
+    pub const MASKED: Self = Self(5);
+
+    /// The newest one.
+    pub const NEWEST: Self = Self::MASKED;
 }
 
 /// How much time a smaller result is worth.

@@ -6,7 +6,7 @@
 //!   [`registry::decode`] undoes it. The receiver says beforehand how long the result is, and gets
 //!   exactly that many bytes or an error.
 //! - [`codec`]: the trait behind which the ways stand, with their stable wire ids. A new one is a
-//!   file like [`raw`], [`whole`], [`copy`] and [`aligned`], and a line in [`registry::all`].
+//!   file like [`raw`], [`whole`], [`copy`], [`aligned`] and [`masked`], and a line in [`registry::all`].
 //! - [`compress`]: zstd with bounded output, for values at rest and for network frames.
 //! - [`dcz`]: deltas as HTTP clients know them.
 //! - [`dictionary`]: what small states have in common, trained from a sample of them.
@@ -34,6 +34,7 @@ pub mod error;
 pub mod index;
 pub mod inflate;
 pub mod literals;
+pub mod masked;
 pub mod matcher;
 pub mod ops;
 pub mod places;

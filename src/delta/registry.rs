@@ -5,6 +5,7 @@ use crate::delta::codec::{Codec, CodecId, Effort, Encoded};
 use crate::delta::compress::compress;
 use crate::delta::copy::CopyDelta;
 use crate::delta::error::DeltaError;
+use crate::delta::masked::Masked;
 use crate::delta::raw::Raw;
 use crate::delta::whole::{Whole, whole_within};
 
@@ -20,12 +21,16 @@ const SAMPLE_PIECE: usize = 1 << 10;
 /// How many times smaller a delta is than what the sample promises when compression of the whole is
 /// not tried: what repeats over longer distances than a piece is not seen there.
 const FAR: u64 = 2;
+/// A delta this many times smaller than the state is undone fast enough.
+const MASK_RATIO: usize = 12;
+/// What part of a delta one that is undone much faster may be larger.
+const LITTLE: usize = 32;
 /// Samples that zstd makes this many times smaller say that it will not take long.
 const EASY_RATIO: usize = 16;
 
 /// Every codec of this build, in order of wire id.
 pub fn all() -> &'static [&'static dyn Codec] {
-    &[&Raw, &Whole, &CopyDelta, &Aligned]
+    &[&Raw, &Whole, &CopyDelta, &Aligned, &Masked]
 }
 
 /// The codec of a wire id.
@@ -38,6 +43,11 @@ pub fn codec(id: CodecId) -> Option<&'static dyn Codec> {
 /// `candidates` are versions that the receiver holds, the one most like `new` first. The others
 /// are tried only for short states, and only while no good delta was found.
 pub fn encode_smallest(candidates: &[&[u8]], new: &[u8], effort: Effort) -> Encoded {
+    encode_for(CodecId::NEWEST, candidates, new, effort)
+}
+
+/// As [`encode_smallest`], for a receiver that knows no codec beyond `newest`.
+pub fn encode_for(newest: CodecId, candidates: &[&[u8]], new: &[u8], effort: Effort) -> Encoded {
     let tries = if new.len() <= CHEAP_STATE {
         CANDIDATES_MAX
     } else {
@@ -49,6 +59,9 @@ pub fn encode_smallest(candidates: &[&[u8]], new: &[u8], effort: Effort) -> Enco
         keep_smaller(&mut best, &Aligned, base, new, effort);
         if new.len() <= CHEAP_STATE {
             keep_smaller(&mut best, &CopyDelta, base, new, effort);
+        }
+        if newest >= CodecId::MASKED && !is_smaller(best.as_ref(), MASK_RATIO, new) {
+            keep_masked(&mut best, base, new, effort);
         }
         if is_good(best.as_ref(), new) {
             break;
@@ -85,7 +98,12 @@ pub fn decode(
 }
 
 fn is_good(best: Option<&Encoded>, new: &[u8]) -> bool {
-    best.is_some_and(|encoded| encoded.payload.len() * GOOD_RATIO <= new.len())
+    is_smaller(best, GOOD_RATIO, new)
+}
+
+/// True when the state is encoded in so small a part of its bytes.
+fn is_smaller(best: Option<&Encoded>, ratio: usize, new: &[u8]) -> bool {
+    best.is_some_and(|encoded| encoded.payload.len() * ratio <= new.len())
 }
 
 /// True when the state's own compression is no match: a sample of it takes far more than its share of
@@ -130,6 +148,24 @@ fn keep_smaller(
     }
 }
 
+/// Replaces `best` by what `masked` makes of `new`, if that is smaller or little larger: it is undone ten
+/// times as fast.
+fn keep_masked(
+    best: &mut Option<Encoded>,
+    base: Option<(usize, &[u8])>,
+    new: &[u8],
+    effort: Effort,
+) {
+    let mut masked = None;
+    keep_smaller(&mut masked, &Masked, base, new, effort);
+    let most = best.as_ref().map_or(usize::MAX, |best| {
+        best.payload.len() + best.payload.len() / LITTLE
+    });
+    if masked.as_ref().is_some_and(|m| m.payload.len() <= most) {
+        *best = masked;
+    }
+}
+
 /// Replaces `best` by a frame of the whole, if that is smaller.
 fn keep_whole(best: &mut Option<Encoded>, new: &[u8], effort: Effort) {
     let shortest = best.as_ref().map_or(new.len(), |best| best.payload.len());
@@ -157,10 +193,16 @@ mod tests {
     #[test]
     fn wire_ids_are_stable_and_unique() {
         let ids = all().iter().map(|codec| (codec.id().0, codec.name()));
-        assert!(ids.eq([(0, "raw"), (1, "zstd"), (2, "copy"), (3, "aligned")]));
+        assert!(ids.eq([
+            (0, "raw"),
+            (1, "zstd"),
+            (2, "copy"),
+            (3, "aligned"),
+            (5, "masked")
+        ]));
         assert!(all().iter().all(|c| codec(c.id()).unwrap().id() == c.id()));
         assert!(codec(CodecId::TOGETHER).is_none());
-        for unknown in [CodecId::TOGETHER.0, 5] {
+        for unknown in [CodecId::TOGETHER.0, 6] {
             let decoded = decode(CodecId(unknown), None, b"", 0);
             assert_eq!(decoded, Err(DeltaError::UnknownCodec(unknown)));
         }
@@ -196,6 +238,25 @@ mod tests {
                 assert_eq!(decoded.as_ref(), Ok(new));
                 assert!(decode(encoded.codec, base, &encoded.payload, new.len() + 1).is_err());
             }
+        }
+    }
+
+    #[test]
+    fn what_changed_everywhere_goes_masked_to_those_who_know_it() {
+        let base = noise(100_000, 9);
+        let (mut new, random) = (base.clone(), noise(40_000, 8));
+        for (place, pair) in random.chunks_exact(2).enumerate() {
+            new[place * 5 + usize::from(pair[0] % 5)] = pair[1];
+        }
+        let made = encode_smallest(&[&base], &new, Effort::Fast);
+        let older = encode_for(CodecId::TOGETHER, &[&base], &new, Effort::Fast);
+        assert_eq!(made.codec, CodecId::MASKED);
+        assert!(older.codec < CodecId::MASKED);
+        assert!(made.payload.len() <= older.payload.len() * 33 / 32);
+        for one in [made, older] {
+            let base = one.base.map(|_| &base[..]);
+            let decoded = decode(one.codec, base, &one.payload, new.len());
+            assert!(decoded.as_ref() == Ok(&new));
         }
     }
 

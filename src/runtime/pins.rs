@@ -163,7 +163,9 @@ impl Pins {
     /// # Errors
     /// [`PinError::TooManySessions`] when all places are taken by others.
     pub fn open(&self, peer: ReplicaId, view: Arc<View>, seen: Arc<Seen>) -> Result<u64, PinError> {
-        let id = getrandom::u64().map_err(|_| PinError::NoRandomNumbers)?;
+        // Half as long as it could be, since every message of the session has it.
+        let id = getrandom::u32().map_err(|_| PinError::NoRandomNumbers)?;
+        let mut id = u64::from(id);
         let mut pins = lock(&self.pins);
         let idle = self.idle;
         pins.retain(|_, pin| pin.last_used.elapsed() < idle);
@@ -172,6 +174,9 @@ impl Pins {
             let lost = same.min_by_key(|(_, pin)| pin.last_used);
             let lost = *lost.ok_or(PinError::TooManySessions)?.0;
             pins.remove(&lost);
+        }
+        while pins.contains_key(&id) {
+            id += 1;
         }
         let last_used = Instant::now();
         pins.insert(

@@ -4,8 +4,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::task;
 use tracing::warn;
@@ -32,7 +30,8 @@ use crate::types::limits::Limits;
 use crate::types::lineage::Sighting;
 use crate::types::seen::Seen;
 use crate::wire::chunk_messages::{ChunksRequest, StageRequest};
-use crate::wire::frame::{open, plain_length, seal};
+use crate::wire::frame::{open, plain_length, read_by_sender, seal_for};
+use crate::wire::head::Head;
 use crate::wire::healing_messages::{ContentsRequest, PiecesRequest};
 use crate::wire::messages::{
     BodiesRequest, CloseReply, CloseRequest, CompareRequest, DictionaryRequest, Endpoint,
@@ -40,6 +39,7 @@ use crate::wire::messages::{
     ProbeRequest, RangeRequest, RecordsRequest, StoreReply, StoreRequest, SubtreesRequest,
     Testimony,
 };
+use crate::wire::version::Protocol;
 
 /// Messages up to this many bytes are decoded without leaving the async thread: a few dozen
 /// microseconds.
@@ -150,7 +150,7 @@ pub async fn answer(
 ///
 /// # Errors
 /// [`SyncError::BadMessage`] when it is malformed.
-pub async fn opened<H: DeserializeOwned + Send + 'static>(
+pub async fn opened<H: Head + Send + 'static>(
     namespace: &OpenNamespace,
     endpoint: Endpoint,
     body: &Bytes,
@@ -194,8 +194,17 @@ fn statement(replica: &Replica, view: &View) -> Result<OpenReply, StoreError> {
 type Work<H, R> = fn(&View, H, &[u8], &Limits) -> Result<(R, Vec<u8>), ResponderError>;
 
 impl Asked<'_> {
-    async fn head<H: DeserializeOwned + Send + 'static>(&self) -> Result<(H, Vec<u8>), SyncError> {
+    async fn head<H: Head + Send + 'static>(&self) -> Result<(H, Vec<u8>), SyncError> {
         opened(self.namespace, self.endpoint, &self.body, &self.limits).await
+    }
+
+    /// What the initiator reads.
+    fn protocol(&self) -> Protocol {
+        read_by_sender(&self.body)
+    }
+
+    fn seal(&self, head: &impl Head, blob: &[u8]) -> Vec<u8> {
+        seal_for(self.protocol(), self.endpoint.kind(), head, blob)
     }
 
     async fn open(&self, replica: &Replica) -> Result<Vec<u8>, SyncError> {
@@ -233,7 +242,7 @@ impl Asked<'_> {
             Some(session)
         };
         reply.seen = seen;
-        Ok(seal(self.endpoint.kind(), &reply, &answered))
+        Ok(self.seal(&reply, &answered))
     }
 
     /// Nothing is pinned, and nothing is learned that was not learned before.
@@ -256,7 +265,7 @@ impl Asked<'_> {
             }
             None => ProbeReply { said: None },
         };
-        Ok(seal(self.endpoint.kind(), &reply, &[]))
+        Ok(self.seal(&reply, &[]))
     }
 
     /// Answers the first question of `sketch`, which came with the opening.
@@ -324,8 +333,8 @@ impl Asked<'_> {
     /// Answers from the pinned view of the session that the head names.
     async fn pinned<H, R>(self, work: Work<H, R>) -> Result<Vec<u8>, SyncError>
     where
-        H: InSession + DeserializeOwned + Send + 'static,
-        R: Serialize + 'static,
+        H: InSession + Head + Send + 'static,
+        R: Head + 'static,
     {
         let (head, blob): (H, _) = self.head().await?;
         let (view, _) = self.namespace.pins().get(head.session())?;
@@ -334,14 +343,14 @@ impl Asked<'_> {
             .await
     }
 
-    async fn read<R: Serialize>(
+    async fn read<R: Head>(
         &self,
         view: Arc<View>,
         work: impl FnOnce(&View) -> Result<(R, Vec<u8>), ResponderError> + Send + 'static,
     ) -> Result<Vec<u8>, SyncError> {
-        let kind = self.endpoint.kind();
+        let (peer, kind) = (self.protocol(), self.endpoint.kind());
         let sealed = self.namespace.read_view(view, move |view| {
-            work(view).map(|(head, blob)| seal(kind, &head, &blob))
+            work(view).map(|(head, blob)| seal_for(peer, kind, &head, &blob))
         });
         Ok(sealed.await?)
     }
@@ -350,8 +359,9 @@ impl Asked<'_> {
         let (head, _): (BodiesRequest, _) = self.head().await?;
         let (view, _) = self.namespace.pins().get(head.session)?;
         let (dictionaries, limits) = (Arc::clone(self.namespace.dictionaries()), self.limits);
+        let peer = self.protocol();
         self.read(view, move |view| {
-            responder::bodies(view, &dictionaries, &head, &limits)
+            responder::bodies(view, (peer, &dictionaries), &head, &limits)
         })
         .await
     }
@@ -380,7 +390,7 @@ impl Asked<'_> {
         if !all {
             self.namespace.pins().leave_out(session);
         }
-        Ok(seal(self.endpoint.kind(), &reply, &[]))
+        Ok(self.seal(&reply, &[]))
     }
 
     /// Collects what the initiator has collected, as far as this replica knows as much.
@@ -420,7 +430,7 @@ impl Asked<'_> {
         let kept = kept
             .await
             .map_err(|_| StoreError::Unexpected("a message"))?;
-        Ok(seal(self.endpoint.kind(), &kept?, &[]))
+        Ok(self.seal(&kept?, &[]))
     }
 
     async fn store(self) -> Result<Vec<u8>, SyncError> {
@@ -450,7 +460,7 @@ impl Asked<'_> {
             self.namespace.pins().leave_out(session);
         }
         let stored = (sent - refused) as u32;
-        Ok(seal(self.endpoint.kind(), &StoreReply { stored }, &[]))
+        Ok(self.seal(&StoreReply { stored }, &[]))
     }
 
     /// Belongs to no session: replicas with equal roots have none.
@@ -485,6 +495,6 @@ impl Asked<'_> {
             root: stands.root,
             seq: stands.seq,
         };
-        Ok(seal(self.endpoint.kind(), &reply, &[]))
+        Ok(self.seal(&reply, &[]))
     }
 }

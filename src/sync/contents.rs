@@ -2,9 +2,6 @@
 
 use std::collections::HashSet;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
 use crate::delta::codec::{CodecId, Effort};
 use crate::delta::registry::{decode, encode_smallest};
 use crate::replica::view::View;
@@ -19,6 +16,7 @@ use crate::sync::transport::Transport;
 use crate::types::hash::{ContentHash, StateKey};
 use crate::types::limits::{Limits, WHOLE_STATE_MAX};
 use crate::wire::frame::{HEADER_BYTES, open, seal};
+use crate::wire::head::Head;
 use crate::wire::healing_messages::{CONTENTS_MAX, ContentWant, ContentsRequest};
 use crate::wire::messages::{BodyHead, BodyHeads, Endpoint};
 
@@ -153,10 +151,10 @@ fn ask(
 ///
 /// # Errors
 /// [`SessionError`] when there is none, or one that cannot be opened.
-pub fn ask_outside<H: DeserializeOwned>(
+pub fn ask_outside<H: Head>(
     transport: &mut dyn Transport,
     endpoint: Endpoint,
-    head: &impl Serialize,
+    head: &impl Head,
     limits: &Limits,
 ) -> Result<(H, Vec<u8>), SessionError> {
     let limit = reply_limit(limits, endpoint);

@@ -6,12 +6,13 @@ use tracing::error;
 use crate::delta::codec::{Codec, CodecId, Effort, Encoded};
 use crate::delta::compress::compress;
 use crate::delta::copy::CopyDelta;
-use crate::delta::registry::encode_smallest;
+use crate::delta::registry::encode_for;
 use crate::replica::view::View;
 use crate::store::error::StoreError;
 use crate::sync::transfer::{SMALL_STATE, TransferError, held_content, record_at};
 use crate::types::limits::WHOLE_STATE_MAX;
 use crate::wire::messages::{BASES_MAX, BodyHead, Want};
+use crate::wire::version::Protocol;
 
 /// State bytes of one message that are encoded with more effort, at 10 to 15 ms a MiB: a few saves
 /// now and then are worth it, the bulk of a copy is not held up.
@@ -32,16 +33,20 @@ pub struct Encoder<'v> {
     work: usize,
     /// Longest state that is read unless it is the message's first.
     longest: u64,
+    /// The newest codec that the receiver knows.
+    newest: CodecId,
 }
 
 impl<'v> Encoder<'v> {
-    /// An encoder of versions that `view` holds, which stops after reading `work` bytes of states.
-    pub fn new(view: &'v View, work: usize) -> Self {
+    /// An encoder of versions that `view` holds, for a receiver that reads a version of the protocol, which stops
+    /// after reading `work` bytes of states.
+    pub fn new(view: &'v View, receiver: Protocol, work: usize) -> Self {
         Self {
             view,
             care: CARE_BYTES,
             work,
             longest: WHOLE_STATE_MAX,
+            newest: receiver.newest_codec(),
         }
     }
 
@@ -110,7 +115,7 @@ impl<'v> Encoder<'v> {
         let read: usize = held.iter().map(|(_, base)| base.len()).sum();
         self.work = self.work.saturating_sub(bytes.len() + read);
         let bases: Vec<&[u8]> = held.iter().map(|(_, base)| &base[..]).collect();
-        let encoded = encode(&bases, &bytes, self.effort(bytes.len()));
+        let encoded = encode(self.newest, &bases, &bytes, self.effort(bytes.len()));
         let base = encoded.base.and_then(|chosen| held.get(chosen));
         blob.extend_from_slice(&encoded.payload);
         Ok(Some(BodyHead {
@@ -146,9 +151,9 @@ impl<'v> Encoder<'v> {
     }
 }
 
-fn encode(bases: &[&[u8]], bytes: &[u8], effort: Effort) -> Encoded {
+fn encode(newest: CodecId, bases: &[&[u8]], bytes: &[u8], effort: Effort) -> Encoded {
     if bytes.len() as u64 > SMALL_STATE {
-        return encode_smallest(bases, bytes, effort);
+        return encode_for(newest, bases, bytes, effort);
     }
     let delta = bases
         .first()
@@ -186,8 +191,9 @@ mod tests {
     use crate::delta::sample::{any_edit, apply, noise, text};
     use crate::sync::dictionaries::Dictionaries;
     use crate::sync::together::put_together;
-    use crate::wire::frame::seal;
+    use crate::wire::frame::seal_for;
     use crate::wire::messages::BodyHeads;
+    use crate::wire::packing::level;
 
     /// What a state may cost over a zstd frame of it, its head included.
     const OVERHEAD: usize = 16;
@@ -233,10 +239,10 @@ mod tests {
     fn a_delta_that_costs_more_than_a_frame_is_not_taken() {
         let (mut state, mut base) = (vec![0; 156], vec![0; 10]);
         (state[0], base[0]) = (1, 49);
-        let encoded = encode(&[&base], &state, Effort::Small);
+        let encoded = encode(CodecId::NEWEST, &[&base], &state, Effort::Small);
         assert_eq!(encoded.codec, CodecId::RAW, "{:?}", encoded.payload);
         let similar = [&state[..], &noise(20, 1)].concat();
-        let encoded = encode(&[&state], &similar, Effort::Small);
+        let encoded = encode(CodecId::NEWEST, &[&state], &similar, Effort::Small);
         assert_eq!(encoded.codec, CodecId::COPY);
     }
 
@@ -250,21 +256,22 @@ mod tests {
         ) {
             let bases: Vec<&[u8]> = bases.iter().map(Vec::as_slice).collect();
             let effort = if fast { Effort::Fast } else { Effort::Small };
-            let encoded = encode(&bases, &state, effort);
+            let encoded = encode(CodecId::NEWEST, &bases, &state, effort);
             let head = BodyHead {
                 codec: encoded.codec.0,
                 base: encoded.base.map(|base| base as u8),
                 length: encoded.payload.len() as u32,
             };
-            let nothing = seal(6, &BodyHeads { heads: Vec::new() }, &[]).len();
+            let sealed = |heads, blob: &[u8]| seal_for(Protocol::V4, 6, &BodyHeads { heads }, blob);
+            let nothing = sealed(Vec::new(), &[]).len();
             let want = Want { state: 1, version: 0, bases: Vec::new() };
             let mut heads = vec![head];
             let none = Dictionaries::default();
             let blob = put_together(&none, &[want], &mut heads, encoded.payload);
-            let message = seal(6, &BodyHeads { heads }, &blob);
+            let message = sealed(heads, &blob);
             // By the levels of messages and of the codec; now and then the higher one does worse.
             let of_level = |level| compress(&state, level).unwrap().len();
-            let whole = of_level(3).max(of_level(effort.level()));
+            let whole = of_level(level(6, &state)).max(of_level(effort.level()));
             prop_assert!(
                 message.len() <= nothing + whole + OVERHEAD,
                 "{} bytes as {:?} where zstd takes {whole}", message.len(), encoded.codec

@@ -2,8 +2,6 @@
 
 use std::time::Instant;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::reconcile::error::ReconcileError;
@@ -15,8 +13,11 @@ use crate::sync::transfer::TransferError;
 use crate::sync::transport::{MergeError, Transport, TransportError};
 use crate::types::limits::{Limits, WHOLE_STATE_MAX};
 use crate::types::record::BadRecord;
-use crate::wire::frame::{self, BadFrame, HEADER_BYTES, seal};
+use crate::wire::error::BadFrame;
+use crate::wire::frame::{HEADER_BYTES, open, read_by_sender, seal_for};
+use crate::wire::head::Head;
 use crate::wire::messages::Endpoint;
+use crate::wire::version::Protocol;
 
 /// Why a session failed. What it had verified and stored before stays.
 #[derive(Debug, Error)]
@@ -108,6 +109,10 @@ impl SessionError {
 pub struct Exchange<'a> {
     transport: &'a mut dyn Transport,
     limits: &'a Limits,
+    /// What the peer is known to read.
+    pub protocol: Protocol,
+    /// Bytes of the last request and its answer.
+    pub last: Passed,
     /// What the session's report says so far.
     pub report: &'a mut Report,
 }
@@ -122,6 +127,8 @@ impl<'a> Exchange<'a> {
         Self {
             transport,
             limits,
+            protocol: Protocol::default(),
+            last: Passed::default(),
             report,
         }
     }
@@ -135,21 +142,22 @@ impl<'a> Exchange<'a> {
     ///
     /// # Errors
     /// [`SessionError`] when there is no answer or it is not a frame of the endpoint's kind.
-    pub fn ask<H: DeserializeOwned>(
+    pub fn ask<H: Head>(
         &mut self,
         phase: &'static str,
         endpoint: Endpoint,
-        head: &impl Serialize,
+        head: &impl Head,
         blob: &[u8],
     ) -> Result<(H, Vec<u8>), SessionError> {
         let begin = Instant::now();
-        let request = seal(endpoint.kind(), head, blob);
+        let request = seal_for(self.protocol, endpoint.kind(), head, blob);
         let sent = request.len() as u64;
         let limit = reply_limit(self.limits, endpoint);
         let before = self.transport.passed();
         let reply = self.transport.call(endpoint, request, limit + HEADER_BYTES);
         // What was in vain has passed all the same.
         let received = reply.as_ref().map_or(0, Vec::len) as u64;
+        self.last = Passed { sent, received };
         let passed = self
             .transport
             .passed()
@@ -158,7 +166,10 @@ impl<'a> Exchange<'a> {
             });
         let seconds = begin.elapsed().as_secs_f64();
         self.report.count(phase, passed, seconds);
-        Ok(frame::open(endpoint.kind(), &reply?, limit)?)
+        // Whoever refuses may be an older build in place of the one that was known.
+        let newest = reply.as_ref().map(|reply| read_by_sender(reply));
+        self.protocol = newest.unwrap_or_default();
+        Ok(open(endpoint.kind(), &reply?, limit)?)
     }
 }
 

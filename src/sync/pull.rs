@@ -335,7 +335,8 @@ impl<'s> Puller<'s> {
             };
             let (heads, decoder) = (&reply.heads, &mut self.decoder);
             let bodies = decode_bodies(view, rest, heads, &blob, shared, decoder)?;
-            let missed = alone_bytes(&head.wants, heads) + together_share(rest, heads);
+            let missed = alone_bytes(&head.wants, heads, exchange.last.received)
+                + together_share(rest, heads);
             ask_when_missed(exchange, &dictionaries, missed)?;
             let whole: usize = bodies.iter().flatten().map(Bytes::len).sum();
             exchange.report.bytes_if_sent_whole += whole as u64;

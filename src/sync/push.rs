@@ -258,7 +258,10 @@ impl Pushing<'_> {
             wants: Vec::new(),
             heads: Vec::new(),
         };
-        let (mut encoder, mut blob) = (Encoder::new(self.view, usize::MAX), Vec::new());
+        let (mut encoder, mut blob) = (
+            Encoder::new(self.view, exchange.protocol, usize::MAX),
+            Vec::new(),
+        );
         for parcel in parcels {
             let (heads, bytes) = self.encode(exchange, &mut encoder, &parcel)?;
             // What cannot be read here is not offered as if it could; `samestate verify` names it.
@@ -274,7 +277,7 @@ impl Pushing<'_> {
             message.wants.extend(parcel.wants);
             message.records.push(parcel.record);
         }
-        let is_of_use = alone_bytes(&message.wants, &message.heads) > 0;
+        let is_of_use = alone_bytes(&message.wants, &message.heads, u64::MAX) > 0;
         if let (Some(first), Some(named)) = (message.wants.first_mut(), &self.named)
             && is_of_use
             && !first.bases.contains(named)
@@ -283,9 +286,9 @@ impl Pushing<'_> {
             first.bases.push(named.clone());
         }
         let blob = put_together(self.dictionaries, &message.wants, &mut message.heads, blob);
-        let missed = alone_bytes(&message.wants, &message.heads);
         let asked = exchange.ask("state_transfer", Endpoint::Store, &message, &blob);
         let (reply, _): (StoreReply, _) = asked?;
+        let missed = alone_bytes(&message.wants, &message.heads, exchange.last.sent);
         let refused = message.records.len().checked_sub(reply.stored as usize);
         let refused = refused.ok_or(SessionError::Misfit("more states stored than were sent"))?;
         exchange.report.states_pushed += u64::from(reply.stored);

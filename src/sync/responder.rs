@@ -36,6 +36,7 @@ use crate::wire::messages::{
     RangeReply, RangeRequest, RecordsReply, RecordsRequest, StoreRequest, SubtreesReply,
     SubtreesRequest, Want,
 };
+use crate::wire::version::Protocol;
 
 /// Records that may share a prefix that a comparison found: two hardly ever do.
 pub const RECORDS_AT_PREFIX: usize = 16;
@@ -217,12 +218,12 @@ pub fn first_size(view: &View, head: &BodiesRequest) -> Result<u64, StoreError> 
 /// [`ResponderError`].
 pub fn bodies(
     view: &View,
-    dictionaries: &Dictionaries,
+    (peer, dictionaries): (Protocol, &Dictionaries),
     head: &BodiesRequest,
     limits: &Limits,
 ) -> Result<(BodyHeads, Vec<u8>), ResponderError> {
     check_wants(&head.wants)?;
-    let mut encoder = Encoder::new(view, WORK_BYTES).up_to(LONGEST);
+    let mut encoder = Encoder::new(view, peer, WORK_BYTES).up_to(LONGEST);
     let (mut heads, blob) = encoder.encode(&head.wants, limits.transfer_bytes)?;
     let blob = put_together(dictionaries, &head.wants, &mut heads, blob);
     Ok((BodyHeads { heads }, blob))

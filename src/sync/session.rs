@@ -23,6 +23,7 @@ use crate::types::hash::NodeHash;
 use crate::types::id::ReplicaId;
 use crate::types::limits::Limits;
 use crate::wire::messages::{CloseReply, OpenReply};
+use crate::wire::version::Protocol;
 
 /// What a session is to do.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +51,8 @@ pub struct Last {
     pub seq: u64,
     /// Stands for all that it said.
     pub digest: u64,
+    /// What it reads.
+    pub protocol: Protocol,
 }
 
 /// Who answered, as far as the session got to know.
@@ -108,6 +111,11 @@ impl<'s> Session<'s> {
     fn run(&mut self) -> Result<PeerSeen, SessionError> {
         let view = self.home.view();
         let follows = self.options.follows;
+        self.exchange.protocol = self
+            .options
+            .last
+            .map(|last| last.protocol)
+            .unwrap_or_default();
         if let Some(last) = self.options.last
             && probe(&mut self.exchange, self.home, &view, (follows, last.digest))?
         {
@@ -132,6 +140,7 @@ impl<'s> Session<'s> {
                 replica: peer.replica,
                 seq: peer.seq,
                 digest: peer.digest(),
+                protocol: self.exchange.protocol,
             });
             return Ok(seen);
         };

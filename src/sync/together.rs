@@ -12,14 +12,14 @@ use crate::sync::exchange::{Exchange, SessionError};
 use crate::sync::news::Wanted;
 use crate::sync::transfer::{SMALL_STATE, TransferError};
 use crate::sync::transport::TransportError;
+use crate::wire::compact::put_heads;
 use crate::wire::messages::{
     BaseHint, BodyHead, DictionaryReply, DictionaryRequest, Endpoint, Want,
 };
+use crate::wire::packing::level;
 
-/// The level of the frames that messages are put in.
-const FRAME_LEVEL: i32 = 3;
-/// Shorter frames are better off within that of the message.
-const OWN_FRAME_MIN: usize = 64;
+/// What the frame of a message leaves away.
+const ZSTD_MAGIC_BYTES: usize = 4;
 /// How many bytes that came together count as one that came alone.
 pub const TOGETHER_SHARE: u64 = 8;
 
@@ -31,31 +31,34 @@ pub fn put_together(
     heads: &mut [BodyHead],
     blob: Vec<u8>,
 ) -> Vec<u8> {
-    match dictionaries.common(wants) {
-        Some((place, common)) => {
-            let made = with(&common, place, heads, &blob, dictionaries);
-            made.unwrap_or_else(|| by_itself(heads, blob))
-        }
-        None => by_itself(heads, blob),
-    }
+    let made = dictionaries
+        .common(wants)
+        .and_then(|(place, common)| with(&common, place, heads, &blob, dictionaries));
+    made.unwrap_or_else(|| by_itself(heads, blob))
 }
 
-/// A short version that is the only one of its message goes as a frame of its own, unless that is tiny: in
-/// one frame with the head of the message it would take up to 40 bytes more.
+/// A short version that is the only one of its message goes as a frame of its own where it would take
+/// more in one frame with the head of the message: a byte in front may hide from zstd what it would find.
 fn by_itself(heads: &mut [BodyHead], blob: Vec<u8>) -> Vec<u8> {
-    let [head] = heads else {
-        return blob;
-    };
-    let frame = Some(&blob)
-        .filter(|_| is_alone(head))
-        .and_then(|blob| compress(blob, FRAME_LEVEL).ok());
-    match frame.filter(|frame| (OWN_FRAME_MIN..blob.len()).contains(&frame.len())) {
-        Some(frame) => {
-            head.codec = CodecId::WHOLE.0;
-            head.length = frame.len() as u32;
-            frame
+    let mut behind_head = Vec::new();
+    match heads {
+        [head] if is_alone(head) => put_heads(&mut behind_head, heads),
+        _ => return blob,
+    }
+    behind_head.extend_from_slice(&blob);
+    let [own, of_message] =
+        [&blob, &behind_head].map(|bytes| compress(bytes, level(Endpoint::Bodies.kind(), bytes)));
+    match (own, of_message) {
+        (Ok(own), Ok(of_message))
+            if own.len() + ZSTD_MAGIC_BYTES < of_message.len().min(blob.len()) =>
+        {
+            for head in heads {
+                head.codec = CodecId::WHOLE.0;
+                head.length = own.len() as u32;
+            }
+            own
         }
-        None => blob,
+        _ => blob,
     }
 }
 
@@ -94,7 +97,8 @@ fn with(
         }
     }
     let frame = dictionary.compress(&alone).ok()?;
-    let plain = compress(&alone, FRAME_LEVEL).map_or(total, |plain| plain.len().min(total));
+    let plain = compress(&alone, level(Endpoint::Bodies.kind(), &alone))
+        .map_or(total, |plain| plain.len().min(total));
     dictionaries.note_use(total, frame.len().min(plain), plain);
     let (before, behind) = others.split_at_checked(frame_at?)?;
     if frame.len() >= plain {
@@ -117,8 +121,9 @@ pub fn hints(wants: &[Want]) -> &[BaseHint] {
 }
 
 /// Bytes of short versions that travelled alone although others like them might have been known, unless
-/// there were so many that they have enough in common with each other.
-pub fn alone_bytes(wants: &[Want], heads: &[BodyHead]) -> u64 {
+/// there were so many that they have enough in common with each other. One that came by itself counts as many
+/// bytes as its `message` had, at most.
+pub fn alone_bytes(wants: &[Want], heads: &[BodyHead], message: u64) -> u64 {
     let is_known = |want: &Want| want.bases.iter().any(|hint| !hint.is_dictionary());
     let both = wants.iter().zip(heads);
     let short = |head: &BodyHead| {
@@ -127,10 +132,10 @@ pub fn alone_bytes(wants: &[Want], heads: &[BodyHead]) -> u64 {
     };
     let alone = both.filter(|(want, head)| short(head) && !is_known(want));
     let bytes = alone.fold(0, |bytes, (_, head)| bytes + u64::from(head.length));
-    if bytes > TOGETHER_MAX as u64 {
-        0
-    } else {
-        bytes
+    match heads {
+        [_] => bytes.min(message),
+        _ if bytes > TOGETHER_MAX as u64 => 0,
+        _ => bytes,
     }
 }
 

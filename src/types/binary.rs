@@ -44,6 +44,11 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 /// [`encode`] behind what `bytes` holds already.
 pub fn encode_into<T: Serialize>(bytes: &mut Vec<u8>, value: &T) {
     bytes.push(FORMAT);
+    encode_bare_into(bytes, value);
+}
+
+/// [`encode_into`] without the format byte, for whoever tells the format otherwise.
+pub fn encode_bare_into<T: Serialize>(bytes: &mut Vec<u8>, value: &T) {
     let written = bincode::serde::encode_into_std_write(value, bytes, configuration());
     debug_assert!(written.is_ok(), "{written:?}");
 }
@@ -69,8 +74,16 @@ pub fn decode_prefix<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, usize), Ba
     if *format != FORMAT {
         return Err(BadEncoding::Format(*format));
     }
-    let (value, used) = bincode::serde::decode_from_slice(rest, configuration())?;
+    let (value, used) = decode_bare(rest)?;
     Ok((value, used + 1))
+}
+
+/// Decodes a value without a format byte from the start of `bytes`, and says how many bytes it took.
+///
+/// # Errors
+/// [`BadEncoding`] when the bytes do not begin with a value of this type.
+pub fn decode_bare<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, usize), BadEncoding> {
+    Ok(bincode::serde::decode_from_slice(bytes, configuration())?)
 }
 
 fn configuration() -> impl bincode::config::Config {

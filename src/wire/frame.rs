@@ -1,115 +1,78 @@
-//! A frame: one message of the replication protocol, with its lengths up front.
+//! Frames: one message of the replication protocol each. A frame of version 3 has its lengths up front:
 //!
 //! ```text
 //! 0   4  magic "SMST"
 //! 4   1  protocol version, 3
 //! 5   1  kind of message
 //! 6   1  flags: bit 0 set when head and blob are one zstd frame
-//! 7   1  zero
+//! 7   1  newest version that the sender reads, 4; 0 from builds that know no other than 3
 //! 8   4  length of the head, little endian
 //! 12  4  length of the blob, little endian
 //! 16     head (structured part), then blob (bytes of states, questions, answers)
 //! ```
+//!
+//! Those of version 4 are in `short_frame`. Whoever does not know what the other side reads sends version 3, and
+//! is answered in version 4 if it can be.
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
-use thiserror::Error;
 
-use crate::delta::compress::{compress, decompress_exact};
-use crate::types::binary::{BadEncoding, decode, encode};
+use crate::delta::compress::decompress_exact;
+use crate::types::binary::{decode, encode};
+use crate::wire::error::BadFrame;
+use crate::wire::head::Head;
+use crate::wire::packing::packed;
+use crate::wire::short_frame::{self, is_short};
+use crate::wire::version::{LONG, PROTOCOL, Protocol};
 
-/// Version of the protocol that this build speaks.
-pub const PROTOCOL: u8 = 3;
-/// Bytes in front of the head.
+/// Most bytes in front of the head.
 pub const HEADER_BYTES: usize = 16;
 
 const MAGIC: [u8; 4] = *b"SMST";
 const COMPRESSED: u8 = 1;
-/// Shorter messages gain nothing from compression.
-const COMPRESS_FROM: usize = 32;
-/// Keeps up with a gigabit link on one core.
-const LEVEL: i32 = 3;
 
-/// Why bytes are not a usable frame.
-#[derive(Debug, Error)]
-pub enum BadFrame {
-    /// Fewer bytes than a header has, or than the header says.
-    #[error("short frame: {got} bytes where {expected} were announced")]
-    Short {
-        /// Bytes there are.
-        got: usize,
-        /// Bytes there should be.
-        expected: usize,
-    },
-    /// More bytes than the header says.
-    #[error("{0} bytes too many behind the frame")]
-    Trailing(usize),
-    /// Not a frame of ours at all.
-    #[error("not a samestate frame; is the address that of a samestate server?")]
-    Magic,
-    /// Another protocol version.
-    #[error(
-        "the peer speaks protocol version {0}, this build version {PROTOCOL}; upgrade the older one"
-    )]
-    Version(u8),
-    /// Another message than was due.
-    #[error("message kind {got} where kind {expected} was due")]
-    Kind {
-        /// The kind that came.
-        got: u8,
-        /// The kind that was due.
-        expected: u8,
-    },
-    /// Larger than allowed. Nothing was allocated for it.
-    #[error("a message of {got} bytes, at most {limit} are accepted")]
-    TooLarge {
-        /// Announced length.
-        got: usize,
-        /// Allowed length.
-        limit: usize,
-    },
-    /// The compressed part does not decompress to what the header says.
-    #[error("damaged compressed message: {0}")]
-    Compression(String),
-    /// The structured part is malformed.
-    #[error(transparent)]
-    Head(#[from] BadEncoding),
+/// The newest version that the sender of a frame reads.
+pub fn read_by_sender(frame: &[u8]) -> Protocol {
+    let newest = frame.get(7).filter(|_| frame.starts_with(&MAGIC));
+    if is_short(frame) || newest.is_some_and(|newest| *newest >= PROTOCOL) {
+        return Protocol::V4;
+    }
+    Protocol::V3
 }
 
-/// Puts a message into a frame.
+/// Puts a message into a frame that a peer of this version reads.
+pub fn seal_for<T: Head>(peer: Protocol, kind: u8, head: &T, blob: &[u8]) -> Vec<u8> {
+    match peer {
+        Protocol::V3 => seal(kind, head, blob),
+        Protocol::V4 => short_frame::seal(kind, head, blob),
+    }
+}
+
+/// Puts a message into a frame that every peer reads, and that says what this build reads.
 pub fn seal<T: Serialize>(kind: u8, head: &T, blob: &[u8]) -> Vec<u8> {
     let head = encode(head);
     let mut frame = Vec::with_capacity(HEADER_BYTES + head.len() + blob.len());
     frame.extend_from_slice(&MAGIC);
-    frame.extend_from_slice(&[PROTOCOL, kind, 0, 0]);
+    frame.extend_from_slice(&[LONG, kind, 0, PROTOCOL]);
     frame.extend_from_slice(&(head.len() as u32).to_le_bytes());
     frame.extend_from_slice(&(blob.len() as u32).to_le_bytes());
     frame.extend_from_slice(&head);
     frame.extend_from_slice(blob);
-    let plain = &frame[HEADER_BYTES..];
-    if plain.len() < COMPRESS_FROM {
-        return frame;
+    if let Some(packed) = packed(kind, &frame[HEADER_BYTES..]) {
+        frame.truncate(HEADER_BYTES);
+        frame[6] = COMPRESSED;
+        frame.extend_from_slice(&packed);
     }
-    match compress(plain, LEVEL) {
-        Ok(packed) if packed.len() < plain.len() => {
-            frame.truncate(HEADER_BYTES);
-            frame[6] = COMPRESSED;
-            frame.extend_from_slice(&packed);
-            frame
-        }
-        _ => frame,
-    }
+    frame
 }
 
 /// Takes a message out of its frame. `limit` bounds head and blob together.
 ///
 /// # Errors
 /// [`BadFrame`] when the bytes are not exactly one frame of this kind.
-pub fn open<T: DeserializeOwned>(
-    kind: u8,
-    frame: &[u8],
-    limit: usize,
-) -> Result<(T, Vec<u8>), BadFrame> {
+pub fn open<T: Head>(kind: u8, frame: &[u8], limit: usize) -> Result<(T, Vec<u8>), BadFrame> {
+    if is_short(frame) {
+        return short_frame::open(kind, frame, limit);
+    }
     let header = Header::read(frame)?;
     if header.kind != kind {
         return Err(BadFrame::Kind {
@@ -135,9 +98,12 @@ pub fn open<T: DeserializeOwned>(
     Ok((head, plain))
 }
 
-/// Bytes that [`open`] takes for head and blob together, as the frame's header announces them; none
-/// for what has no header of ours, which it refuses.
+/// Bytes that [`open`] takes memory for, as the frame's header announces them; none for what has no
+/// header of ours, which it refuses.
 pub fn plain_length(frame: &[u8]) -> usize {
+    if is_short(frame) {
+        return short_frame::plain_length(frame);
+    }
     Header::read(frame).map_or(0, |header| header.head.saturating_add(header.blob))
 }
 
@@ -161,7 +127,7 @@ impl Header {
         if [*m0, *m1, *m2, *m3] != MAGIC {
             return Err(BadFrame::Magic);
         }
-        if *version != PROTOCOL {
+        if *version != LONG {
             return Err(BadFrame::Version(*version));
         }
         let [h0, h1, h2, h3, b0, b1, b2, b3] = *lengths;
@@ -193,16 +159,40 @@ mod tests {
 
     const LIMIT: usize = 1 << 20;
 
+    impl Head for u64 {}
+    impl Head for (u64, String) {}
+    impl Head for Vec<(u64, String)> {}
+
     #[test]
     fn frames_round_trip() {
         for length in [0, 1, 199, 5000] {
             let blob = vec![7u8; length];
             let frame = seal(3, &(1u64, "x".to_owned()), &blob);
             let (head, back): ((u64, String), _) = open(3, &frame, LIMIT).unwrap();
-            assert_eq!((head.0, back), (1, blob));
+            assert_eq!((head.0, back), (1, blob.clone()));
             let encoded = encode(&(1u64, "x".to_owned())).len();
             assert_eq!(plain_length(&frame), encoded + length);
             assert!(frame.len() <= HEADER_BYTES + 8 + length);
+            assert_eq!(read_by_sender(&frame), Protocol::V4);
+            let short = seal_for(Protocol::V4, 3, &(1u64, "x".to_owned()), &blob);
+            let again: ((u64, String), _) = open(3, &short, LIMIT).unwrap();
+            assert_eq!(again, ((1, "x".to_owned()), vec![7; length]));
+            assert_eq!(read_by_sender(&short), Protocol::V4);
+            let header = short_frame::HEADER_MAX;
+            assert!(short.len() <= header + 3 + length && short.len() + 14 <= frame.len());
+            assert!((length + 3..length + 60).contains(&plain_length(&short)));
+        }
+    }
+
+    #[test]
+    fn what_a_sender_reads_is_told_by_its_frame() {
+        let mut frame = seal(3, &1u64, b"");
+        frame[7] = 0;
+        assert_eq!(read_by_sender(&frame), Protocol::V3);
+        frame[7] = 200;
+        assert_eq!(read_by_sender(&frame), Protocol::V4);
+        for other in [&b""[..], b"SMST", b"HTTP/1.1 400 Bad Request"] {
+            assert_eq!(read_by_sender(other), Protocol::V3);
         }
     }
 
@@ -247,6 +237,11 @@ mod tests {
             let place = place % frame.len();
             frame[place] ^= flip;
             let _ = open::<Vec<(u64, String)>>(3, &frame, LIMIT);
+            let mut frame = seal_for(Protocol::V4, 3, &vec![(1u64, "name".to_owned()); 40], &[9; 100]);
+            let place = place % frame.len();
+            frame[place] ^= flip;
+            let _ = open::<Vec<(u64, String)>>(3, &frame, LIMIT);
+            let _ = plain_length(&frame);
         }
     }
 }

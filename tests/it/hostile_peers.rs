@@ -14,9 +14,9 @@ use samestate::reconcile::strategy::StrategyName;
 use samestate::sync::report::Outcome;
 use samestate::sync::transport::{Transport, TransportError};
 use samestate::wire::frame::{open, seal};
+use samestate::wire::head::Head;
 use samestate::wire::messages::Endpoint;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use samestate::wire::version::Protocol;
 
 use crate::harness::Rng;
 use crate::harness::replica::{Direct, Node, Plan, put};
@@ -34,12 +34,22 @@ pub type Lie = Box<dyn FnMut(Endpoint, Vec<u8>) -> Vec<u8>>;
 pub struct Liar {
     honest: Direct,
     lie: Lie,
+    /// What the honest peer reads.
+    version: Protocol,
 }
 
 impl Liar {
     pub fn between(peer: &Node, lie: Lie) -> Self {
-        let honest = Direct::to(peer);
-        Self { honest, lie }
+        Self {
+            honest: Direct::to(peer),
+            lie,
+            version: Protocol::V4,
+        }
+    }
+
+    /// The peer reads this version at most.
+    pub fn with(self, version: Protocol) -> Self {
+        Self { version, ..self }
     }
 }
 
@@ -47,10 +57,17 @@ impl Transport for Liar {
     fn call(
         &mut self,
         endpoint: Endpoint,
-        request: Vec<u8>,
+        mut request: Vec<u8>,
         limit: usize,
     ) -> Result<Vec<u8>, TransportError> {
-        let reply = self.honest.call(endpoint, request, LIMIT)?;
+        if self.version == Protocol::V3 {
+            // Long frames, and a peer that does not know what this byte says.
+            request[7] = 0;
+        }
+        let mut reply = self.honest.call(endpoint, request, LIMIT)?;
+        if self.version == Protocol::V3 {
+            reply[7] = 0;
+        }
         let reply = (self.lie)(endpoint, reply);
         if reply.len() > limit {
             return Err(TransportError::TooLong(limit));
@@ -69,10 +86,11 @@ fn bytes(at: Endpoint, mut change: impl FnMut(&mut Vec<u8>) + 'static) -> Lie {
     })
 }
 
-/// Changes the message in every answer of one endpoint, and frames it properly again.
+/// Changes the message in every answer of one endpoint, and frames it properly again: in version 3, in which
+/// everything can be said that makes no sense.
 fn message<H>(at: Endpoint, mut change: impl FnMut(&mut H, &mut Vec<u8>) + 'static) -> Lie
 where
-    H: Serialize + DeserializeOwned,
+    H: Head,
 {
     bytes(at, move |reply| {
         let (mut head, mut blob): (H, _) = open(at.kind(), reply, LIMIT).unwrap();
@@ -84,7 +102,7 @@ where
 /// As [`message`], for a change that looks at the head only.
 pub fn head<H>(at: Endpoint, mut change: impl FnMut(&mut H) + 'static) -> Lie
 where
-    H: Serialize + DeserializeOwned,
+    H: Head,
 {
     message(at, move |head: &mut H, _| change(head))
 }
@@ -138,10 +156,15 @@ pub fn apart(rng: &mut Rng) -> (Node, Node) {
 
 /// Runs every case against the same two replicas, which is how one sees that no lie left a trace.
 fn run(victim: &Node, peer: &Node, cases: Vec<Case>) {
+    run_in(Protocol::V4, victim, peer, cases);
+}
+
+/// The same with a peer that reads this version at most.
+fn run_in(version: Protocol, victim: &Node, peer: &Node, cases: Vec<Case>) {
     let root = victim.root();
     for (number, case) in cases.into_iter().enumerate() {
         let Case { plan, reason, .. } = case;
-        let mut liar = Liar::between(peer, case.lie);
+        let mut liar = Liar::between(peer, case.lie).with(version);
         let (report, result) = victim.sync_over(&mut liar, &victim.home(), plan);
         let what = format!("case {number} ({reason:?}, {plan:?})");
         let error = result.expect_err(&what);

@@ -64,3 +64,5 @@ mod simulated_disk;
 mod tidy;
 #[cfg(test)]
 mod traffic;
+#[cfg(test)]
+mod versions;

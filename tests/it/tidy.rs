@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use samestate::store::migrate::SCHEMA_VERSION;
-use samestate::wire::frame::PROTOCOL;
+use samestate::wire::version::PROTOCOL;
 use source::{Module, Source, production_sources, rust_sources, text_files};
 
 /// Layers from the bottom up. Layers of one rank are siblings that do not know each other.

@@ -12,7 +12,8 @@ use samestate::reconcile::strategy::{
 use samestate::reconcile::view::SetView;
 use samestate::types::binary::encode;
 use samestate::wire::chunk_messages::{ChunksReply, ChunksRequest, StageReply, StageRequest};
-use samestate::wire::frame::{open, plain_length};
+use samestate::wire::frame::{open, plain_length, seal_for};
+use samestate::wire::head::Head;
 use samestate::wire::healing_messages::{ContentsRequest, PiecesRequest};
 use samestate::wire::messages::{
     BodiesRequest, BodyHeads, CloseReply, CloseRequest, CompareRequest, DictionaryReply,
@@ -20,8 +21,8 @@ use samestate::wire::messages::{
     OpenRequest, ProbeReply, ProbeRequest, RangeReply, RangeRequest, RecordsReply, RecordsRequest,
     StoreReply, StoreRequest, SubtreesReply, SubtreesRequest,
 };
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use samestate::wire::short_frame::is_short;
+use samestate::wire::version::Protocol;
 
 /// Bytes of a message that are accepted here.
 const LIMIT: usize = 1 << 20;
@@ -101,10 +102,16 @@ pub fn frames(input: &[u8]) {
 }
 
 /// Opens a frame as this message: the bytes that head and blob have then, at least.
-fn take<T: Serialize + DeserializeOwned>(endpoint: Endpoint, input: &[u8]) -> Option<usize> {
+fn take<T: Head>(endpoint: Endpoint, input: &[u8]) -> Option<usize> {
     let (head, blob): (T, Vec<u8>) = open(endpoint.kind(), input, LIMIT).ok()?;
-    // What was read can be written again.
-    assert!(!encode(&head).is_empty());
+    // What was read can be written again, and is the same then.
+    let written = encode(&head);
+    if is_short(input) {
+        let again = seal_for(Protocol::V4, endpoint.kind(), &head, &blob);
+        let (head, read): (T, Vec<u8>) = open(endpoint.kind(), &again, 2 * LIMIT).unwrap();
+        assert!(encode(&head) == written && read == blob);
+    }
+    assert!(!written.is_empty());
     Some(blob.len())
 }
 

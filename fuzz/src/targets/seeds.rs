@@ -32,12 +32,13 @@ use samestate::types::lineage::{Lineage, Opening, Provenance};
 use samestate::types::record::StateRecord;
 use samestate::types::seen::Seen;
 use samestate::types::version::{Stamp, Version, VersionVector};
-use samestate::wire::frame::seal;
+use samestate::wire::frame::{seal, seal_for};
 use samestate::wire::messages::{
     BodyHead, BodyHeads, CloseRequest, CompareRequest, Endpoint, OpenRequest, ProbeReply,
     ProbeRequest, RecordsRequest, Testimony,
 };
 use samestate::wire::roots::{ConsistencyBody, HeadBody, HeadsBody};
+use samestate::wire::version::Protocol;
 
 use super::messages::pair;
 use super::proofs::leaves;
@@ -141,6 +142,18 @@ fn frames() -> Vec<Seed> {
         (
             "records",
             seal(Endpoint::Records.kind(), &records, &[1, 3, 9]),
+        ),
+        (
+            "short_bodies",
+            seal_for(Protocol::V4, Endpoint::Bodies.kind(), &heads, b""),
+        ),
+        (
+            "short_compare",
+            seal_for(Protocol::V4, Endpoint::Compare.kind(), &compare, &[1; 300]),
+        ),
+        (
+            "short_open",
+            seal_for(Protocol::V4, Endpoint::Open.kind(), &open, b""),
         ),
         (
             "probe",

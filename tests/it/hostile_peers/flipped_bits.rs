@@ -18,13 +18,16 @@ use samestate::sync::transport::{Home, MergeError, Merging};
 use samestate::types::id::ReplicaId;
 use samestate::types::lineage::{Lineage, Sighting};
 use samestate::types::seen::Seen;
+use samestate::wire::fields::Fields;
+use samestate::wire::short_frame::is_short;
+use samestate::wire::version::Protocol;
 
 use crate::harness::Rng;
 use crate::harness::replica::{Node, Plan};
 use crate::hostile_peers::{Liar, Lie, apart};
 
 /// Flips in each message of each strategy, half of them inside what is compressed.
-const FLIPS: usize = 24;
+const FLIPS: usize = 32;
 
 /// Takes note of what a session would store, and stores nothing.
 struct Noting {
@@ -95,6 +98,9 @@ impl Home for Noting {
 
 /// The frame with its head and blob uncompressed.
 fn unpacked(frame: &[u8]) -> Vec<u8> {
+    if is_short(frame) {
+        return short_unpacked(frame);
+    }
     let number = |at: usize| u32::from_le_bytes(frame[at..at + 4].try_into().unwrap()) as usize;
     if frame[6] & 1 == 0 {
         return frame.to_vec();
@@ -103,6 +109,19 @@ fn unpacked(frame: &[u8]) -> Vec<u8> {
     let mut unpacked = frame[..16].to_vec();
     unpacked[6] = 0;
     unpacked.extend(plain);
+    unpacked
+}
+
+fn short_unpacked(frame: &[u8]) -> Vec<u8> {
+    if frame[0] & 0x40 == 0 {
+        return frame.to_vec();
+    }
+    let mut fields = Fields::new(&frame[1..]);
+    let length = fields.u32().unwrap() as usize;
+    let packed = [&0xfd2f_b528_u32.to_le_bytes(), fields.rest()].concat();
+    let mut unpacked = frame[..frame.len() - fields.left()].to_vec();
+    unpacked[0] &= !0x40;
+    unpacked.extend(decompress_exact(&packed, length).unwrap());
     unpacked
 }
 
@@ -121,13 +140,18 @@ fn flip(nth: usize, mut rng: Rng, inside: bool) -> Lie {
     })
 }
 
-fn session(victim: &Node, peer: &Node, lie: Lie, plan: Plan) -> (Report, Vec<Incoming>) {
+fn session(
+    victim: &Node,
+    peer: &Node,
+    (version, lie): (Protocol, Lie),
+    plan: Plan,
+) -> (Report, Vec<Incoming>) {
     let home = Noting {
         home: victim.home(),
         merged: RefCell::default(),
         learned: RefCell::default(),
     };
-    let (report, _) = victim.sync_over(&mut Liar::between(peer, lie), &home, plan);
+    let (report, _) = victim.sync_over(&mut Liar::between(peer, lie).with(version), &home, plan);
     let mut known = peer.view().seen().unwrap();
     for learned in home.learned.into_inner() {
         assert!(
@@ -146,13 +170,19 @@ fn nothing_false_survives_a_flipped_bit() {
     let mut failed = 0;
     for strategy in StrategyName::ALL {
         let plan = Plan::PULL.with(strategy);
-        let (honest, merged) = session(&victim, &peer, Box::new(|_, reply| reply), plan);
+        let (honest, merged) = session(
+            &victim,
+            &peer,
+            (Protocol::V4, Box::new(|_, reply| reply)),
+            plan,
+        );
         assert_eq!(merged.len(), 13, "{strategy}: {honest:?}");
         let answers: u32 = honest.phases.iter().map(|phase| phase.round_trips).sum();
         for nth in 0..answers as usize {
             for round in 0..FLIPS {
                 let lie = flip(nth, Rng::quiet(rng.next()), round % 2 == 0);
-                let (report, merged) = session(&victim, &peer, lie, plan);
+                let version = [Protocol::V3, Protocol::V4][round / 2 % 2];
+                let (report, merged) = session(&victim, &peer, (version, lie), plan);
                 failed += usize::from(report.reason.is_some());
                 for incoming in merged {
                     is_of(&peer, &incoming, &report);

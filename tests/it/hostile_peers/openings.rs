@@ -7,10 +7,11 @@ use samestate::types::id::ReplicaId;
 use samestate::types::lineage::Sighting;
 use samestate::types::seen::Seen;
 use samestate::wire::messages::{Endpoint, OpenReply, Testimony};
+use samestate::wire::version::Protocol;
 
 use crate::harness::Rng;
 use crate::harness::replica::{Direct, Plan, put};
-use crate::hostile_peers::{Lie, PUSH, apart, bytes, case, forgiven, head, merkle, run};
+use crate::hostile_peers::{Lie, PUSH, apart, bytes, case, forgiven, head, merkle, run, run_in};
 
 #[test]
 fn frames_that_are_none() {
@@ -63,6 +64,55 @@ fn frames_that_are_none() {
             bytes(at, |reply| reply.resize(200 << 20, 0)),
             "longer than",
         ));
+    }
+    run_in(Protocol::V3, &victim, &peer, cases);
+}
+
+#[test]
+fn short_frames_that_are_none() {
+    let (victim, peer) = apart(&mut Rng::seeded(1));
+    let mut cases = Vec::new();
+    for at in [
+        Endpoint::Open,
+        Endpoint::Compare,
+        Endpoint::Records,
+        Endpoint::Bodies,
+    ] {
+        let plan = merkle();
+        let mut lie = |change: fn(&mut Vec<u8>), reason| {
+            cases.push(case(plan, bytes(at, change), reason));
+        };
+        lie(|reply| reply.truncate(0), "short frame");
+        lie(|reply| reply.truncate(1), "cut off");
+        lie(
+            |reply| *reply = b"<html><body>It works!</body></html>".to_vec(),
+            "not a samestate frame",
+        );
+        lie(|reply| reply[0] = 0x80 | 60, "message kind 60");
+        // Over 32 bits, over the bound, and more than there is.
+        lie(
+            |reply| {
+                reply.splice(1..1, [0xff, 0xff, 0xff, 0xff, 0x7f]);
+            },
+            "over 32 bits",
+        );
+        lie(
+            |reply| {
+                reply.splice(1..1, [0xff, 0xff, 0xff, 0xff, 0x0f]);
+            },
+            "at most",
+        );
+        lie(
+            |reply| {
+                let packed = samestate::delta::compress::compress(&vec![0; 40 << 20], 3).unwrap();
+                reply.truncate(1);
+                reply[0] |= 0x40;
+                reply.push(100);
+                reply.extend_from_slice(&packed[4..]);
+            },
+            "damaged compressed message",
+        );
+        lie(|reply| reply.resize(200 << 20, 0), "longer than");
     }
     run(&victim, &peer, cases);
 }

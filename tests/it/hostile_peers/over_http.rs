@@ -15,11 +15,12 @@ use samestate::types::lineage::Sighting;
 use samestate::types::record::StateRecord;
 use samestate::types::seen::Seen;
 use samestate::types::version::Version;
-use samestate::wire::frame::{open, seal};
+use samestate::wire::frame::{open, seal, seal_for};
 use samestate::wire::messages::{
     BaseHint, BodiesRequest, BodyHead, Endpoint, LIST_MAX, OfferReply, OfferRequest, OpenReply,
     OpenRequest, RecordsRequest, StoreReply, StoreRequest, Testimony, Want,
 };
+use samestate::wire::version::Protocol;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -261,14 +262,13 @@ fn pushes_with_flipped_bits_store_the_truth_or_nothing() {
     let session = session(&server);
     let state = rng.bytes(300);
     let record = record("match/2", &state);
-    let frame = seal(
-        Endpoint::Store.kind(),
-        &store(session, &record, state.len()),
-        &state,
-    );
+    let frames = [Protocol::V3, Protocol::V4].map(|version| {
+        let head = store(session, &record, state.len());
+        seal_for(version, Endpoint::Store.kind(), &head, &state)
+    });
     let mut root = server.root();
-    for _ in 0..300 {
-        let mut flipped = frame.clone();
+    for round in 0..400 {
+        let mut flipped = frames[round % 2].clone();
         let at = rng.below(flipped.len());
         flipped[at] ^= 1 << rng.below(8);
         let reply = post(&server, "store", flipped);

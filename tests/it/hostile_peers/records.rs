@@ -8,6 +8,7 @@ use samestate::reconcile::strategy::StrategyName;
 use samestate::types::hash::ContentHash;
 use samestate::types::id::{GameId, WriterId};
 use samestate::types::version::{Version, VersionVector};
+use samestate::wire::head::Head;
 use samestate::wire::messages::{Endpoint, RecordsReply, SubtreesReply};
 use serde::Serialize;
 
@@ -21,6 +22,8 @@ struct LooseRecords {
     answered: u32,
     records: Vec<(GameId, Vec<Version>)>,
 }
+
+impl Head for LooseRecords {}
 
 #[test]
 fn records_that_do_not_add_up_to_the_root() {

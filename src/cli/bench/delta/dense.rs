@@ -10,8 +10,9 @@ use crate::delta::codec::{CodecId, Effort, Encoded};
 use crate::delta::compress::compress;
 use crate::delta::registry::encode_smallest;
 use crate::types::hash::ContentHash;
-use crate::wire::frame::{open, seal};
+use crate::wire::frame::{open, seal_for};
 use crate::wire::messages::{BodyHead, BodyHeads, Endpoint};
+use crate::wire::version::Protocol;
 
 /// Bytes of a state.
 const STATE: usize = 1 << 20;
@@ -85,7 +86,12 @@ fn transfer(state: &[u8], encode: impl FnOnce() -> Encoded) -> f64 {
         base: None,
         length: encoded.payload.len() as u32,
     };
-    let message = seal(kind, &BodyHeads { heads: vec![head] }, &encoded.payload);
+    let message = seal_for(
+        Protocol::V4,
+        kind,
+        &BodyHeads { heads: vec![head] },
+        &encoded.payload,
+    );
     let opened = open::<BodyHeads>(kind, &message, LIMIT);
     let blob = opened.map(|(_, blob)| blob).unwrap_or_default();
     let same = ContentHash::of(&blob).matches(&ContentHash::of(state));

@@ -17,8 +17,10 @@ use crate::sync::dictionaries::Dictionaries;
 use crate::sync::together::{TOGETHER_SHARE, alone_bytes, put_together};
 use crate::sync::transfer::SMALL_STATE;
 use crate::types::hash::StateKey;
-use crate::wire::frame::seal;
+use crate::wire::frame::seal_for;
+use crate::wire::head::Head;
 use crate::wire::messages::{BodyHead, BodyHeads, DictionaryRequest, Endpoint, Want};
+use crate::wire::version::Protocol;
 
 /// What first transfers came to, all answers together.
 #[derive(Debug, Serialize)]
@@ -140,7 +142,7 @@ impl Pair<'_> {
             .collect();
         let answer = |heads: &[BodyHead], blob: &[u8]| {
             let heads = heads.to_vec();
-            seal(Endpoint::Bodies.kind(), &BodyHeads { heads }, blob).len()
+            length(Endpoint::Bodies, &BodyHeads { heads }, blob)
         };
         row.states += states.len();
         row.answers += 1;
@@ -158,7 +160,10 @@ impl Pair<'_> {
         row.micros += 1e3 * (thread_ms() - begin);
         let together = heads.iter().any(|head| head.codec == CodecId::TOGETHER.0);
         let share = if together { whole / TOGETHER_SHARE } else { 0 };
-        if self.receiver.missed(alone_bytes(&wants, &heads) + share) {
+        if self
+            .receiver
+            .missed(alone_bytes(&wants, &heads, with as u64) + share)
+        {
             self.pass_on(row)?;
         }
         Ok(())
@@ -168,9 +173,8 @@ impl Pair<'_> {
     fn pass_on(&self, row: &mut FirstRow) -> Result<(), CliError> {
         let held = self.receiver.names();
         let (reply, bytes) = self.sender.give(&held);
-        let kind = Endpoint::Dictionary.kind();
-        let asked = seal(kind, &DictionaryRequest { held }, &[]).len();
-        let sent = asked + seal(kind, &reply, &bytes).len();
+        let asked = length(Endpoint::Dictionary, &DictionaryRequest { held }, &[]);
+        let sent = asked + length(Endpoint::Dictionary, &reply, &bytes);
         row.dictionaries += usize::from(reply.hash.is_some());
         row.bytes_of_dictionaries += sent;
         row.bytes_with += sent;
@@ -205,6 +209,11 @@ impl Pair<'_> {
         }
         row.training_ms += thread_ms() - begin;
     }
+}
+
+/// Bytes of a message.
+fn length(endpoint: Endpoint, head: &impl Head, blob: &[u8]) -> usize {
+    seal_for(Protocol::V4, endpoint.kind(), head, blob).len()
 }
 
 /// A table for people.

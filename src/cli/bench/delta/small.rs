@@ -12,6 +12,8 @@ use crate::cli::text::{Align, Table, grouped};
 use crate::delta::codec::{Codec, Effort};
 use crate::delta::compress::compress;
 use crate::delta::copy::CopyDelta;
+use crate::wire::messages::Endpoint;
+use crate::wire::packing::level;
 
 /// What the records of one kind came to.
 #[derive(Debug, Serialize)]
@@ -84,7 +86,9 @@ fn send(pairs: &[Pair<'_>], sum: &mut Sum) -> Result<(), CliError> {
         blob.extend_from_slice(delta.as_deref().unwrap_or(new));
         parts.push((from, delta.is_some()));
     }
-    let frame = compress(&blob, 3).map_err(BenchError::Delta)?;
+    // As the message around them is compressed.
+    let level = level(Endpoint::Bodies.kind(), &blob);
+    let frame = compress(&blob, level).map_err(BenchError::Delta)?;
     sum.millis += thread_ms() - begin;
     sum.sent += frame.len();
     let ends = parts
