@@ -25,7 +25,7 @@ const HELD_OUT: usize = 4;
 /// What is compressed is short, so that the best that zstd can do takes no longer than a
 /// few milliseconds at most.
 const LEVEL: i32 = 19;
-/// The level that frames of messages have.
+/// The level of what a dictionary is compared with.
 const PLAIN_LEVEL: i32 = 3;
 /// First bytes of a dictionary with its tables (RFC 8878, section 5).
 const MAGIC: [u8; 4] = [0x37, 0xa4, 0x30, 0xec];

@@ -25,7 +25,7 @@ const WORD: usize = 64;
 const SAMPLE_PIECES: usize = 32;
 const SAMPLE_PIECE: usize = 1 << 10;
 /// One byte in so many has to have changed at least, and half of them at most.
-const DENSE: usize = 20;
+const DENSE: usize = 16;
 
 /// Says which bytes changed in place, and what they became.
 pub struct Masked;

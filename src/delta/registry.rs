@@ -21,8 +21,6 @@ const SAMPLE_PIECE: usize = 1 << 10;
 /// How many times smaller a delta is than what the sample promises when compression of the whole is
 /// not tried: what repeats over longer distances than a piece is not seen there.
 const FAR: u64 = 2;
-/// A delta this many times smaller than the state is undone fast enough.
-const MASK_RATIO: usize = 12;
 /// What part of a delta one that is undone much faster may be larger.
 const LITTLE: usize = 32;
 /// Samples that zstd makes this many times smaller say that it will not take long.
@@ -60,11 +58,11 @@ pub fn encode_for(newest: CodecId, candidates: &[&[u8]], new: &[u8], effort: Eff
         if new.len() <= CHEAP_STATE {
             keep_smaller(&mut best, &CopyDelta, base, new, effort);
         }
-        if newest >= CodecId::MASKED && !is_smaller(best.as_ref(), MASK_RATIO, new) {
-            keep_masked(&mut best, base, new, effort);
-        }
         if is_good(best.as_ref(), new) {
             break;
+        }
+        if newest >= CodecId::MASKED {
+            keep_masked(&mut best, base, new, effort);
         }
     }
     if !is_good(best.as_ref(), new)
@@ -98,12 +96,7 @@ pub fn decode(
 }
 
 fn is_good(best: Option<&Encoded>, new: &[u8]) -> bool {
-    is_smaller(best, GOOD_RATIO, new)
-}
-
-/// True when the state is encoded in so small a part of its bytes.
-fn is_smaller(best: Option<&Encoded>, ratio: usize, new: &[u8]) -> bool {
-    best.is_some_and(|encoded| encoded.payload.len() * ratio <= new.len())
+    best.is_some_and(|encoded| encoded.payload.len() * GOOD_RATIO <= new.len())
 }
 
 /// True when the state's own compression is no match: a sample of it takes far more than its share of
