@@ -219,7 +219,7 @@ fn settings_that_cannot_be_used() {
     told("cache-mib = 1", &[], &[file, "did you mean cache_mib?"]);
     told("\ndata = ", &[], &[file, "line 2"]);
     told(
-        "cache_mib = true",
+        "cache_mib = [1]",
         &[],
         &[file, "cache_mib takes a whole number of MiB"],
     );
