@@ -18,7 +18,7 @@ use crate::runtime::peering::PeeringError;
 use crate::runtime::pins::PinError;
 use crate::runtime::queue::SubmitError;
 use crate::runtime::replica::NamespaceError;
-use crate::runtime::sync_service::SyncError;
+use crate::runtime::sync_error::SyncError;
 use crate::store::error::StoreError;
 use crate::types::cursor::BadCursor;
 use crate::types::hash::BadHash;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::runtime::namespace::OpenNamespace;
-use crate::runtime::sync_service::{SyncError, opened};
+use crate::runtime::sync_error::SyncError;
+use crate::runtime::sync_service::opened;
 use crate::store::error::StoreError;
 use crate::sync::contents;
 use crate::sync::responder::{self, LONGEST};

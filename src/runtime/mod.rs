@@ -20,6 +20,7 @@ pub mod replica;
 pub mod scrub;
 pub mod session_log;
 pub mod sightings;
+pub mod sync_error;
 pub mod sync_service;
 pub mod tallies;
 pub mod traffic;

@@ -139,11 +139,15 @@ impl Replica {
         let started = names
             .iter()
             .try_for_each(|name| replica.start(name).map(drop));
-        if let Err(error) = started {
-            replica.directory.remember(replica.openings())?;
-            return Err(error);
-        }
-        replica.settle()?;
+        let settled = match started {
+            Ok(()) => replica.settle(),
+            Err(error) => {
+                let remembered = replica.directory.remember(replica.openings());
+                remembered.and(Err(error))
+            }
+        };
+        // Whoever opens the directory next must not meet threads that still write to its files.
+        settled.inspect_err(|_| replica.stop())?;
         Ok(replica)
     }
 

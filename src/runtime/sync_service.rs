@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use thiserror::Error;
 use tokio::task;
 use tracing::warn;
 
@@ -12,20 +11,19 @@ use crate::reconcile::strategy::StrategyName;
 use crate::replica::collect::let_go;
 use crate::replica::command::{Command, Meeting};
 use crate::replica::renew::Evidence;
-use crate::replica::staging::StagingError;
 use crate::replica::view::View;
 use crate::runtime::namespace::OpenNamespace;
 use crate::runtime::orders::Order;
-use crate::runtime::pins::{PinError, Said};
+use crate::runtime::pins::Said;
 use crate::runtime::queue::SubmitError;
 use crate::runtime::replica::Replica;
+use crate::runtime::sync_error::SyncError;
 use crate::store::error::StoreError;
 use crate::sync::answer_chunks;
 use crate::sync::contents::contents;
 use crate::sync::exchange::reply_limit;
 use crate::sync::responder::{self, ResponderError};
 use crate::sync::sides::Sides;
-use crate::sync::transfer::TransferError;
 use crate::types::limits::Limits;
 use crate::types::lineage::Sighting;
 use crate::types::seen::Seen;
@@ -44,46 +42,6 @@ use crate::wire::version::Protocol;
 /// Messages up to this many bytes are decoded without leaving the async thread: a few dozen
 /// microseconds.
 const DECODE_INLINE: usize = 64 << 10;
-
-/// Why a message was not answered.
-#[derive(Debug, Error)]
-pub enum SyncError {
-    /// The session cannot be opened or found.
-    #[error(transparent)]
-    Pin(#[from] PinError),
-    /// The message is malformed.
-    #[error("{0}")]
-    BadMessage(String),
-    /// The bytes of a state do not have its hash.
-    #[error("{0}")]
-    HashMismatch(String),
-    /// The writer did not take the states.
-    #[error(transparent)]
-    Submit(#[from] SubmitError),
-    /// A large state could not be kept.
-    #[error(transparent)]
-    Staging(#[from] StagingError),
-    /// There is a copy of this replica, which is to write under another name.
-    #[error("this replica is taking another name for its writes; try again in a moment")]
-    Renewing,
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl From<ResponderError> for SyncError {
-    fn from(error: ResponderError) -> Self {
-        match error {
-            ResponderError::Store(error)
-            | ResponderError::Transfer(TransferError::Store(error)) => Self::Store(error),
-            ResponderError::Transfer(TransferError::Staging(error)) => Self::Staging(error),
-            ResponderError::Transfer(TransferError::WrongHash(id)) => {
-                Self::HashMismatch(TransferError::WrongHash(id).to_string())
-            }
-            other => Self::BadMessage(other.to_string()),
-        }
-    }
-}
 
 /// Answers one message.
 ///
