@@ -18,6 +18,7 @@ use crate::replica::view::View;
 use crate::store::body::Body;
 use crate::store::directory::fresh_epoch;
 use crate::store::options::StoreOptions;
+use crate::store::random::random_u64;
 use crate::store::stage::StageKey;
 use crate::types::id::{GameId, ReplicaId};
 use crate::types::limits::{Limits, STAGED_FROM};
@@ -127,7 +128,7 @@ impl Filler {
         contents: &mut Contents,
     ) -> Result<(), BackupError> {
         self.commit()?;
-        let key = StageKey::of_upload(fresh_epoch()?.0);
+        let key = StageKey::of_upload(random_u64()?);
         let fresh = &self.fresh;
         let mut writer = StageWriter::begin(fresh, key, held.version.size, &self.limits)?;
         let is_there = contents.visit(id, held, &mut |piece| Ok(writer.push(fresh, piece)?))?;

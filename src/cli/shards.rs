@@ -13,9 +13,10 @@ use crate::cli::output::print;
 use crate::cli::progress::Progress;
 use crate::cli::text::{count, human_bytes};
 use crate::store::cut::Cut;
-use crate::store::directory::{DataDirectory, fresh_epoch};
+use crate::store::directory::DataDirectory;
 use crate::store::disk::{Disk, MachineDisk};
 use crate::store::options::StoreOptions;
+use crate::store::random::random_u64;
 use crate::store::reshard::{Resharded, reshard, shards_of};
 use crate::types::id::Namespace;
 
@@ -109,7 +110,7 @@ fn look_or_cut(
     }
     let progress = Progress::of_steps();
     let mut begun = false;
-    let set = fresh_epoch()?.0;
+    let set = random_u64()?;
     let cut_anew = reshard(&disk, &path, cut, set, options, &mut |rows, total| {
         if !begun {
             progress.begin("rows copied", total, "rows");

@@ -170,7 +170,7 @@ pub async fn head(
 ) -> Result<Response, Problem> {
     let wanted = Wanted::new(&target, query, headers)?;
     let view = target.namespace.view();
-    let found = Found::look(&view, &wanted.id, wanted.which, wanted.now)?;
+    let found = wanted.look(&target.namespace, &view).await?;
     let mut response = if conditions::of_read(&wanted.headers, &wanted.id, &found.etag)? {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
@@ -241,6 +241,17 @@ impl Wanted {
         })
     }
 
+    /// Finds the version that is wanted. For an old one all that the state remembers is read, up to some
+    /// megabytes, which no thread that serves others too should wait for.
+    async fn look(&self, namespace: &OpenNamespace, view: &Arc<View>) -> Result<Found, Problem> {
+        let (id, which, now) = (self.id.clone(), self.which, self.now);
+        if which == Which::Shown {
+            return Found::look(view, &id, which, now);
+        }
+        let look = move |view: &View| Found::look(view, &id, which, now);
+        namespace.read_view(Arc::clone(view), look).await
+    }
+
     /// Answers with a body that is read while it is sent, if there is room for it.
     async fn stream(
         &self,
@@ -279,7 +290,7 @@ impl Wanted {
         reservation: Reservation,
     ) -> Result<Answer, Problem> {
         let view = namespace.view();
-        let found = Found::look(&view, &self.id, self.which, self.now)?;
+        let found = self.look(namespace, &view).await?;
         if conditions::of_read(&self.headers, &self.id, &found.etag)? {
             let mut response = StatusCode::NOT_MODIFIED.into_response();
             found.describe(response.headers_mut());
@@ -296,7 +307,11 @@ impl Wanted {
             return self.stream(app, namespace, view, found, held).await;
         }
         let base = match accepted.dictionary {
-            Some(hash) => view.version(&StateKey::of(&self.id), &hash, self.now)?,
+            Some(hash) => {
+                let (key, now) = (StateKey::of(&self.id), self.now);
+                let version = move |view: &View| view.version(&key, &hash, now);
+                namespace.read_view(Arc::clone(&view), version).await?
+            }
             None => None,
         };
         let memory = size + base.as_ref().map_or(0, |base| base.version.size);

@@ -22,7 +22,7 @@ use crate::replica::stage_writer::{STEP, StageWriter};
 use crate::replica::staging::give_up;
 use crate::runtime::namespace::OpenNamespace;
 use crate::store::body::Body as Packed;
-use crate::store::directory::fresh_epoch;
+use crate::store::random::random_u64;
 use crate::store::stage::StageKey;
 use crate::types::limits::{Limits, STAGED_FROM, WHOLE_STATE_MAX};
 
@@ -59,10 +59,10 @@ impl Staged {
     /// # Errors
     /// [`Problem`] when the machine gives no random numbers.
     pub fn new(namespace: Arc<OpenNamespace>) -> Result<Self, Problem> {
-        let number = fresh_epoch().map_err(|error| Problem::from(&error))?;
+        let number = random_u64().map_err(|error| Problem::from(&error))?;
         Ok(Self {
             namespace,
-            key: StageKey::of_upload(number.0),
+            key: StageKey::of_upload(number),
             runtime: Handle::current(),
         })
     }

@@ -27,6 +27,7 @@ use crate::store::error::{StoreError, is_full};
 use crate::store::key::{key_of, look_at_key};
 use crate::store::names::is_shard;
 use crate::store::place::{Found, Place};
+use crate::store::random::random_u64;
 use crate::types::cursor::Epoch;
 use crate::types::id::{Namespace, ReplicaId};
 
@@ -187,7 +188,7 @@ impl DataDirectory {
         let before = naming.replica;
         // Another one than that of the place was given by a change that a crash broke off.
         if naming.place.names.last() == Some(&before) {
-            let (path, replica) = (self.root.join("replica"), ReplicaId(random()?));
+            let (path, replica) = (self.root.join("replica"), ReplicaId(random_u64()?));
             write_durably(&path, &format!("{replica}\n"))
                 .map_err(|source| unusable(&path, source))?;
             let found = key_of(&self.root, replica);
@@ -410,7 +411,7 @@ pub fn reshard_draft_of(file: &Path) -> PathBuf {
 /// # Errors
 /// [`StoreError::NoRandomNumbers`].
 pub fn fresh_epoch() -> Result<Epoch, StoreError> {
-    random().map(Epoch)
+    random_u64().map(Epoch)
 }
 
 fn replica_id(root: &Path) -> Result<ReplicaId, StoreError> {
@@ -420,7 +421,7 @@ fn replica_id(root: &Path) -> Result<ReplicaId, StoreError> {
             StoreError::damaged(format!("{} does not hold a replica id", path.display()))
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let replica = ReplicaId(random()?);
+            let replica = ReplicaId(random_u64()?);
             write_durably(&path, &format!("{replica}\n"))
                 .map_err(|source| unusable(&path, source))?;
             Ok(replica)
@@ -454,10 +455,6 @@ pub fn make_durably(folder: &Path) -> io::Result<()> {
         made => made?,
     }
     File::open(above)?.sync_all()
-}
-
-fn random() -> Result<u64, StoreError> {
-    getrandom::u64().map_err(|error| StoreError::NoRandomNumbers(error.to_string()))
 }
 
 /// What an error of the operating system about a file or directory means.

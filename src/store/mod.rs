@@ -35,6 +35,7 @@ pub mod pending;
 pub mod pieces;
 pub mod place;
 pub mod placement;
+pub mod random;
 pub mod read;
 pub mod reshard;
 pub mod root_log;
