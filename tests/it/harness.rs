@@ -1,6 +1,7 @@
 //! What the integration tests share: seeded random numbers, recorded game states, replicas within
 //! this process, and the real program as a child process.
 
+pub mod folder;
 pub mod http;
 pub mod process;
 pub mod proxy;

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use reqwest::Method;
@@ -11,6 +11,7 @@ use reqwest::Method;
 use crate::damage::rows::{Hurt, hurt};
 use crate::damage::stores::file_of;
 use crate::harness::Rng;
+use crate::harness::folder::files_in;
 use crate::harness::http::{send, wait_until};
 use crate::harness::process::{Server, program, samestate, succeed, succeed_json};
 use crate::harness::small_disk::SmallDisk;
@@ -33,21 +34,6 @@ fn failure(arguments: &[&str]) -> String {
     );
     assert!(told.contains("free some space"), "{arguments:?}: {told}");
     told
-}
-
-/// All files below a folder with their bytes.
-fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files(&path));
-        } else {
-            found.push((path.clone(), fs::read(path).unwrap()));
-        }
-    }
-    found.sort();
-    found
 }
 
 /// A stopped replica with a state in chunks and many small ones, and its root.
@@ -73,13 +59,13 @@ fn a_backup_without_space_leaves_the_earlier_ones() {
     let root = used(&data, &mut rng);
     let backup = ["backup", "--to", text(&backups), "--data", text(&data)];
     succeed(&backup);
-    let before = files(&backups);
+    let before = files_in(&backups);
     let new = folder.path().join("new");
     for left in LEFT {
         disk.fill_but(left);
         let told = failure(&[&backup[..], &["--full"]].concat());
         assert!(told.contains("no space left for"), "{told}");
-        assert!(files(&backups) == before, "with {left} left");
+        assert!(files_in(&backups) == before, "with {left} left");
         // Taking all the space cannot keep anybody from restoring to another disk.
         succeed(&["restore", "--from", text(&backups), "--check"]);
     }
@@ -107,7 +93,7 @@ fn commands_on_a_directory_without_space_change_nothing() {
     let restore = ["restore", "--from", text(&backups), "--data", text(&new)];
     let shards = ["shards", "--data", text(&data), "--count", "4"];
     let repair = ["verify", "--data", text(&hurt_dir), "--repair"];
-    let before = files(&hurt_dir);
+    let before = files_in(&hurt_dir);
     for left in LEFT {
         disk.fill_but(left);
         let told = failure(&restore);
@@ -129,7 +115,7 @@ fn commands_on_a_directory_without_space_change_nothing() {
         );
         disk.empty();
         assert!(!new.exists() && !disk.path().join("new.restoring").exists());
-        assert!(files(&hurt_dir) == before, "with {left} left");
+        assert!(files_in(&hurt_dir) == before, "with {left} left");
     }
     let restored = succeed_json(&restore);
     assert_eq!(restored["namespaces"][0]["root"], root, "{restored}");

@@ -3,6 +3,7 @@
 //!
 //! Run by root, the program is started as another user; otherwise the tests take the rights from their own.
 
+use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::harness::folder::files_in;
 use crate::harness::process::{Server, program};
 
 /// Whom root starts the program as: nobody, on most machines.
@@ -131,20 +133,10 @@ fn each(path: &Path, change: &dyn Fn(&Path)) {
     change(path);
 }
 
-/// All files below a folder with their bytes.
-fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let mut found = Vec::new();
+/// All files below a folder with their bytes, whatever the folders' modes are.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     each(folder, &|_| {});
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files(&path));
-        } else {
-            found.push((path.clone(), fs::read(path).unwrap()));
-        }
-    }
-    found.sort();
-    found
+    files_in(folder)
 }
 
 fn used(dir: &Path) {
@@ -189,7 +181,7 @@ fn a_directory_of_another_user() {
         );
     }
     assert!(files(Path::new(data)) == before);
-    assert_eq!(files(&empty), []);
+    assert_eq!(files(&empty), BTreeMap::new());
     stage.give(Path::new(data));
     let output = finished(stage.command(&["verify", "--data", data]), &["verify"]);
     assert_eq!(output.status.code(), Some(0));

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use samestate::replica::command::Command;
@@ -22,6 +22,7 @@ use crate::damage::stores::{
     EPOCH, Known, Original, REPLICA, file_of, open, read_all, segments_of,
 };
 use crate::harness::Rng;
+use crate::harness::folder::files_in;
 use crate::harness::replica::put;
 
 /// What a repaired feed is called when it begins anew.
@@ -37,23 +38,14 @@ fn name() -> Namespace {
 
 fn verify(dir: &Path) -> CheckReport {
     let disk: Arc<dyn Disk> = Arc::new(MachineDisk);
-    let before = files(dir);
+    let before = files_in(dir);
     let report = inspect(&disk, &file_of(dir), &name(), &claim(), &mut |_, _| {}).unwrap();
-    assert!(before == files(dir), "looking changed something");
+    assert!(before == files_in(dir), "looking changed something");
     report
 }
 
 fn mend(dir: &Path) -> RepairReport {
     repair(&file_of(dir), &name(), &claim(), &mut |_, _| {}).unwrap()
-}
-
-/// Every file of the namespace with its bytes.
-fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let entries = fs::read_dir(dir.join("namespaces")).unwrap();
-    let paths = entries.map(|entry| entry.unwrap().path());
-    paths
-        .map(|path| (path.clone(), fs::read(path).unwrap()))
-        .collect()
 }
 
 /// Fails unless an error says in words which file is hurt and what to do.
