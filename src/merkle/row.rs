@@ -25,6 +25,8 @@ pub const ROW_BYTES_MAX: usize =
 const BITMAP_BYTES: usize = 2;
 const HASH_BYTES: usize = 32;
 const AGGREGATES: usize = 3;
+/// A hash, a byte or two for the leaves below, and steps of some minutes.
+const CHILD_BYTES_USUAL: usize = HASH_BYTES + 9;
 
 /// A row and the nodes between it and its children, in heap order: the node at the row's place is
 /// 1, the children of node `i` are `2 * i` and `2 * i + 1`, the row itself is the upper half.
@@ -56,7 +58,9 @@ impl Row {
     /// those children in order: hash, leaves, size, and the step to their newest update from that of
     /// the child before.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![0; BITMAP_BYTES];
+        let children = self.0.iter().filter(|child| child.leaves > 0).count();
+        let mut bytes = Vec::with_capacity(BITMAP_BYTES + children * CHILD_BYTES_USUAL);
+        bytes.extend_from_slice(&[0; BITMAP_BYTES]);
         let (mut bitmap, mut updated_at) = (0u16, 0);
         for (slot, child) in self.0.iter().enumerate() {
             if child.leaves > 0 {
@@ -109,14 +113,11 @@ impl Row {
     pub fn nodes(&self, depth: u8, hashes: &mut u64) -> RowNodes {
         let mut nodes = [Summary::EMPTY; 2 * ROW_CHILDREN];
         nodes[ROW_CHILDREN..].copy_from_slice(&self.0);
-        for at in (1..ROW_CHILDREN).rev() {
-            let depth = depth.saturating_add(at.ilog2() as u8);
-            nodes[at] = join(depth, &nodes[2 * at], &nodes[2 * at + 1], hashes);
-        }
+        hash_above(&mut nodes, u32::MAX, depth, hashes);
         nodes
     }
 
-    /// [`Row::nodes`] from those before the children in the slots `changed`, in order, became these.
+    /// [`Row::nodes`] from those before the children in the slots `changed` became these.
     pub fn nodes_after(
         &self,
         depth: u8,
@@ -126,18 +127,21 @@ impl Row {
     ) -> RowNodes {
         let mut nodes = *before;
         nodes[ROW_CHILDREN..].copy_from_slice(&self.0);
-        let mut touched: Vec<usize> = changed.iter().map(|slot| ROW_CHILDREN + slot).collect();
-        for level in (0..ROW_LEVELS).rev() {
-            for at in &mut touched {
-                *at /= 2;
-            }
-            touched.dedup();
-            for at in &touched {
-                let (left, right) = (nodes[2 * at], nodes[2 * at + 1]);
-                nodes[*at] = join(depth.saturating_add(level), &left, &right, hashes);
-            }
-        }
+        let bit = |bits: u32, slot: &usize| bits | 1 << (ROW_CHILDREN + slot);
+        hash_above(&mut nodes, changed.iter().fold(0, bit), depth, hashes);
         nodes
+    }
+}
+
+/// Hashes the nodes of a heap above those that have changed, each once. The heap's root stands at `depth`;
+/// `changed` has a bit for each node of the heap, by its place there.
+pub fn hash_above(nodes: &mut [Summary], mut changed: u32, depth: u8, hashes: &mut u64) {
+    for at in (1..nodes.len() / 2).rev() {
+        if changed >> (2 * at) & 0b11 != 0 {
+            let depth = depth.saturating_add(at.ilog2() as u8);
+            nodes[at] = join(depth, &nodes[2 * at], &nodes[2 * at + 1], hashes);
+            changed |= 1 << at;
+        }
     }
 }
 
