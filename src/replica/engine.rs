@@ -13,6 +13,7 @@ use crate::replica::command::{Accepted, Command, Effect, Refusal, Refused};
 use crate::replica::decide::Decider;
 use crate::replica::facts::Facts;
 use crate::replica::journal;
+use crate::replica::read_ahead::read_ahead_for;
 use crate::replica::recover::{Recovered, recover};
 use crate::replica::renew::{Evidence, Rewriting, part, rename};
 use crate::replica::sketching::Keeper;
@@ -228,6 +229,17 @@ impl Engine {
     /// How the namespace keeps its data.
     pub fn options(&self) -> StoreOptions {
         self.store.options()
+    }
+
+    /// Reads of the store's files by anybody that had to wait for the disk since they were opened,
+    /// about.
+    pub fn slow_reads(&self) -> u64 {
+        self.view.snapshot().slow_reads()
+    }
+
+    /// Brings the rows that commands need into memory, many at a time.
+    pub fn read_ahead(&self, commands: &[Command]) {
+        read_ahead_for(self.view.snapshot(), commands);
     }
 
     /// Tree work done since opening.

@@ -3,6 +3,7 @@
 
 pub mod answer_memory;
 pub mod checkpoints;
+pub mod cold_rows;
 pub mod collector;
 pub mod compacting;
 pub mod damage;

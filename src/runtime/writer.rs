@@ -16,6 +16,7 @@ use crate::replica::engine::{Decided, Engine, Opened};
 use crate::replica::renew::Evidence;
 use crate::replica::view::View;
 use crate::runtime::checkpoints::{Checkpoints, Upkeep};
+use crate::runtime::cold_rows::ColdRows;
 use crate::runtime::handle::WriterHandle;
 use crate::runtime::lock::lock;
 use crate::runtime::log_thread::LogThread;
@@ -95,6 +96,7 @@ pub fn spawn(
         sealed: Instant::now(),
         is_low: upkeep.is_low,
         failing: None,
+        cold_rows: ColdRows::default(),
         failure: None,
     };
     let thread = std::thread::Builder::new()
@@ -122,6 +124,8 @@ struct Writer {
     is_low: Arc<AtomicBool>,
     /// Why checkpoints fail at present.
     failing: Option<Arc<StoreError>>,
+    /// When to read ahead.
+    cold_rows: ColdRows,
     /// Set when it is unknown what the store holds: from then on every command is refused.
     failure: Option<Arc<StoreError>>,
     /// Tells others of the failure.
@@ -207,10 +211,18 @@ impl Writer {
         if let Some(failing) = self.failing.as_ref().filter(|_| self.is_stuck()) {
             return refuse(answers, failing);
         }
+        let (slow_reads, now) = (self.engine.slow_reads(), Instant::now());
+        let are_cold = self.cold_rows.are_expected(slow_reads, commands.len(), now);
         let agreements = std::mem::take(&mut *lock(&self.peers.agreements));
         self.engine
             .remember(lock(&self.peers.sightings).take_unsaved());
-        let decided = match attempt(|| self.engine.decide(commands, agreements)) {
+        let decide = || {
+            if are_cold {
+                self.engine.read_ahead(&commands);
+            }
+            self.engine.decide(commands, agreements)
+        };
+        let decided = match attempt(decide) {
             Ok(decided) => decided,
             Err(error) => return self.give_up(error, answers),
         };

@@ -2,11 +2,15 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use redb::{Database, DatabaseError, StorageBackend};
 
 use crate::store::disk::DiskFile;
+
+/// A read that takes so long comes from the disk; one from the system's memory takes a tenth of it.
+const SLOW_READ: Duration = Duration::from_micros(40);
 
 /// An open file of the engine.
 pub struct OpenFile {
@@ -19,7 +23,17 @@ pub struct OpenFile {
 /// Held by whoever reads from a file. While there is one, the file is not closed for being out of
 /// date.
 #[derive(Debug, Clone, Default)]
-pub struct Reader(Arc<()>);
+pub struct Reader {
+    token: Arc<()>,
+    slow_reads: Arc<AtomicU64>,
+}
+
+impl Reader {
+    /// Reads by anybody that had to wait for the disk since the file was opened, about.
+    pub fn slow_reads(&self) -> u64 {
+        self.slow_reads.load(Ordering::Relaxed)
+    }
+}
 
 impl OpenFile {
     /// Opens a file with so many bytes of memory for its pages; an empty one is made a database.
@@ -28,9 +42,11 @@ impl OpenFile {
     /// The engine's.
     pub fn open(file: Arc<dyn DiskFile>, cache_bytes: usize) -> Result<Self, DatabaseError> {
         let has_failed = Arc::<AtomicBool>::default();
+        let readers = Reader::default();
         let backend = Backend {
             file,
             has_failed: Arc::clone(&has_failed),
+            slow_reads: Arc::clone(&readers.slow_reads),
         };
         let mut builder = Database::builder();
         let database = builder
@@ -39,7 +55,7 @@ impl OpenFile {
         Ok(Self {
             database,
             has_failed,
-            readers: Reader::default(),
+            readers,
         })
     }
 
@@ -63,7 +79,7 @@ impl OpenFile {
 
     /// True while somebody reads from it.
     pub fn is_read(&self) -> bool {
-        Arc::strong_count(&self.readers.0) > 1
+        Arc::strong_count(&self.readers.token) > 1
     }
 
     /// True when the disk has failed once, even at a read. The engine refuses everything since
@@ -79,6 +95,7 @@ impl OpenFile {
 struct Backend {
     file: Arc<dyn DiskFile>,
     has_failed: Arc<AtomicBool>,
+    slow_reads: Arc<AtomicU64>,
 }
 
 impl Backend {
@@ -96,7 +113,12 @@ impl StorageBackend for Backend {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.noting(self.file.read_at(offset, out))
+        let begun = Instant::now();
+        let read = self.noting(self.file.read_at(offset, out));
+        if begun.elapsed() >= SLOW_READ {
+            self.slow_reads.fetch_add(1, Ordering::Relaxed);
+        }
+        read
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

@@ -48,6 +48,12 @@ impl Layered {
         }
     }
 
+    /// Reads of the engine's files by anybody that had to wait for the disk since they were
+    /// opened, about.
+    pub fn slow_reads(&self) -> u64 {
+        self.engine.slow_reads()
+    }
+
     /// Contents that reads found damaged.
     pub fn suspects(&self) -> &Suspects {
         &self.suspects

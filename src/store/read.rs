@@ -53,6 +53,12 @@ impl Snapshot {
         Self { rows }
     }
 
+    /// Reads of the engine's files by anybody that had to wait for the disk since they were
+    /// opened, about.
+    pub fn slow_reads(&self) -> u64 {
+        self.rows.slow_reads()
+    }
+
     pub(in crate::store) fn rows(&self) -> &Layered {
         &self.rows
     }

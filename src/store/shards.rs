@@ -77,6 +77,11 @@ impl EngineTables {
         self.cut
     }
 
+    /// Reads of the files by anybody that had to wait for the disk, about.
+    pub fn slow_reads(&self) -> u64 {
+        self.files.iter().map(FileTables::slow_reads).sum()
+    }
+
     /// The table that a key's row is in, if it is there.
     pub fn table_of<T: Table>(&self, key: &T::Key) -> &EngineTable<T> {
         let shard = match T::IS_SHARDED {

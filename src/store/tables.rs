@@ -71,7 +71,7 @@ macro_rules! tables {
         /// All tables of one file, opened for reading at one commit of the engine.
         pub struct FileTables {
             $($field: EngineTable<$name>,)+
-            #[expect(dead_code, reason = "keeps a file that was compacted open")]
+            /// Keeps a file that was compacted open, too.
             reader: Reader,
         }
 
@@ -86,6 +86,11 @@ macro_rules! tables {
                     $($field: transaction.open_table($name::DEFINITION)?,)+
                     reader: file.reader(),
                 })
+            }
+
+            /// Reads of the file by anybody that had to wait for the disk, about.
+            pub fn slow_reads(&self) -> u64 {
+                self.reader.slow_reads()
             }
 
             /// Bytes of all keys and rows. Looks at every page.
