@@ -121,6 +121,14 @@ fn write(solo: &mut Solo, ids: impl Iterator<Item = u64>, rng: &mut Rng) {
     }
 }
 
+/// A build with assertions reads the whole file when it opens it; little of that may stay in memory.
+fn in_little_memory() -> StoreOptions {
+    StoreOptions {
+        cache_bytes: 1 << 20,
+        ..StoreOptions::default()
+    }
+}
+
 /// How many bytes of the file its own threads have read at a start with so many changes in the log.
 fn read_ahead_after(changes: u64) -> u64 {
     let seed = 33;
@@ -128,11 +136,7 @@ fn read_ahead_after(changes: u64) -> u64 {
     let mut rng = Rng::seeded(seed);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("default.redb");
-    // A build with assertions reads the whole file when it opens it; little of that may stay in memory.
-    let options = StoreOptions {
-        cache_bytes: 1 << 20,
-        ..StoreOptions::default()
-    };
+    let options = in_little_memory();
     let open = |disk: Arc<dyn Disk>| {
         let clock = TestClock::new();
         Solo::open_on(disk, &path, ReplicaId(1), Epoch(1), options, clock).unwrap()
@@ -165,10 +169,7 @@ async fn rows_of_writes_are_read_ahead_when_they_come_from_a_slow_disk() {
     let mut rng = Rng::seeded(seed);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("default.redb");
-    let options = StoreOptions {
-        cache_bytes: 1 << 20,
-        ..StoreOptions::default()
-    };
+    let options = in_little_memory();
     let (replica, epoch, disk) = (ReplicaId(1), Epoch(1), Counting::default());
     let clock = TestClock::new();
     let mut solo =
